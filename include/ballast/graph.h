@@ -1,0 +1,289 @@
+/* Graphs: describe a computation, differentiate it.
+ *
+ *     bl_graph *g = bl_graph_new();
+ *     bl_tensor x = bl_input(g, "x", BL_F32, BL_SHAPE(128, 784));
+ *     bl_tensor y = bl_input(g, "y", BL_I32, BL_SHAPE(128));
+ *     bl_tensor W = bl_input(g, "W", BL_F32, BL_SHAPE(784, 10));
+ *     bl_tensor l = bl_cross_entropy(bl_matmul(x, W), y);
+ *     bl_tensor dW;
+ *     bl_grad(l, &W, 1, &dW);          adds nodes; may be differentiated again
+ *
+ * A builder takes tensors or plain numbers and returns a tensor. Shapes are static; binary builders
+ * broadcast as numpy does. Given bad operands a builder returns a poison tensor and the graph keeps
+ * the first error with the caller's file and line; bl_graph_status and bl_compile report it.
+ *
+ * Every builder is a plain function, which other languages call, under a macro of the same name
+ * that lifts numbers to tensors and records the place. To take a function's address write
+ * (bl_exp). All memory of a graph is freed with the graph. A graph belongs to one thread. */
+#ifndef BALLAST_GRAPH_H
+#define BALLAST_GRAPH_H
+
+#include <limits.h>
+
+#include "ballast/array.h"
+
+typedef struct bl_graph bl_graph;
+
+/* A symbolic value: a node of a graph, or a bare number (graph is NULL), which takes the dtype of
+ * whatever it meets. Arithmetic on bare numbers gives bare numbers. */
+typedef struct bl_tensor {
+    bl_graph *graph;
+    int32_t id;    /* node; negative for poison */
+    double number; /* the value of a bare number */
+} bl_tensor;
+
+BL_API bl_graph *bl_graph_new(void); /* NULL if memory is short */
+BL_API void bl_graph_free(bl_graph *g);
+BL_API bl_status bl_graph_status(const bl_graph *g); /* the first error; its text is bl_error() */
+BL_API int64_t bl_graph_size(const bl_graph *g);     /* nodes */
+
+/* Names the place of what is built until the matching bl_scope_end: "elr_loss/reg". */
+BL_API void bl_scope(bl_graph *g, const char *name);
+BL_API void bl_scope_end(bl_graph *g);
+
+/* Records the caller's place on this thread; the macros below call it. */
+BL_API void bl_at(const char *file, int line);
+
+BL_API bl_tensor bl_number(double value);
+static inline bl_tensor bl_same_tensor(bl_tensor t) { return t; }
+#define BL_T(x) _Generic((x), bl_tensor: bl_same_tensor, default: bl_number)(x)
+
+/* Inside the library BL_KEEP_PLACE keeps the place of the outer caller. */
+#ifdef BL_KEEP_PLACE
+#define BL_AT(call) (call)
+#else
+#define BL_AT(call) (bl_at(__FILE__, __LINE__), (call))
+#endif
+
+/* Axis lists: bl_sum(x) is over all axes, bl_sum(x, -1) over the last, bl_sum(x, 0, 2) over two. */
+#define BL_END INT_MIN
+#define BL_OVER(function, x, ...) function(BL_T(x), (const int[]){__VA_ARGS__})
+
+/* --- what is known of a tensor ------------------------------------------------------------- */
+BL_API bool bl_is_poison(bl_tensor x);
+BL_API bool bl_is_number(bl_tensor x);
+BL_API bl_type bl_type_of(bl_tensor x);              /* a bare number is f64[] */
+BL_API int64_t bl_dim(bl_tensor x, int axis);        /* size of an axis; negative counts from the end */
+BL_API int bl_rank(bl_tensor x);
+/* Keeps `message` (printf) as the graph's error at the current place and returns poison. */
+BL_API bl_tensor bl_poison(bl_graph *g, const char *format, ...) BL_PRINTF(2, 3);
+
+/* --- leaves -------------------------------------------------------------------------------- */
+BL_API bl_tensor bl_input(bl_graph *g, const char *name, bl_dtype dtype, bl_shape shape);
+BL_API bl_tensor bl_constant(bl_graph *g, const bl_array *value); /* copies the data */
+BL_API bl_tensor bl_full(bl_graph *g, bl_dtype dtype, bl_shape shape, double value);
+BL_API bl_tensor bl_full_like(bl_tensor x, double value);
+BL_API bl_tensor bl_iota(bl_graph *g, bl_dtype dtype, bl_shape shape, int axis); /* 0, 1, 2, .. along axis */
+/* u32 of `shape`; word 2 and 3 of the counter are `stream` (two numbers). */
+BL_API bl_tensor bl_random_bits(bl_tensor key, uint32_t stream0, uint32_t stream1, bl_shape shape);
+#define bl_zeros_like(x) bl_full_like(x, 0)
+#define bl_ones_like(x) bl_full_like(x, 1)
+#define bl_input(g, name, dtype, shape) BL_AT(bl_input(g, name, dtype, shape))
+
+/* --- elementwise, one operand -------------------------------------------------------------- */
+#define BL_UNARY_BUILDERS(X)                                                                       \
+    X(neg) X(abs) X(sign) X(exp) X(expm1) X(log) X(log1p) X(sqrt) X(rsqrt) X(sin) X(cos) X(tanh)    \
+    X(atan) X(sigmoid) X(erf) X(floor) X(round) X(isfinite) X(not) X(lgamma) X(digamma) X(trigamma) \
+    X(stop_gradient)
+#define X(name) BL_API bl_tensor bl_##name(bl_tensor x);
+BL_UNARY_BUILDERS(X)
+#undef X
+BL_API bl_tensor bl_cast(bl_tensor x, bl_dtype dtype); /* to an integer: towards zero */
+#define bl_neg(x) BL_AT(bl_neg(BL_T(x)))
+#define bl_abs(x) BL_AT(bl_abs(BL_T(x))) /* derivative 0 at 0 */
+#define bl_sign(x) BL_AT(bl_sign(BL_T(x)))
+#define bl_exp(x) BL_AT(bl_exp(BL_T(x)))
+#define bl_expm1(x) BL_AT(bl_expm1(BL_T(x)))
+#define bl_log(x) BL_AT(bl_log(BL_T(x)))
+#define bl_log1p(x) BL_AT(bl_log1p(BL_T(x)))
+#define bl_sqrt(x) BL_AT(bl_sqrt(BL_T(x))) /* derivative 0 at 0 */
+#define bl_rsqrt(x) BL_AT(bl_rsqrt(BL_T(x)))
+#define bl_sin(x) BL_AT(bl_sin(BL_T(x)))
+#define bl_cos(x) BL_AT(bl_cos(BL_T(x)))
+#define bl_tanh(x) BL_AT(bl_tanh(BL_T(x)))
+#define bl_atan(x) BL_AT(bl_atan(BL_T(x)))
+#define bl_sigmoid(x) BL_AT(bl_sigmoid(BL_T(x)))
+#define bl_erf(x) BL_AT(bl_erf(BL_T(x)))
+#define bl_floor(x) BL_AT(bl_floor(BL_T(x)))
+#define bl_round(x) BL_AT(bl_round(BL_T(x))) /* ties to even */
+#define bl_isfinite(x) BL_AT(bl_isfinite(BL_T(x)))
+#define bl_not(x) BL_AT(bl_not(BL_T(x)))
+#define bl_lgamma(x) BL_AT(bl_lgamma(BL_T(x)))
+#define bl_digamma(x) BL_AT(bl_digamma(BL_T(x)))
+#define bl_trigamma(x) BL_AT(bl_trigamma(BL_T(x))) /* no gradient */
+#define bl_stop_gradient(x) BL_AT(bl_stop_gradient(BL_T(x)))
+#define bl_cast(x, dtype) BL_AT(bl_cast(BL_T(x), dtype))
+
+/* --- elementwise, two operands (broadcast; comparisons give bool) -------------------------- */
+#define BL_BINARY_BUILDERS(X)                                                                      \
+    X(add) X(sub) X(mul) X(div) X(pow) X(atan2) X(max) X(min) X(rem) X(eq) X(ne) X(lt) X(le) X(gt)  \
+    X(ge) X(and) X(or)
+#define X(name) BL_API bl_tensor bl_##name(bl_tensor a, bl_tensor b);
+BL_BINARY_BUILDERS(X)
+#undef X
+#define bl_add(a, b) BL_AT(bl_add(BL_T(a), BL_T(b)))
+#define bl_sub(a, b) BL_AT(bl_sub(BL_T(a), BL_T(b)))
+#define bl_mul(a, b) BL_AT(bl_mul(BL_T(a), BL_T(b)))
+#define bl_div(a, b) BL_AT(bl_div(BL_T(a), BL_T(b)))
+#define bl_pow(a, b) BL_AT(bl_pow(BL_T(a), BL_T(b)))
+#define bl_atan2(a, b) BL_AT(bl_atan2(BL_T(a), BL_T(b)))
+#define bl_max(a, b) BL_AT(bl_max(BL_T(a), BL_T(b))) /* at a tie the gradient goes to a */
+#define bl_min(a, b) BL_AT(bl_min(BL_T(a), BL_T(b)))
+#define bl_rem(a, b) BL_AT(bl_rem(BL_T(a), BL_T(b))) /* sign of a, as C's fmod and % */
+#define bl_eq(a, b) BL_AT(bl_eq(BL_T(a), BL_T(b)))
+#define bl_ne(a, b) BL_AT(bl_ne(BL_T(a), BL_T(b)))
+#define bl_lt(a, b) BL_AT(bl_lt(BL_T(a), BL_T(b)))
+#define bl_le(a, b) BL_AT(bl_le(BL_T(a), BL_T(b)))
+#define bl_gt(a, b) BL_AT(bl_gt(BL_T(a), BL_T(b)))
+#define bl_ge(a, b) BL_AT(bl_ge(BL_T(a), BL_T(b)))
+#define bl_and(a, b) BL_AT(bl_and(BL_T(a), BL_T(b)))
+#define bl_or(a, b) BL_AT(bl_or(BL_T(a), BL_T(b)))
+
+/* --- elementwise, three operands ----------------------------------------------------------- */
+BL_API bl_tensor bl_select(bl_tensor condition, bl_tensor yes, bl_tensor no);
+BL_API bl_tensor bl_clamp(bl_tensor x, bl_tensor low, bl_tensor high); /* gradient where low <= x <= high */
+#define bl_select(c, a, b) BL_AT(bl_select(BL_T(c), BL_T(a), BL_T(b)))
+#define bl_clamp(x, low, high) BL_AT(bl_clamp(BL_T(x), BL_T(low), BL_T(high)))
+
+/* --- movement ------------------------------------------------------------------------------ */
+BL_API bl_tensor bl_reshape(bl_tensor x, bl_shape shape);     /* one size may be -1 */
+BL_API bl_tensor bl_broadcast(bl_tensor x, bl_shape shape);   /* numpy's rule */
+BL_API bl_tensor bl_transpose_to(bl_tensor x, const int *axes); /* output axis i is input axis axes[i] */
+/* start <= index < stop by step, one entry an axis; step >= 1. */
+BL_API bl_tensor bl_slice(bl_tensor x, bl_shape start, bl_shape stop, bl_shape step);
+BL_API bl_tensor bl_slice_axis(bl_tensor x, int axis, int64_t start, int64_t stop); /* step 1 */
+BL_API bl_tensor bl_pad(bl_tensor x, bl_shape low, bl_shape high, double value);
+BL_API bl_tensor bl_concat(const bl_tensor *x, int count, int axis);
+BL_API bl_tensor bl_reverse(bl_tensor x, int axis);
+BL_API bl_tensor bl_expand(bl_tensor x, int axis);            /* a new axis of size 1 before `axis` */
+BL_API bl_tensor bl_squeeze(bl_tensor x, int axis);           /* drops an axis of size 1 */
+#define bl_reshape(x, ...) BL_AT(bl_reshape(BL_T(x), __VA_ARGS__))
+#define bl_broadcast(x, ...) BL_AT(bl_broadcast(BL_T(x), __VA_ARGS__))
+#define bl_transpose(...) BL_AT(BL_OVER(bl_transpose_to, __VA_ARGS__, BL_END)) /* without axes: all reversed */
+#define bl_slice_axis(x, axis, start, stop) BL_AT(bl_slice_axis(BL_T(x), axis, start, stop))
+#define bl_expand(x, axis) BL_AT(bl_expand(BL_T(x), axis))
+#define bl_squeeze(x, axis) BL_AT(bl_squeeze(BL_T(x), axis))
+#define bl_reverse(x, axis) BL_AT(bl_reverse(BL_T(x), axis))
+
+/* --- indexing (an index is i32; out of range is an error when the program runs) ------------- */
+BL_API bl_tensor bl_take(bl_tensor x, bl_tensor index);                 /* z[i,..] = x[index[i],..] */
+BL_API bl_tensor bl_add_at(bl_tensor x, bl_tensor index, bl_tensor rows); /* x[index[i],..] += rows[i,..] */
+BL_API bl_tensor bl_put(bl_tensor x, bl_tensor index, bl_tensor rows);  /* x[index[i],..] = rows[i,..]; distinct */
+/* z[..,i,..] = x[..,index[..,i,..],..]: index has x's rank and sizes except along axis. */
+BL_API bl_tensor bl_take_along(bl_tensor x, bl_tensor index, int axis);
+BL_API bl_tensor bl_add_along(bl_tensor x, bl_tensor index, bl_tensor updates, int axis);
+BL_API bl_tensor bl_argsort(bl_tensor x, int axis, bool descending);    /* stable; i32 */
+#define bl_take(x, i) BL_AT(bl_take(BL_T(x), BL_T(i)))
+#define bl_add_at(x, i, r) BL_AT(bl_add_at(BL_T(x), BL_T(i), BL_T(r)))
+#define bl_put(x, i, r) BL_AT(bl_put(BL_T(x), BL_T(i), BL_T(r)))
+#define bl_take_along(x, i, axis) BL_AT(bl_take_along(BL_T(x), BL_T(i), axis))
+#define bl_add_along(x, i, u, axis) BL_AT(bl_add_along(BL_T(x), BL_T(i), BL_T(u), axis))
+#define bl_argsort(x, axis, descending) BL_AT(bl_argsort(BL_T(x), axis, descending))
+
+/* --- reductions (axes dropped; the _keep forms leave them at size 1) ------------------------ */
+BL_API bl_tensor bl_sum_over(bl_tensor x, const int *axes);
+BL_API bl_tensor bl_sum_over_keep(bl_tensor x, const int *axes);
+BL_API bl_tensor bl_reduce_max_over(bl_tensor x, const int *axes); /* gradient to the first maximum */
+BL_API bl_tensor bl_reduce_max_over_keep(bl_tensor x, const int *axes);
+BL_API bl_tensor bl_reduce_min_over(bl_tensor x, const int *axes);
+BL_API bl_tensor bl_reduce_min_over_keep(bl_tensor x, const int *axes);
+BL_API bl_tensor bl_prod_over(bl_tensor x, const int *axes);
+BL_API bl_tensor bl_mean_over(bl_tensor x, const int *axes);
+BL_API bl_tensor bl_mean_over_keep(bl_tensor x, const int *axes);
+BL_API bl_tensor bl_variance_over(bl_tensor x, const int *axes); /* divides by n */
+BL_API bl_tensor bl_variance_over_keep(bl_tensor x, const int *axes);
+BL_API bl_tensor bl_argmax(bl_tensor x, int axis); /* i32; the first maximum; NaN counts as largest */
+BL_API bl_tensor bl_argmin(bl_tensor x, int axis);
+BL_API bl_tensor bl_cumsum(bl_tensor x, int axis); /* inclusive */
+#define bl_sum(...) BL_AT(BL_OVER(bl_sum_over, __VA_ARGS__, BL_END))
+#define bl_sum_keep(...) BL_AT(BL_OVER(bl_sum_over_keep, __VA_ARGS__, BL_END))
+#define bl_reduce_max(...) BL_AT(BL_OVER(bl_reduce_max_over, __VA_ARGS__, BL_END))
+#define bl_reduce_max_keep(...) BL_AT(BL_OVER(bl_reduce_max_over_keep, __VA_ARGS__, BL_END))
+#define bl_reduce_min(...) BL_AT(BL_OVER(bl_reduce_min_over, __VA_ARGS__, BL_END))
+#define bl_reduce_min_keep(...) BL_AT(BL_OVER(bl_reduce_min_over_keep, __VA_ARGS__, BL_END))
+#define bl_prod(...) BL_AT(BL_OVER(bl_prod_over, __VA_ARGS__, BL_END))
+#define bl_mean(...) BL_AT(BL_OVER(bl_mean_over, __VA_ARGS__, BL_END))
+#define bl_mean_keep(...) BL_AT(BL_OVER(bl_mean_over_keep, __VA_ARGS__, BL_END))
+#define bl_variance(...) BL_AT(BL_OVER(bl_variance_over, __VA_ARGS__, BL_END))
+#define bl_variance_keep(...) BL_AT(BL_OVER(bl_variance_over_keep, __VA_ARGS__, BL_END))
+#define bl_argmax(x, axis) BL_AT(bl_argmax(BL_T(x), axis))
+#define bl_argmin(x, axis) BL_AT(bl_argmin(BL_T(x), axis))
+#define bl_cumsum(x, axis) BL_AT(bl_cumsum(BL_T(x), axis))
+
+/* --- contractions -------------------------------------------------------------------------- */
+/* a[..,m,k] b[..,k,n] -> [..,m,n]; `transpose_a` reads a as [..,k,m], `transpose_b` b as [..,n,k].
+ * The leading (batch) axes are equal. */
+BL_API bl_tensor bl_dot(bl_tensor a, bl_tensor b, bool transpose_a, bool transpose_b);
+BL_API bl_tensor bl_matmul(bl_tensor a, bl_tensor b); /* dot; a rank-1 operand is a row or column; batch axes broadcast */
+
+/* Images are NHWC, filters HWIO; padding may be negative-free and uneven. */
+typedef struct bl_conv_options {
+    int64_t stride[2];   /* 0 means 1 */
+    int64_t low[2];      /* zero padding before: rows, columns */
+    int64_t high[2];     /* and after */
+    int64_t dilation[2]; /* 0 means 1 */
+    int64_t groups;      /* 0 means 1 */
+} bl_conv_options;
+/* x[B,H,W,I] w[h,w,I/groups,O] -> [B,H',W',O]. */
+BL_API bl_tensor bl_conv(bl_tensor x, bl_tensor w, bl_conv_options options);
+/* The adjoints of conv in x and in w; `type` is what they return. */
+BL_API bl_tensor bl_conv_dx(bl_tensor g, bl_tensor w, bl_shape x_shape, bl_conv_options options);
+BL_API bl_tensor bl_conv_dw(bl_tensor x, bl_tensor g, bl_shape w_shape, bl_conv_options options);
+#define bl_dot(a, b, ta, tb) BL_AT(bl_dot(BL_T(a), BL_T(b), ta, tb))
+#define bl_matmul(a, b) BL_AT(bl_matmul(BL_T(a), BL_T(b)))
+#define bl_conv(x, w, ...) BL_AT(bl_conv(BL_T(x), BL_T(w), __VA_ARGS__))
+
+/* --- composites: plain functions over the primitives, each stable at logits of +-80 --------- */
+BL_API bl_tensor bl_relu(bl_tensor x);
+BL_API bl_tensor bl_gelu(bl_tensor x);     /* tanh form */
+BL_API bl_tensor bl_softplus(bl_tensor x);
+BL_API bl_tensor bl_square(bl_tensor x);
+BL_API bl_tensor bl_softmax(bl_tensor x, int axis);
+BL_API bl_tensor bl_log_softmax(bl_tensor x, int axis);
+BL_API bl_tensor bl_logsumexp(bl_tensor x, int axis);
+/* log sum exp over the entries of the last axes where mask (bool, x's shape) is true; -inf where
+ * there are none, with gradient 0. */
+BL_API bl_tensor bl_masked_logsumexp(bl_tensor x, bl_tensor mask, int axis);
+BL_API bl_tensor bl_onehot(bl_tensor labels, int64_t classes, bl_dtype dtype); /* [..] -> [..,classes] */
+BL_API bl_tensor bl_cross_entropy(bl_tensor logits, bl_tensor labels);      /* mean over rows; labels i32[B] */
+BL_API bl_tensor bl_cross_entropy_rows(bl_tensor logits, bl_tensor labels); /* [B] */
+BL_API bl_tensor bl_soft_cross_entropy(bl_tensor logits, bl_tensor target); /* mean over rows; target [B,C] */
+BL_API bl_tensor bl_norm(bl_tensor x, int axis);      /* Euclidean, along an axis; gradient 0 at 0 */
+BL_API bl_tensor bl_norm_keep(bl_tensor x, int axis);
+BL_API bl_tensor bl_unit_rows(bl_tensor x, double floor); /* x / max(|x|, floor) along the last axis */
+BL_API bl_tensor bl_global_norm(const bl_tensor *x, int count); /* sqrt of the sum of all squares */
+BL_API bl_tensor bl_max_pool2(bl_tensor x);   /* 2x2, stride 2, [B,H,W,C], H and W even */
+BL_API bl_tensor bl_uniform(bl_tensor key, bl_shape shape); /* f32 [0,1): bits >> 8 * 2^-24 */
+BL_API bl_tensor bl_normal(bl_tensor key, bl_shape shape);  /* f32, Box-Muller */
+BL_API bl_tensor bl_key_fold(bl_tensor key, uint32_t n);
+BL_API bl_tensor bl_permutation(bl_tensor key, int64_t n);  /* i32 [n] */
+BL_API bl_tensor bl_inverse_permutation(bl_tensor index);
+BL_API bl_tensor bl_straight_through(bl_tensor value, bl_tensor x); /* value, with the gradient of x */
+#define bl_relu(x) BL_AT(bl_relu(BL_T(x)))
+#define bl_gelu(x) BL_AT(bl_gelu(BL_T(x)))
+#define bl_softplus(x) BL_AT(bl_softplus(BL_T(x)))
+#define bl_square(x) BL_AT(bl_square(BL_T(x)))
+#define bl_softmax(x, axis) BL_AT(bl_softmax(BL_T(x), axis))
+#define bl_log_softmax(x, axis) BL_AT(bl_log_softmax(BL_T(x), axis))
+#define bl_logsumexp(x, axis) BL_AT(bl_logsumexp(BL_T(x), axis))
+#define bl_masked_logsumexp(x, mask, axis) BL_AT(bl_masked_logsumexp(BL_T(x), mask, axis))
+#define bl_onehot(labels, classes, dtype) BL_AT(bl_onehot(BL_T(labels), classes, dtype))
+#define bl_cross_entropy(x, y) BL_AT(bl_cross_entropy(BL_T(x), BL_T(y)))
+#define bl_cross_entropy_rows(x, y) BL_AT(bl_cross_entropy_rows(BL_T(x), BL_T(y)))
+#define bl_soft_cross_entropy(x, y) BL_AT(bl_soft_cross_entropy(BL_T(x), BL_T(y)))
+#define bl_norm(x, axis) BL_AT(bl_norm(BL_T(x), axis))
+#define bl_norm_keep(x, axis) BL_AT(bl_norm_keep(BL_T(x), axis))
+#define bl_unit_rows(x, floor) BL_AT(bl_unit_rows(BL_T(x), floor))
+
+/* --- derivatives (graph transformations; each may be differentiated again) ------------------ */
+/* dx[i] = d y / d x[i], y a scalar; zero where y does not depend on x[i]. */
+BL_API void bl_grad(bl_tensor y, const bl_tensor *x, int count, bl_tensor *dx);
+/* dx[i] = sum over j of <cotangent[j], d y[j] / d x[i]>. */
+BL_API void bl_vjp(const bl_tensor *y, const bl_tensor *cotangent, int outputs, const bl_tensor *x,
+                   int count, bl_tensor *dx);
+/* The derivative of y along `tangent` at x: sum over i of d y / d x[i] * tangent[i]. */
+BL_API bl_tensor bl_jvp(bl_tensor y, const bl_tensor *x, const bl_tensor *tangent, int count);
+/* hv[i] = d <grad y, v> / d x[i], y a scalar. */
+BL_API void bl_hvp(bl_tensor y, const bl_tensor *x, const bl_tensor *v, int count, bl_tensor *hv);
+
+#endif

@@ -1,0 +1,40 @@
+/* The one interface of an executor.
+ *
+ * program.c optimises the graph, checks the call and keeps the signature; an executor turns a graph
+ * into a plan and runs it. To add one, write a bl_executor and list it in program.c. */
+#ifndef BL_EXEC_EXECUTOR_H
+#define BL_EXEC_EXECUTOR_H
+
+#include "ballast/program.h"
+#include "graph/node.h"
+
+/* What is compiled: an optimised graph, its arguments and results. Donations are checked: types equal,
+ * each input and output used once. */
+typedef struct bl_signature {
+    bl_graph *graph;              /* owned by the program, lives as long as the plan */
+    const int32_t *input;         /* node ids */
+    int inputs;
+    const int32_t *output;        /* node ids; one node may be several outputs, an output may be an input */
+    int outputs;
+    const bl_donation *donation;
+    int donations;
+    int threads;                  /* at least 1 */
+} bl_signature;
+
+typedef struct bl_executor {
+    const char *name;
+    bl_status (*compile)(const bl_signature *signature, void **plan);
+    /* input[i] and output[o] are the buffers; output[o] == input[i] exactly where donated. */
+    bl_status (*run)(void *plan, void *const *input, void *const *output);
+    void (*free)(void *plan);
+    char *(*explain)(const void *plan); /* malloced */
+    bl_work (*work)(const void *plan);
+} bl_executor;
+
+struct bl_device {
+    const bl_executor *executor;
+};
+
+extern const bl_executor bl_executor_reference, bl_executor_cpu;
+
+#endif

@@ -1,0 +1,119 @@
+/* What a graph is made of, for the passes and the executors.
+ *
+ * Nodes live in one growing table, in topological order: operands have smaller ids. A node is never
+ * changed after it is built; a pass writes a new graph. */
+#ifndef BL_GRAPH_NODE_H
+#define BL_GRAPH_NODE_H
+
+#include "ballast/graph.h"
+
+typedef enum bl_op {
+#define OP(class, name, operands, meaning, text) BL_OP_##name,
+#include "graph/ops.def"
+#undef OP
+    BL_OPS
+} bl_op;
+
+typedef enum bl_op_class {
+    BL_LEAF, BL_UNARY, BL_BINARY, BL_TERNARY, BL_MOVE, BL_INDEX, BL_REDUCE, BL_CONTRACT
+} bl_op_class;
+
+/* Parameters of a primitive; ops.def says which it uses, the others are zero, so that two nodes are
+ * equal when their bytes are. */
+typedef struct bl_attr {
+    int axis;
+    uint32_t axes;           /* bit i: axis i */
+    bool flag, flag2;
+    double value;
+    const void *data;        /* constant: bl_type_bytes of the node, in the graph's arena; or NULL */
+    int64_t a[BL_MAX_RANK], b[BL_MAX_RANK], c[BL_MAX_RANK];
+    bl_conv_options conv;    /* normalised: strides, dilations and groups at least 1 */
+} bl_attr;
+
+typedef struct bl_node {
+    bl_op op;
+    int operands;
+    int32_t operand_small[3];
+    int32_t *operand;        /* operand_small, or in the arena for concat */
+    bl_type type;
+    const bl_attr *attr;     /* never NULL */
+    const char *name;        /* of an input, else NULL */
+    const char *scope;       /* "elr_loss/reg" or "" */
+    const char *file;
+    int line;
+} bl_node;
+
+bl_op_class bl_op_class_of(bl_op op);
+const char *bl_op_name(bl_op op);
+const char *bl_op_text(bl_op op);       /* the documentation column */
+bool bl_op_is_elementwise(bl_op op);    /* unary, binary, ternary */
+/* The meaning column, for the elementwise ones. */
+double bl_op_scalar(bl_op op, double x, double y, double z);
+
+const bl_node *bl_node_at(const bl_graph *g, int32_t id);
+struct bl_arena *bl_graph_arena(bl_graph *g);
+
+/* Adds a node after checking it with the primitive's type rule; poison if the rule refuses. */
+bl_tensor bl_node_new(bl_graph *g, bl_op op, const bl_tensor *operands, int count, bl_attr attr);
+/* Same, where the rule needs to be told the result (input, constant, iota, reshape, broadcast, cast, conv_dx, ..). */
+bl_tensor bl_node_new_typed(bl_graph *g, bl_op op, const bl_tensor *operands, int count,
+                            bl_attr attr, bl_type type);
+
+/* --- rules -----------------------------------------------------------------------------------
+ * TYPE(take) { .. } computes the result's type from the operands' types x[0..n), the attributes
+ * and, for primitives that are told it, `wanted`; REQUIRE refuses with a sentence.
+ * VJP(take) { .. } adds the nodes of the gradient: dx[i] for the operands x[i], given z, the node's
+ * value, and g, its cotangent. dx[i] left alone is zero. */
+typedef bl_type bl_type_rule(bl_graph *g, const bl_type *x, int n, const bl_attr *attr, bl_type wanted);
+typedef void bl_vjp_rule(bl_graph *graph, const bl_attr *attr, bl_tensor z, const bl_tensor *x,
+                         int n, bl_tensor g, bl_tensor *dx);
+
+#define BL_UNUSED __attribute__((unused))
+#define TYPE(name)                                                                                 \
+    bl_type name##_type(BL_UNUSED bl_graph *graph, BL_UNUSED const bl_type *x, BL_UNUSED int n,    \
+                        BL_UNUSED const bl_attr *attr, BL_UNUSED bl_type wanted)
+#define VJP(name)                                                                                  \
+    void name##_vjp(BL_UNUSED bl_graph *graph, BL_UNUSED const bl_attr *attr,                      \
+                    BL_UNUSED bl_tensor z, BL_UNUSED const bl_tensor *x, BL_UNUSED int n,          \
+                    BL_UNUSED bl_tensor g, BL_UNUSED bl_tensor *dx)
+/* Written out where a primitive has no gradient: one that is asked for is an error with its name. */
+#define NO_GRADIENT(name)                                                                          \
+    VJP(name) { bl_poison(graph, "%s has no gradient", #name); }
+/* The gradient is zero everywhere (comparisons, argmax, ..). */
+#define ZERO_GRADIENT(name)                                                                        \
+    VJP(name) {}
+
+#define OP(class, name, operands, meaning, text)                                                   \
+    bl_type_rule name##_type;                                                                      \
+    bl_vjp_rule name##_vjp;
+#include "graph/ops.def"
+#undef OP
+
+/* Refuses in a TYPE rule: the message is prefixed with the primitive's name. */
+#define REQUIRE(condition, ...)                                                                    \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            bl_poison(graph, __VA_ARGS__);                                                         \
+            return bl_no_type;                                                                     \
+        }                                                                                          \
+    } while (0)
+extern const bl_type bl_no_type; /* rank -1 */
+/* "f32[3,4]" for messages; four results may be alive at once. */
+const char *bl_show(bl_type type);
+
+/* --- passes ----------------------------------------------------------------------------------- */
+/* Writes into a new graph what `outputs` need: constants folded, identities simplified, common
+ * subexpressions merged, dead nodes left out. outputs_new[i] and inputs_new[i] correspond; an input that nothing
+ * needs is still there. */
+bl_status bl_optimize(const bl_tensor *inputs, int input_count, const bl_tensor *outputs,
+                      int output_count, bl_graph **out, bl_tensor *inputs_new, bl_tensor *outputs_new);
+/* Checks every node against its type rule, for debug builds. */
+bl_status bl_verify(const bl_graph *g);
+
+/* Elementwise meanings that need more than libm. */
+double bl_sigmoid_scalar(double x);
+double bl_lgamma_scalar(double x);
+double bl_digamma_scalar(double x);
+double bl_trigamma_scalar(double x);
+
+#endif
