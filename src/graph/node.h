@@ -59,6 +59,11 @@ bl_tensor bl_node_new(bl_graph *g, bl_op op, const bl_tensor *operands, int coun
 bl_tensor bl_node_new_typed(bl_graph *g, bl_op op, const bl_tensor *operands, int count,
                             bl_attr attr, bl_type type);
 
+/* Adds a node like `like`, which may belong to another graph or to none, with these operands of g;
+ * its attributes, data, name and place are copied into g. Unchecked: for the passes. Poison, with
+ * the graph's status set, if memory is short. */
+bl_tensor bl_node_copy(bl_graph *g, const bl_node *like, const int32_t *operand);
+
 /* --- rules -----------------------------------------------------------------------------------
  * TYPE(take) { .. } computes the result's type from the operands' types x[0..n), the attributes
  * and, for primitives that are told it, `wanted`; REQUIRE refuses with a sentence.
