@@ -11,7 +11,7 @@
 #define BL_API
 #endif
 #define BL_NODISCARD __attribute__((warn_unused_result))
-#define BL_PRINTF(format, first) __attribute__((format(printf, format, first)))
+#define BL_PRINTF(text, first) __attribute__((format(printf, text, first)))
 
 typedef enum bl_status_code {
     BL_OK = 0,

@@ -56,6 +56,11 @@ uint64_t bl_hash(const void *bytes, size_t count, uint64_t seed); /* FNV-1a 64, 
 bl_status bl_read_file(const char *path, char **bytes, size_t *count); /* one 0 byte after the end; bl_release it */
 /* Writes to a temporary name beside `path`, syncs, renames: the file is whole or untouched. */
 bl_status bl_write_file(const char *path, const void *bytes, size_t count);
+typedef struct bl_piece {
+    const void *bytes;
+    size_t count;
+} bl_piece;
+bl_status bl_write_pieces(const char *path, const bl_piece *piece, size_t pieces); /* in a row */
 
 /* --- safetensors: a flat dictionary of named arrays with a metadata dictionary of strings */
 typedef struct bl_dictionary {
