@@ -18,14 +18,14 @@
  * BL_HOST is the same for a function on arrays, which returns a bl_status.
  *
  * Types      "f32[B,C]", "i32[]", "f32[S...]" (any shape, the same wherever S stands),
- *            "f32[B,S...]", "f32[...]" (any shape), alternatives "f32[1] | f32[B]". An OUT of BL_HOST
- *            whose sizes depend on values is "i32[?]" and is allocated by the function itself; the
- *            others are allocated before it runs. A u8 input may be given as i32 of the same values.
- * Conditions comma-separated: "grad" (differentiable), "0 <= . < C", "0 <= . <= 1", "> 0", ">= 0",
- *            "in {0,1}", "in {-1,1}", "distinct", "permutation", "finite", "rows > 0" (the first size is at least 1);
- *            symbols are sizes. Values are checked on direct calls, and in training once on the data.
- * Options    the default decides the kind: 3.0 is a number (a bl_tensor in BL_CONTRACT, so that a
- *            schedule may pass a rank-0 tensor; a double in BL_HOST), 10 an integer (int64_t; a flag
+ *            "f32[B,S...]", "f32[...]" (any shape), alternatives "f32[1] | f32[B]". An OUT of
+ * BL_HOST whose sizes depend on values is "i32[?]" and is allocated by the function itself; the
+ *            others are allocated before it runs. A u8 input may be given as i32 of the same
+ * values. Conditions comma-separated: "grad" (differentiable), "0 <= . < C", "0 <= . <= 1", "> 0",
+ * ">= 0", "in {0,1}", "in {-1,1}", "distinct", "permutation", "finite", "rows > 0" (the first size
+ * is at least 1); symbols are sizes. Values are checked on direct calls, and in training once on
+ * the data. Options    the default decides the kind: 3.0 is a number (a bl_tensor in BL_CONTRACT,
+ * so that a schedule may pass a rank-0 tensor; a double in BL_HOST), 10 an integer (int64_t; a flag
  *            where the range is "flag"), "l1" a word (const char *, compare with bl_is). Ranges:
  *            "[0,1)", "(0,inf)", ">= 1", "l1|l2" for words. BL_REQUIRED has no default. */
 #ifndef BL_METHODS_METHOD_H
@@ -59,11 +59,12 @@ typedef struct bl_field {
 
 typedef struct bl_contract {
     const char *name, *text;
-    size_t size; /* of the struct */
+    size_t size;    /* of the struct */
     bool on_arrays; /* IN and OUT are bl_array, numbers are double: a host function */
     const bl_field *(*table)(int *count);
-    void (*build)(bl_graph *graph, void *fields); /* a graph function; NULL for a mere option list */
-    bl_status (*host)(void *fields);              /* a host function */
+    void (*build)(bl_graph *graph,
+                  void *fields);     /* a graph function; NULL for a mere option list */
+    bl_status (*host)(void *fields); /* a host function */
 } bl_contract;
 
 #define BL_REQUIRED ((double)NAN)
@@ -75,26 +76,32 @@ typedef struct bl_tensors {
 } bl_tensors;
 
 /* --- the list as a struct --- */
-#define BL_STRUCT_IN(name, type, conditions, text) bl_tensor name;
-#define BL_STRUCT_OUT(name, type, text) bl_tensor name;
+#define BL_STRUCT_IN(name, type, conditions, text)  bl_tensor name;
+#define BL_STRUCT_OUT(name, type, text)             bl_tensor name;
 #define BL_STRUCT_INS(name, type, conditions, text) bl_tensors name;
-#define BL_STRUCT_OUTS(name, type, text) bl_tensors name;
+#define BL_STRUCT_OUTS(name, type, text)            bl_tensors name;
 #define BL_STRUCT_OPT(name, default_, range, text)                                                 \
     __typeof__(_Generic((default_), double: (bl_tensor){0}, int: (int64_t)0,                       \
                         char *: (const char *)0)) name;
 #define BL_STRUCT_HOST_IN(name, type, conditions, text) bl_array name;
-#define BL_STRUCT_HOST_OUT(name, type, text) bl_array name;
+#define BL_STRUCT_HOST_OUT(name, type, text)            bl_array name;
 #define BL_STRUCT_HOST_OPT(name, default_, range, text)                                            \
     __typeof__(_Generic((default_), double: (double)0, int: (int64_t)0,                            \
                         char *: (const char *)0)) name;
 
 /* --- the list as a table; bl_this is the struct, inside the table's function --- */
 #define BL_TABLE_ROW(kind_, name_, type_, conditions_, text_)                                      \
-    {.kind = kind_, .name = #name_, .type = type_, .conditions = conditions_, .text = text_,       \
+    {.kind = kind_,                                                                                \
+     .name = #name_,                                                                               \
+     .type = type_,                                                                                \
+     .conditions = conditions_,                                                                    \
+     .text = text_,                                                                                \
      .offset = offsetof(bl_this, name_)},
-#define BL_TABLE_IN(name, type, conditions, text) BL_TABLE_ROW(BL_FIELD_IN, name, type, conditions, text)
+#define BL_TABLE_IN(name, type, conditions, text)                                                  \
+    BL_TABLE_ROW(BL_FIELD_IN, name, type, conditions, text)
 #define BL_TABLE_OUT(name, type, text) BL_TABLE_ROW(BL_FIELD_OUT, name, type, "", text)
-#define BL_TABLE_INS(name, type, conditions, text) BL_TABLE_ROW(BL_FIELD_INS, name, type, conditions, text)
+#define BL_TABLE_INS(name, type, conditions, text)                                                 \
+    BL_TABLE_ROW(BL_FIELD_INS, name, type, conditions, text)
 #define BL_TABLE_OUTS(name, type, text) BL_TABLE_ROW(BL_FIELD_OUTS, name, type, "", text)
 #define BL_TABLE_OPT(name_, default_, range_, text_)                                               \
     {.kind = BL_FIELD_OPTION, .name = #name_, .type = "", .conditions = range_, .text = text_,     \
@@ -115,8 +122,12 @@ typedef struct bl_tensors {
 
 #define BL_GRAPH_CONTRACT_(name_, text_)                                                           \
     static void name_##_build(bl_graph *graph, struct name_ *f);                                   \
-    static void name_##_build_any(bl_graph *graph, void *f) { name_##_build(graph, f); }           \
-    static const bl_contract name_##_contract = {.name = #name_, .text = text_,                    \
+    static void name_##_build_any(bl_graph *graph, void *f)                                        \
+    {                                                                                              \
+        name_##_build(graph, f);                                                                   \
+    }                                                                                              \
+    static const bl_contract name_##_contract = {.name = #name_,                                   \
+                                                 .text = text_,                                    \
                                                  .size = sizeof(struct name_),                     \
                                                  .table = name_##_table,                           \
                                                  .build = name_##_build_any};                      \
@@ -146,27 +157,36 @@ typedef struct bl_tensors {
     };                                                                                             \
     BL_TABLE(name_, LIST(BL_TABLE_IN, BL_TABLE_OPT, BL_TABLE_OUT))                                 \
     static bl_status name_##_host(struct name_ *f);                                                \
-    static bl_status name_##_host_any(void *f) { return name_##_host(f); }                         \
-    static const bl_contract name_##_contract = {.name = #name_, .text = text_,                    \
-                                                 .size = sizeof(struct name_), .on_arrays = true,  \
-                                                 .table = name_##_table, .host = name_##_host_any}; \
+    static bl_status name_##_host_any(void *f)                                                     \
+    {                                                                                              \
+        return name_##_host(f);                                                                    \
+    }                                                                                              \
+    static const bl_contract name_##_contract = {.name = #name_,                                   \
+                                                 .text = text_,                                    \
+                                                 .size = sizeof(struct name_),                     \
+                                                 .on_arrays = true,                                \
+                                                 .table = name_##_table,                           \
+                                                 .host = name_##_host_any};                        \
     static bl_status name_##_host(struct name_ *f)
 
-/* The options of an arm, where they are not those of a contract: LIST(OPT). Numbers are bl_tensor. */
+/* The options of an arm, where they are not those of a contract: LIST(OPT). Numbers are bl_tensor.
+ */
 #define BL_ARM_OPTIONS(name_, LIST)                                                                \
     struct name_ {                                                                                 \
         LIST(BL_STRUCT_OPT)                                                                        \
     };                                                                                             \
     BL_TABLE(name_, LIST(BL_TABLE_OPT))                                                            \
-    static const bl_contract name_##_contract = {.name = #name_, .text = "",                       \
-                                                 .size = sizeof(struct name_),                     \
-                                                 .table = name_##_table};
+    static const bl_contract name_##_contract = {                                                  \
+        .name = #name_, .text = "", .size = sizeof(struct name_), .table = name_##_table};
 
 /* --- use inside hooks and other contracts --- */
-static inline bool bl_is(const char *word, const char *value) { return strcmp(word, value) == 0; }
+static inline bool bl_is(const char *word, const char *value)
+{
+    return strcmp(word, value) == 0;
+}
 
-/* Checks shapes and option ranges and builds: bl_call(elr_loss, &f). What is wrong poisons the outputs
- * and is the graph's error: "elr_loss: labels must be i32[128], not f32[128]". */
+/* Checks shapes and option ranges and builds: bl_call(elr_loss, &f). What is wrong poisons the
+ * outputs and is the graph's error: "elr_loss: labels must be i32[128], not f32[128]". */
 #define bl_call(name, f) (bl_at(__FILE__, __LINE__), bl_contract_build(&name##_contract, f))
 void bl_contract_build(const bl_contract *contract, void *fields);
 /* Sets every option to its default and all else to nothing; contracts called from hooks start here:
@@ -178,16 +198,16 @@ void *bl_contract_defaulted(const bl_contract *contract, void *fields); /* retur
 
 /* --- the method record --- */
 typedef struct bl_method {
-    const char *slug;     /* the arm's name: "elr" */
-    const char *family;   /* "labels", "inputs", "weights", .. */
-    const char *paper;    /* "Liu et al. 2020, arXiv 2007.00151" */
-    const char *summary;  /* a line: what it does for the user */
-    const char *when;     /* a sentence or two: when to reach for it, and what it costs */
+    const char *slug;    /* the arm's name: "elr" */
+    const char *family;  /* "labels", "inputs", "weights", .. */
+    const char *paper;   /* "Liu et al. 2020, arXiv 2007.00151" */
+    const char *summary; /* a line: what it does for the user */
+    const char *when;    /* a sentence or two: when to reach for it, and what it costs */
     const bl_contract *functions[40]; /* NULL ends the list */
-    const bl_contract *options;       /* of the arm; NULL: those of functions[0]; ignored without hooks */
-    const char *example;  /* "--arm \"elr(lambda=3,beta=0.7)\"" */
-    unsigned traits;      /* bl_trait */
-    const bl_hooks *hooks; /* NULL: contract functions only, no arm */
+    const bl_contract *options; /* of the arm; NULL: those of functions[0]; ignored without hooks */
+    const char *example;        /* "--arm \"elr(lambda=3,beta=0.7)\"" */
+    unsigned traits;            /* bl_trait */
+    const bl_hooks *hooks;      /* NULL: contract functions only, no arm */
 } bl_method;
 
 /* methods.def is the only list: METHOD(bl_elr) in the order of `ballast list`. */
@@ -204,19 +224,20 @@ bl_status bl_function_find(const char *name, const bl_contract **out);
  * Errors: a missing or unknown input or option, a wrong type, size, value or range. */
 bl_status bl_function_call(const bl_contract *contract, const bl_device *device,
                            const bl_dictionary *in, const char *options, bl_dictionary *out,
-                           const char *wrt, const bl_dictionary *cotangent, bl_dictionary *gradient);
+                           const char *wrt, const bl_dictionary *cotangent,
+                           bl_dictionary *gradient);
 
 /* --- reference cases (papers' README: in.*, out.*, cot.*, grad.*) --- */
 typedef struct bl_check_result {
     bool passed;
-    double worst;       /* largest |got - want| / (atol + rtol |want|) */
-    char *message;      /* why it failed: "out.loss[0]: 1.25, expected 1.5"; bl_release it */
+    double worst;  /* largest |got - want| / (atol + rtol |want|) */
+    char *message; /* why it failed: "out.loss[0]: 1.25, expected 1.5"; bl_release it */
 } bl_check_result;
 bl_status bl_check_case(const char *path, const bl_device *device, bl_check_result *out);
 
 /* --- arms: "elr(beta=0.7)+ema", "baseline", "null" --- */
-/* Errors: unknown method (with the nearest), option (with the nearest), value out of range, two parts
- * that cannot be combined ("elr needs hard labels; mixup makes them soft: .."). */
+/* Errors: unknown method (with the nearest), option (with the nearest), value out of range, two
+ * parts that cannot be combined ("elr needs hard labels; mixup makes them soft: .."). */
 bl_status bl_arm_parse(const char *text, bl_arm *out);
 void bl_arm_free(bl_arm *arm);
 unsigned bl_arm_traits(const bl_arm *arm); /* of all parts together */

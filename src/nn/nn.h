@@ -4,13 +4,13 @@
  *     static bl_tensor mlp(bl_model *m, bl_tensor x)
  *     {
  *         for (int i = 0; i < m->depth; i++)
- *             x = bl_site(m, PATH("dense%d/out", i + 1), BL_SITE_HIDDEN, 0, bl_relu(bl_dense(m, PATH("dense%d", i + 1), x, m->width)));
- *         return bl_classifier(m, x);
+ *             x = bl_site(m, PATH("dense%d/out", i + 1), BL_SITE_HIDDEN, 0, bl_relu(bl_dense(m,
+ * PATH("dense%d", i + 1), x, m->width))); return bl_classifier(m, x);
  *     }
  *
- * The same function is visited once to declare the parameters (their shapes follow from the input's)
- * and again for every graph. Who builds the graph supplies the callbacks: values of parameters,
- * what happens at a site, running statistics. */
+ * The same function is visited once to declare the parameters (their shapes follow from the
+ * input's) and again for every graph. Who builds the graph supplies the callbacks: values of
+ * parameters, what happens at a site, running statistics. */
 #ifndef BL_NN_H
 #define BL_NN_H
 
@@ -19,24 +19,25 @@
 typedef enum bl_role {
     BL_WEIGHT, /* matrices and kernels: decayed, reparameterised, pruned */
     BL_BIAS,
-    BL_GAIN    /* scale and shift of a normalisation layer */
+    BL_GAIN /* scale and shift of a normalisation layer */
 } bl_role;
 
 /* How a parameter starts. fan_in is the product of all sizes but the last. */
 typedef enum bl_initializer {
     BL_INIT_ZERO,
     BL_INIT_ONE,
-    BL_INIT_HE,      /* normal, sd sqrt(2 / fan_in) */
-    BL_INIT_GLOROT,  /* normal, sd sqrt(2 / (fan_in + fan_out)) */
-    BL_INIT_LECUN    /* normal, sd sqrt(1 / fan_in) */
+    BL_INIT_HE,     /* normal, sd sqrt(2 / fan_in) */
+    BL_INIT_GLOROT, /* normal, sd sqrt(2 / (fan_in + fan_out)) */
+    BL_INIT_LECUN   /* normal, sd sqrt(1 / fan_in) */
 } bl_initializer;
 
 typedef struct bl_parameter {
-    const char *path; /* "dense1/weight"; the last layer is "classifier/weight", "classifier/bias" */
-    bl_type type;     /* dense weights are [in,out], filters [h,w,in,out]: the output channel is last */
+    const char
+        *path;    /* "dense1/weight"; the last layer is "classifier/weight", "classifier/bias" */
+    bl_type type; /* dense weights are [in,out], filters [h,w,in,out]: the output channel is last */
     bl_role role;
     bl_initializer start;
-    bool classifier;  /* belongs to the last layer */
+    bool classifier; /* belongs to the last layer */
 } bl_parameter;
 
 typedef enum bl_site_kind {
@@ -50,17 +51,17 @@ typedef enum bl_site_kind {
 typedef struct bl_site_info {
     const char *path; /* "block1/branch" */
     bl_site_kind kind;
-    double depth;     /* of a branch: l / L, 1 for the last; 0 elsewhere */
+    double depth; /* of a branch: l / L, 1 for the last; 0 elsewhere */
 } bl_site_info;
 
 typedef struct bl_model bl_model;
 
 /* The architecture as data. */
 typedef struct bl_architecture {
-    const char *name;      /* "mlp", "cnn", "resnet20", "linear" */
-    int64_t width, depth;  /* mlp: of the hidden layers; cnn: width of the first convolution */
-    int64_t outputs;       /* classes, or values in regression */
-    double output_bias;    /* initial value of the classifier's bias */
+    const char *name;     /* "mlp", "cnn", "resnet20", "linear" */
+    int64_t width, depth; /* mlp: of the hidden layers; cnn: width of the first convolution */
+    int64_t outputs;      /* classes, or values in regression */
+    double output_bias;   /* initial value of the classifier's bias */
 } bl_architecture;
 
 typedef bl_tensor bl_forward_function(bl_model *m, bl_tensor x);
@@ -79,23 +80,26 @@ struct bl_model {
     bl_tensor features; /* set by bl_classifier: its input */
 };
 
-/* The forward pass of the architecture: [B,D] or [B,H,W,C] to [B,outputs]. Poison, with a message that
- * lists the known names or says which inputs the model needs. */
+/* The forward pass of the architecture: [B,D] or [B,H,W,C] to [B,outputs]. Poison, with a message
+ * that lists the known names or says which inputs the model needs. */
 bl_tensor bl_model_forward(bl_model *m, bl_tensor x);
 int bl_model_count(void);
 const char *bl_model_name(int i);
 const char *bl_model_summary(int i);
 
 /* --- layers --- */
-bl_tensor bl_param(bl_model *m, const char *path, bl_shape shape, bl_role role, bl_initializer start);
+bl_tensor bl_param(bl_model *m, const char *path, bl_shape shape, bl_role role,
+                   bl_initializer start);
 bl_tensor bl_site(bl_model *m, const char *path, bl_site_kind kind, double depth, bl_tensor value);
-bl_tensor bl_dense(bl_model *m, const char *path, bl_tensor x, int64_t outputs); /* [B,I] -> [B,outputs], He */
+bl_tensor bl_dense(bl_model *m, const char *path, bl_tensor x,
+                   int64_t outputs); /* [B,I] -> [B,outputs], He */
 bl_tensor bl_convolution(bl_model *m, const char *path, bl_tensor x, int64_t size, int64_t channels,
                          int64_t stride, bool bias); /* size x size, padding "same" */
-/* Batch statistics while training, with running averages (0.9 old + 0.1 new, unbiased variance); running ones in
- * evaluation. eps 1e-5. Over all axes but the last. */
+/* Batch statistics while training, with running averages (0.9 old + 0.1 new, unbiased variance);
+ * running ones in evaluation. eps 1e-5. Over all axes but the last. */
 bl_tensor bl_batch_norm(bl_model *m, const char *path, bl_tensor x);
-bl_tensor bl_layer_norm(bl_model *m, const char *path, bl_tensor x); /* over the last axis, eps 1e-5 */
+bl_tensor bl_layer_norm(bl_model *m, const char *path,
+                        bl_tensor x); /* over the last axis, eps 1e-5 */
 /* The last layer, at "classifier"; records its input as the features and offers it as a site. */
 bl_tensor bl_classifier(bl_model *m, bl_tensor x);
 

@@ -9,16 +9,17 @@
 #include "ballast/data.h"
 #include "train/train.h"
 
-/* What is common to the runs of a study. Text fields are owned; bl_plan_free. 0 or NULL: chosen by the task. */
+/* What is common to the runs of a study. Text fields are owned; bl_plan_free. 0 or NULL: chosen by
+ * the task. */
 typedef struct bl_plan {
-    char *data;             /* name or path */
+    char *data;                 /* name or path */
     bl_dataset_options options; /* target column, types, separate test file */
-    char *task;             /* "classification", "regression"; NULL: by the data */
-    int64_t train_count;    /* subsample of the training part */
-    double test_fraction;   /* of re-splits, where there is no fixed test part; default 0.2 */
+    char *task;                 /* "classification", "regression"; NULL: by the data */
+    int64_t train_count;        /* subsample of the training part */
+    double test_fraction;       /* of re-splits, where there is no fixed test part; default 0.2 */
     double label_noise;
-    char *noise_kind;       /* "symmetric" (spec 08), "other", or a pair list */
-    double imbalance;       /* largest over smallest class; 0: as it is */
+    char *noise_kind; /* "symmetric" (spec 08), "other", or a pair list */
+    double imbalance; /* largest over smallest class; 0: as it is */
     uint64_t study_seed;
     /* overrides of the task's recipe; negative or NULL: not given */
     char *model, *optimizer, *schedule;
@@ -28,7 +29,7 @@ typedef struct bl_plan {
 
 typedef struct bl_job {
     const bl_plan *plan;
-    const char *arm;      /* canonical text */
+    const char *arm; /* canonical text */
     int replicate;
 } bl_job;
 
@@ -41,20 +42,25 @@ void bl_plan_free(bl_plan *plan);
 typedef struct bl_job_data bl_job_data;
 bl_status bl_job_data_open(const bl_plan *plan, bl_job_data **out);
 void bl_job_data_close(bl_job_data *data);
-/* The recipe that the task and the plan settle on, and one line about the data ("1797 images 8x8, 10 classes, ..."). */
+/* The recipe that the task and the plan settle on, and one line about the data ("1797 images 8x8,
+ * 10 classes, ..."). */
 const bl_recipe *bl_job_recipe(const bl_job_data *data);
 const char *bl_job_summary(const bl_job_data *data);
 const char *bl_job_primary_metric(const bl_job_data *data, bool *higher_is_better); /* "accuracy" */
 uint64_t bl_job_data_hash(const bl_job_data *data);
-bool bl_job_resplits(const bl_job_data *data);           /* no fixed test part: every replicate re-splits */
+bool bl_job_resplits(const bl_job_data *data); /* no fixed test part: every replicate re-splits */
 void bl_job_counts(const bl_job_data *data, int64_t *train, int64_t *test);
-bl_status bl_job_check_arm(const bl_job_data *data, const char *arm); /* parses, and fits the task? */
+bl_status bl_job_check_arm(const bl_job_data *data,
+                           const char *arm); /* parses, and fits the task? */
 
-/* Replicate r's keys are derive(derive(study, r), source) for split, noise, init, order, augmentation. The
- * null arm uses other init, order and augmentation keys on the same split and noise. */
-bl_status bl_job_run(const bl_job *job, const bl_job_data *data, const bl_progress *progress, bl_run_result *result);
+/* Replicate r's keys are derive(derive(study, r), source) for split, noise, init, order,
+ * augmentation. The null arm uses other init, order and augmentation keys on the same split and
+ * noise. */
+bl_status bl_job_run(const bl_job *job, const bl_job_data *data, const bl_progress *progress,
+                     bl_run_result *result);
 
-/* The result as JSON: {"metrics":{..},"curve":[..],"effect":{..},"steps":..,"work":{..},"diverged":..,"timing":{..}}.
+/* The result as JSON:
+ * {"metrics":{..},"curve":[..],"effect":{..},"steps":..,"work":{..},"diverged":..,"timing":{..}}.
  * Everything but "timing" is deterministic. */
 json_t *bl_run_result_to_json(const bl_run_result *result);
 

@@ -25,24 +25,24 @@
 #include "nn/nn.h"
 
 typedef struct bl_step bl_step;
-typedef struct bl_run bl_run;
+typedef struct bl_training bl_training;
 
 typedef enum bl_target_kind { BL_LABELS, BL_DISTRIBUTIONS, BL_VALUES } bl_target_kind;
 
 struct bl_step {
     bl_graph *graph;
-    bool training;        /* false while an evaluation graph is built */
+    bool training; /* false while an evaluation graph is built */
 
-    bl_tensor inputs;     /* f32 [B,D] or [B,H,W,C], prepared (standardised) */
-    bl_tensor targets;    /* LABELS: i32 [B]; DISTRIBUTIONS: f32 [B,C]; VALUES: f32 [B,L],
-                             standardised. Evaluation graphs: as given, for metrics only */
+    bl_tensor inputs;           /* f32 [B,D] or [B,H,W,C], prepared (standardised) */
+    bl_tensor targets;          /* LABELS: i32 [B]; DISTRIBUTIONS: f32 [B,C]; VALUES: f32 [B,L],
+                                   standardised. Evaluation graphs: as given, for metrics only */
     bl_target_kind target_kind; /* a batch hook that softens labels sets DISTRIBUTIONS */
-    bl_tensor labels;     /* i32 [B], the labels as given, whatever batch hooks do; regression: unset */
-    bl_tensor index;      /* i32 [B], distinct rows of the training set, 0..examples-1 */
+    bl_tensor labels; /* i32 [B], the labels as given, whatever batch hooks do; regression: unset */
+    bl_tensor index;  /* i32 [B], distinct rows of the training set, 0..examples-1 */
 
-    bl_tensor logits;     /* [B,C]; predictions [B,L] in regression */
-    bl_tensor features;   /* [B,K], the classifier's input */
-    bl_tensor loss;       /* f32 [], what is minimised: the task's loss until loss hooks change it */
+    bl_tensor logits;   /* [B,C]; predictions [B,L] in regression */
+    bl_tensor features; /* [B,K], the classifier's input */
+    bl_tensor loss;     /* f32 [], what is minimised: the task's loss until loss hooks change it */
 
     bl_tensor epoch;         /* f32 [], 1 in the first epoch */
     bl_tensor step;          /* i32 [], 0 at the first step of the run */
@@ -51,20 +51,21 @@ struct bl_step {
 
     int64_t batch, examples, classes; /* B, N, and C or L */
     int64_t epochs, steps;            /* planned, in all */
-    double target_scale;  /* regression: original units in one standardised unit; else 1 */
+    double target_scale;   /* regression: original units in one standardised unit; else 1 */
     const char *loss_name; /* "cross_entropy", "squared", "absolute" */
 
     int parameters;
     const bl_parameter *parameter; /* [parameters] */
-    bl_tensor *raw;       /* this step's value of what the optimiser updates */
-    bl_tensor *value;     /* effective value, after weight hooks */
-    bl_tensor *gradient;  /* of the loss in raw; edited by gradient hooks */
-    bl_tensor *updated;   /* next value of raw; edited by update hooks */
+    bl_tensor *raw;                /* this step's value of what the optimiser updates */
+    bl_tensor *value;              /* effective value, after weight hooks */
+    bl_tensor *gradient;           /* of the loss in raw; edited by gradient hooks */
+    bl_tensor *updated;            /* next value of raw; edited by update hooks */
 
     struct bl_builder *builder; /* step.c's own */
 };
 
-/* --- what graph hooks may call ------------------------------------------------------------------ */
+/* --- what graph hooks may call ------------------------------------------------------------------
+ */
 /* State of the method whose hook is running, declared in its bl_hooks.state. Setting it in an
  * evaluation graph is ignored. */
 bl_tensor bl_state(bl_step *s, const char *name);
@@ -93,30 +94,35 @@ bl_tensor bl_loss_at(bl_step *s, const bl_tensor *raw);
 bl_tensor bl_task_loss(bl_step *s, bl_tensor logits, bl_tensor targets, bl_target_kind kind);
 /* f32 [B,C]: the targets as distributions (one-hot where they are labels). */
 bl_tensor bl_target_distributions(bl_step *s);
-/* Reports a number of what the arm did in this step; the run's report shows its mean: ("anchors", share). */
+/* Reports a number of what the arm did in this step; the run's report shows its mean: ("anchors",
+ * share). */
 void bl_measure(bl_step *s, const char *name, bl_tensor value);
 
-/* --- what host hooks may call ------------------------------------------------------------------- */
+/* --- what host hooks may call -------------------------------------------------------------------
+ */
 /* Arrays of the running state, to read or change in place; NULL if absent. */
-bl_array *bl_run_state(bl_run *r, const char *name); /* the method's own */
-bl_array *bl_run_parameter(bl_run *r, int i);
-bl_array *bl_run_parameter_state(bl_run *r, const char *name, int i);
-int bl_run_parameters(const bl_run *r, const bl_parameter **parameter);
-int64_t bl_run_epoch(const bl_run *r);      /* the one just finished, from 1 */
-int64_t bl_run_epochs(const bl_run *r);     /* planned */
+bl_array *bl_training_state(bl_training *t, const char *name); /* the method's own */
+bl_array *bl_training_parameter(bl_training *t, int i);
+bl_array *bl_training_parameter_state(bl_training *t, const char *name, int i);
+int bl_training_parameters(const bl_training *t, const bl_parameter **parameter);
+int64_t bl_training_epoch(const bl_training *t);  /* the one just finished, from 1 */
+int64_t bl_training_epochs(const bl_training *t); /* planned */
 /* Held-out score after this epoch, lower is better (mean task loss); NaN if nothing is held out. */
-double bl_run_validation(const bl_run *r);
-void bl_run_stop(bl_run *r);                /* the run ends after this epoch */
-/* Features f32 [n,K] and labels i32 [n] (f32 [n,L]) of the held-out part under the current parameters, without any
- * part's evaluate hook but with site hooks; the caller frees both. BL_NOT_FOUND without a held-out part. */
-bl_status bl_run_validation_features(bl_run *r, bl_array *features, bl_array *targets);
-bl_key bl_run_key(bl_run *r, const char *name);
+double bl_training_validation(const bl_training *t);
+void bl_training_stop(bl_training *t); /* the run ends after this epoch */
+/* Features f32 [n,K] and labels i32 [n] (f32 [n,L]) of the held-out part under the current
+ * parameters, without any part's evaluate hook but with site hooks; the caller frees both.
+ * BL_NOT_FOUND without a held-out part. */
+bl_status bl_training_validation_features(bl_training *t, bl_array *features, bl_array *targets);
+bl_key bl_training_key(bl_training *t, const char *name);
 
-/* --- what a method registers --------------------------------------------------------------------- */
+/* --- what a method registers ---------------------------------------------------------------------
+ */
 typedef struct bl_state_declaration {
-    const char *name;   /* NULL ends the list */
-    const char *type;   /* "f32[N,C]": N training examples, C classes (or L values), B batch; "i32[]" */
-    double initial;     /* every element */
+    const char *name; /* NULL ends the list */
+    const char
+        *type;      /* "f32[N,C]": N training examples, C classes (or L values), B batch; "i32[]" */
+    double initial; /* every element */
 } bl_state_declaration;
 
 /* What an arm part needs of a run and what it changes for the parts after it. */
@@ -132,34 +138,36 @@ typedef enum bl_trait {
 } bl_trait;
 
 typedef struct bl_hooks {
-    bl_status (*init)(bl_run *r, const void *options);
-    bl_status (*load)(bl_run *r, const void *options, const uint8_t *in, uint8_t *out, int64_t n,
-                      int64_t h, int64_t w, int64_t c, bl_key key);
+    bl_status (*init)(bl_training *t, const void *options);
+    bl_status (*load)(bl_training *t, const void *options, const uint8_t *in, uint8_t *out,
+                      int64_t n, int64_t h, int64_t w, int64_t c, bl_key key);
     void (*batch)(bl_step *s, const void *options);
     bl_tensor (*weight)(bl_step *s, const void *options, int parameter, bl_tensor value);
     bl_tensor (*site)(bl_step *s, const void *options, const bl_site_info *site, bl_tensor value);
     void (*loss)(bl_step *s, const void *options);
     void (*gradient)(bl_step *s, const void *options);
     void (*update)(bl_step *s, const void *options);
-    bl_status (*epoch)(bl_run *r, const void *options);
-    void (*evaluate)(bl_step *s, const void *options); /* may replace s->raw[i] before the forward pass */
-    bool renew_statistics; /* evaluated parameters are averages: batch-norm statistics are computed anew */
+    bl_status (*epoch)(bl_training *t, const void *options);
+    void (*evaluate)(bl_step *s,
+                     const void *options); /* may replace s->raw[i] before the forward pass */
+    bool renew_statistics; /* evaluated parameters are averages: batch-norm statistics are computed
+                              anew */
     bl_state_declaration state[6];
 } bl_hooks;
 
 /* One method of an arm, with its options as the struct its hooks expect. */
 typedef struct bl_arm_part {
-    const char *name;       /* prefix of its state: "elr" */
+    const char *name; /* prefix of its state: "elr" */
     const bl_hooks *hooks;
     unsigned traits;
     void *options;
 } bl_arm_part;
 
 typedef struct bl_arm {
-    char *text;             /* canonical: "elr(beta=0.9)+ema"; options at their default are left out */
+    char *text; /* canonical: "elr(beta=0.9)+ema"; options at their default are left out */
     bl_arm_part *part;
-    int parts;              /* 0: the baseline */
-    bool null;              /* the baseline again, with other seeds */
+    int parts; /* 0: the baseline */
+    bool null; /* the baseline again, with other seeds */
 } bl_arm;
 
 #endif

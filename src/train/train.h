@@ -6,22 +6,23 @@
 
 typedef struct bl_recipe {
     bl_architecture model;
-    char optimizer[16];        /* "sgd", "adam", "adamw" */
+    char optimizer[16]; /* "sgd", "adam", "adamw" */
     double learning_rate, momentum, weight_decay;
     bool nesterov;
     double beta1, beta2, epsilon; /* adam */
-    char schedule[16];         /* "constant", "step", "cosine", "one_cycle" */
-    double step_at[4];         /* "step": shares of the epochs after which the rate is multiplied; 0 ends */
+    char schedule[16];            /* "constant", "step", "cosine", "one_cycle" */
+    double step_at[4]; /* "step": shares of the epochs after which the rate is multiplied; 0 ends */
     double step_factor;
     int64_t epochs, batch;
-    char loss[16];             /* "cross_entropy", "squared", "absolute" */
+    char loss[16]; /* "cross_entropy", "squared", "absolute" */
 } bl_recipe;
 
-/* Prepared data, borrowed by the run. Inputs are f32 [n,..] or raw u8 images with a normalisation. */
+/* Prepared data, borrowed by the run. Inputs are f32 [n,..] or raw u8 images with a normalisation.
+ */
 typedef struct bl_part {
     int64_t count;
-    bl_array inputs;   /* f32 [n,D] or [n,H,W,C], prepared; or u8 images (raw) */
-    bl_array targets;  /* i32 [n], or f32 [n,L] standardised */
+    bl_array inputs;  /* f32 [n,D] or [n,H,W,C], prepared; or u8 images (raw) */
+    bl_array targets; /* i32 [n], or f32 [n,L] standardised */
 } bl_part;
 
 typedef struct bl_training_data {
@@ -29,18 +30,21 @@ typedef struct bl_training_data {
     double mean[4], scale[4];        /* of u8 images: (v - mean[c]) * scale[c]; scale is 1 / sd */
     int64_t classes;                 /* 0: regression */
     double target_scale;
-    const int32_t *true_labels;      /* of the training part, where label noise was injected; else NULL */
+    const int32_t
+        *true_labels; /* of the training part, where label noise was injected; else NULL */
 } bl_training_data;
 
 /* Separate keys, so that an arm never shifts another's stream. */
 typedef struct bl_run_keys {
-    bl_key init, order, augmentation; /* augmentation also feeds dropout and the methods' own draws */
+    bl_key init, order,
+        augmentation; /* augmentation also feeds dropout and the methods' own draws */
 } bl_run_keys;
 
 typedef struct bl_progress { /* called after every epoch and about five times a second */
     void (*report)(void *context, int64_t step, int64_t steps, int64_t epoch, double loss);
     void *context;
-    volatile const int *stop; /* non-zero: finish the step, save, return BL_INTERRUPTED; may be NULL */
+    volatile const int
+        *stop; /* non-zero: finish the step, save, return BL_INTERRUPTED; may be NULL */
 } bl_progress;
 
 typedef struct bl_experiment {
@@ -48,17 +52,17 @@ typedef struct bl_experiment {
     const bl_training_data *data;
     const bl_arm *arm;
     bl_run_keys keys;
-    const bl_device *device;       /* NULL: cpu */
+    const bl_device *device; /* NULL: cpu */
     int threads;
-    const char *checkpoint;        /* path, or NULL; resumed from where it exists (bit-exact) */
-    int64_t checkpoint_every;      /* epochs; 0: only when interrupted */
-    int64_t curve_points;          /* evaluations along the way, on at most 1000 test examples */
+    const char *checkpoint;   /* path, or NULL; resumed from where it exists (bit-exact) */
+    int64_t checkpoint_every; /* epochs; 0: only when interrupted */
+    int64_t curve_points;     /* evaluations along the way, on at most 1000 test examples */
 } bl_experiment;
 
 #define BL_METRICS 12
 typedef struct bl_metric {
-    char name[24];     /* "accuracy", "nll", "ece", "error"; "mae", "rmse"; "memorised" */
-    double value;      /* original units in regression; accuracy, error, ece in percent */
+    char name[24]; /* "accuracy", "nll", "ece", "error"; "mae", "rmse"; "memorised" */
+    double value;  /* original units in regression; accuracy, error, ece in percent */
 } bl_metric;
 
 typedef struct bl_curve_point {
@@ -71,10 +75,11 @@ typedef struct bl_arm_effect {
     int64_t sites;           /* activations and weights that a hook replaced */
     double examples_changed; /* share of the examples whose input or target a hook changed */
     double gradient_share;   /* |g_arm - g_baseline| / |g_baseline| on audited batches, mean */
-    double parameters_moved; /* relative distance of the evaluated parameters from the trained ones */
-    bl_metric measure[8];    /* bl_measure, means over the run */
+    double
+        parameters_moved; /* relative distance of the evaluated parameters from the trained ones */
+    bl_metric measure[8]; /* bl_measure, means over the run */
     int measures;
-    bool inert;              /* none of the above is above 1e-12, and training did not end early */
+    bool inert; /* none of the above is above 1e-12, and training did not end early */
 } bl_arm_effect;
 
 typedef struct bl_run_result {
@@ -83,18 +88,20 @@ typedef struct bl_run_result {
     bl_curve_point *curve;
     int curve_count;
     bl_arm_effect effect;
-    int64_t steps, epochs;   /* done */
-    bool diverged;           /* a loss or parameter stopped being finite */
-    bl_work work;            /* of one training step: deterministic, unlike the seconds */
+    int64_t steps, epochs; /* done */
+    bool diverged;         /* a loss or parameter stopped being finite */
+    bl_work work;          /* of one training step: deterministic, unlike the seconds */
     double seconds, seconds_per_step;
-    bl_dictionary state;     /* final: evaluated parameters under "param/", statistics under "model/" */
+    bl_dictionary state; /* final: evaluated parameters under "param/", statistics under "model/" */
 } bl_run_result;
 
-bl_status bl_train(const bl_experiment *experiment, const bl_progress *progress, bl_run_result *result);
+bl_status bl_train(const bl_experiment *experiment, const bl_progress *progress,
+                   bl_run_result *result);
 void bl_run_result_free(bl_run_result *result);
 
 /* Outputs (logits, or standardised predictions) f32 [n,outputs] of a trained state. */
 bl_status bl_predict(const bl_architecture *model, const bl_dictionary *state, const bl_part *part,
-                     const bl_training_data *normalisation, const bl_device *device, bl_array *outputs);
+                     const bl_training_data *normalisation, const bl_device *device,
+                     bl_array *outputs);
 
 #endif
