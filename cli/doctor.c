@@ -1,0 +1,91 @@
+/* ballast doctor: what this installation has, what is missing, and how to get it. */
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/base.h"
+#include "cli.h"
+
+typedef struct finding {
+    bool fine;
+    const char *what, *detail, *remedy; /* remedy: shown where it is not fine */
+} finding;
+
+static void print(const finding *f, bool json, bool *first)
+{
+    if (json) {
+        printf("%s\n  {\"what\": \"%s\", \"fine\": %s, \"detail\": \"%s\"}", *first ? "" : ",",
+               f->what, f->fine ? "true" : "false", f->fine ? f->detail : f->remedy);
+        *first = false;
+        return;
+    }
+    const char *mark = f->fine ? "ok" : "--";
+    if (cli_colour(STDOUT_FILENO))
+        mark = f->fine ? "\033[32mok\033[0m" : "\033[33m--\033[0m";
+    printf("%s  %-16s %s\n", mark, f->what, f->fine ? f->detail : f->remedy);
+}
+
+static bool on_path(const char *program)
+{
+    const char *path = getenv("PATH");
+    for (const char *at = path; at && *at;) {
+        size_t length = strcspn(at, ":");
+        char *candidate = bl_format("%.*s/%s", (int)length, at, program);
+        bool found = candidate && access(candidate, X_OK) == 0;
+        bl_release(candidate);
+        if (found)
+            return true;
+        at += length + (at[length] == ':');
+    }
+    return false;
+}
+
+static const char *processor(void)
+{
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f"))
+        return "AVX-512";
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? "AVX2" : NULL;
+}
+
+int cli_doctor(int argc, char **argv)
+{
+    bool json = false;
+    const cli_option options[] = {
+        {.name = "json", .kind = CLI_FLAG, .value = &json, .text = "print JSON"}, {0}};
+    const cli_usage usage = {.command = "doctor",
+                             .synopsis = "ballast doctor [--json]",
+                             .description =
+                                 "Says what this installation can do. Optional parts that are "
+                                 "missing are listed with the command that installs them.",
+                             .options = {options}};
+    cli_texts operands = {0};
+    int status = cli_parse(&usage, argc, argv, &operands);
+    if (status >= 0)
+        return status;
+
+    char cores[32];
+    snprintf(cores, sizeof cores, "%ld processors", sysconf(_SC_NPROCESSORS_ONLN));
+    const char *vector = processor();
+    const finding findings[] = {
+        {true, "ballast", BALLAST_VERSION, ""},
+        {vector != NULL, "vectors", vector ? vector : "",
+         "no AVX2 found: everything works, slowly"},
+        {true, "cores", cores, ""},
+        {access("/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz", R_OK) == 0,
+         "fashion-mnist", "data set installed",
+         "not installed: apt-get install dataset-fashion-mnist"},
+        {on_path("gnuplot"), "gnuplot", "plots in reports by gnuplot",
+         "not installed: apt-get install gnuplot-nox"},
+    };
+    bool first = true;
+    if (json)
+        fputs("[", stdout);
+    for (size_t i = 0; i < sizeof findings / sizeof *findings; i++)
+        print(&findings[i], json, &first);
+    if (json)
+        fputs("\n]\n", stdout);
+    return CLI_OK;
+}
