@@ -41,7 +41,8 @@ BL_API int64_t bl_graph_size(const bl_graph *g);     /* nodes */
 BL_API void bl_scope(bl_graph *g, const char *name);
 BL_API void bl_scope_end(bl_graph *g);
 
-/* Records the caller's place on this thread; the macros below call it. */
+/* Records the caller's place on this thread; the macros below call it. `file` must outlive the
+ * graphs built from there, as a literal does. */
 BL_API void bl_at(const char *file, int line);
 
 BL_API bl_tensor bl_number(double value);
@@ -63,7 +64,7 @@ static inline bl_tensor bl_same_tensor(bl_tensor t) { return t; }
 BL_API bool bl_is_poison(bl_tensor x);
 BL_API bool bl_is_number(bl_tensor x);
 BL_API bl_type bl_type_of(bl_tensor x);              /* a bare number is f64[] */
-BL_API int64_t bl_dim(bl_tensor x, int axis);        /* size of an axis; negative counts from the end */
+BL_API int64_t bl_dim(bl_tensor x, int axis); /* size of an axis; negative counts from the end; 1 of poison */
 BL_API int bl_rank(bl_tensor x);
 /* Keeps `message` (printf) as the graph's error at the current place and returns poison. */
 BL_API bl_tensor bl_poison(bl_graph *g, const char *format, ...) BL_PRINTF(2, 3);
@@ -79,6 +80,11 @@ BL_API bl_tensor bl_random_bits(bl_tensor key, uint32_t stream0, uint32_t stream
 #define bl_zeros_like(x) bl_full_like(x, 0)
 #define bl_ones_like(x) bl_full_like(x, 1)
 #define bl_input(g, name, dtype, shape) BL_AT(bl_input(g, name, dtype, shape))
+#define bl_constant(g, value) BL_AT(bl_constant(g, value))
+#define bl_full(g, dtype, ...) BL_AT(bl_full(g, dtype, __VA_ARGS__))
+#define bl_full_like(x, value) BL_AT(bl_full_like(BL_T(x), value))
+#define bl_iota(g, dtype, ...) BL_AT(bl_iota(g, dtype, __VA_ARGS__))
+#define bl_random_bits(key, ...) BL_AT(bl_random_bits(BL_T(key), __VA_ARGS__))
 
 /* --- elementwise, one operand -------------------------------------------------------------- */
 #define BL_UNARY_BUILDERS(X)                                                                       \
@@ -140,6 +146,7 @@ BL_BINARY_BUILDERS(X)
 #define bl_or(a, b) BL_AT(bl_or(BL_T(a), BL_T(b)))
 
 /* --- elementwise, three operands ----------------------------------------------------------- */
+/* Where both choices are bare numbers the result is f32. */
 BL_API bl_tensor bl_select(bl_tensor condition, bl_tensor yes, bl_tensor no);
 BL_API bl_tensor bl_clamp(bl_tensor x, bl_tensor low, bl_tensor high); /* gradient where low <= x <= high */
 #define bl_select(c, a, b) BL_AT(bl_select(BL_T(c), BL_T(a), BL_T(b)))
@@ -149,17 +156,20 @@ BL_API bl_tensor bl_clamp(bl_tensor x, bl_tensor low, bl_tensor high); /* gradie
 BL_API bl_tensor bl_reshape(bl_tensor x, bl_shape shape);     /* one size may be -1 */
 BL_API bl_tensor bl_broadcast(bl_tensor x, bl_shape shape);   /* numpy's rule */
 BL_API bl_tensor bl_transpose_to(bl_tensor x, const int *axes); /* output axis i is input axis axes[i] */
-/* start <= index < stop by step, one entry an axis; step >= 1. */
+/* start <= index < stop by step, one entry an axis; step >= 1, or BL_SCALAR for 1 everywhere. */
 BL_API bl_tensor bl_slice(bl_tensor x, bl_shape start, bl_shape stop, bl_shape step);
 BL_API bl_tensor bl_slice_axis(bl_tensor x, int axis, int64_t start, int64_t stop); /* step 1 */
 BL_API bl_tensor bl_pad(bl_tensor x, bl_shape low, bl_shape high, double value);
 BL_API bl_tensor bl_concat(const bl_tensor *x, int count, int axis);
 BL_API bl_tensor bl_reverse(bl_tensor x, int axis);
-BL_API bl_tensor bl_expand(bl_tensor x, int axis);            /* a new axis of size 1 before `axis` */
+BL_API bl_tensor bl_expand(bl_tensor x, int axis);            /* a new axis of size 1, which becomes axis `axis` */
 BL_API bl_tensor bl_squeeze(bl_tensor x, int axis);           /* drops an axis of size 1 */
 #define bl_reshape(x, ...) BL_AT(bl_reshape(BL_T(x), __VA_ARGS__))
 #define bl_broadcast(x, ...) BL_AT(bl_broadcast(BL_T(x), __VA_ARGS__))
 #define bl_transpose(...) BL_AT(BL_OVER(bl_transpose_to, __VA_ARGS__, BL_END)) /* without axes: all reversed */
+#define bl_slice(x, ...) BL_AT(bl_slice(BL_T(x), __VA_ARGS__))
+#define bl_pad(x, ...) BL_AT(bl_pad(BL_T(x), __VA_ARGS__))
+#define bl_concat(x, count, axis) BL_AT(bl_concat(x, count, axis))
 #define bl_slice_axis(x, axis, start, stop) BL_AT(bl_slice_axis(BL_T(x), axis, start, stop))
 #define bl_expand(x, axis) BL_AT(bl_expand(BL_T(x), axis))
 #define bl_squeeze(x, axis) BL_AT(bl_squeeze(BL_T(x), axis))
@@ -226,12 +236,14 @@ typedef struct bl_conv_options {
 } bl_conv_options;
 /* x[B,H,W,I] w[h,w,I/groups,O] -> [B,H',W',O]. */
 BL_API bl_tensor bl_conv(bl_tensor x, bl_tensor w, bl_conv_options options);
-/* The adjoints of conv in x and in w; `type` is what they return. */
+/* The adjoints of conv in x and in w; x_shape and w_shape are what they return. */
 BL_API bl_tensor bl_conv_dx(bl_tensor g, bl_tensor w, bl_shape x_shape, bl_conv_options options);
 BL_API bl_tensor bl_conv_dw(bl_tensor x, bl_tensor g, bl_shape w_shape, bl_conv_options options);
 #define bl_dot(a, b, ta, tb) BL_AT(bl_dot(BL_T(a), BL_T(b), ta, tb))
 #define bl_matmul(a, b) BL_AT(bl_matmul(BL_T(a), BL_T(b)))
 #define bl_conv(x, w, ...) BL_AT(bl_conv(BL_T(x), BL_T(w), __VA_ARGS__))
+#define bl_conv_dx(g, w, ...) BL_AT(bl_conv_dx(BL_T(g), BL_T(w), __VA_ARGS__))
+#define bl_conv_dw(x, g, ...) BL_AT(bl_conv_dw(BL_T(x), BL_T(g), __VA_ARGS__))
 
 /* --- composites: plain functions over the primitives, each stable at logits of +-80 --------- */
 BL_API bl_tensor bl_relu(bl_tensor x);
@@ -245,17 +257,19 @@ BL_API bl_tensor bl_logsumexp(bl_tensor x, int axis);
  * there are none, with gradient 0. */
 BL_API bl_tensor bl_masked_logsumexp(bl_tensor x, bl_tensor mask, int axis);
 BL_API bl_tensor bl_onehot(bl_tensor labels, int64_t classes, bl_dtype dtype); /* [..] -> [..,classes] */
-BL_API bl_tensor bl_cross_entropy(bl_tensor logits, bl_tensor labels);      /* mean over rows; labels i32[B] */
-BL_API bl_tensor bl_cross_entropy_rows(bl_tensor logits, bl_tensor labels); /* [B] */
-BL_API bl_tensor bl_soft_cross_entropy(bl_tensor logits, bl_tensor target); /* mean over rows; target [B,C] */
+/* logits [..,C], labels i32[..]: the mean over all rows, and one value a row. A label outside [0,C)
+ * is an error when the program runs. */
+BL_API bl_tensor bl_cross_entropy(bl_tensor logits, bl_tensor labels);
+BL_API bl_tensor bl_cross_entropy_rows(bl_tensor logits, bl_tensor labels);
+BL_API bl_tensor bl_soft_cross_entropy(bl_tensor logits, bl_tensor target); /* mean over rows; target [..,C] */
 BL_API bl_tensor bl_norm(bl_tensor x, int axis);      /* Euclidean, along an axis; gradient 0 at 0 */
 BL_API bl_tensor bl_norm_keep(bl_tensor x, int axis);
 BL_API bl_tensor bl_unit_rows(bl_tensor x, double floor); /* x / max(|x|, floor) along the last axis */
 BL_API bl_tensor bl_global_norm(const bl_tensor *x, int count); /* sqrt of the sum of all squares */
 BL_API bl_tensor bl_max_pool2(bl_tensor x);   /* 2x2, stride 2, [B,H,W,C], H and W even */
 BL_API bl_tensor bl_uniform(bl_tensor key, bl_shape shape); /* f32 [0,1): bits >> 8 * 2^-24 */
-BL_API bl_tensor bl_normal(bl_tensor key, bl_shape shape);  /* f32, Box-Muller */
-BL_API bl_tensor bl_key_fold(bl_tensor key, uint32_t n);
+BL_API bl_tensor bl_normal(bl_tensor key, bl_shape shape);  /* f32, Box-Muller; never infinite */
+BL_API bl_tensor bl_key_fold(bl_tensor key, uint32_t n);    /* as bl_key_derive */
 BL_API bl_tensor bl_permutation(bl_tensor key, int64_t n);  /* i32 [n] */
 BL_API bl_tensor bl_inverse_permutation(bl_tensor index);
 BL_API bl_tensor bl_straight_through(bl_tensor value, bl_tensor x); /* value, with the gradient of x */
@@ -274,6 +288,14 @@ BL_API bl_tensor bl_straight_through(bl_tensor value, bl_tensor x); /* value, wi
 #define bl_norm(x, axis) BL_AT(bl_norm(BL_T(x), axis))
 #define bl_norm_keep(x, axis) BL_AT(bl_norm_keep(BL_T(x), axis))
 #define bl_unit_rows(x, floor) BL_AT(bl_unit_rows(BL_T(x), floor))
+#define bl_global_norm(x, count) BL_AT(bl_global_norm(x, count))
+#define bl_max_pool2(x) BL_AT(bl_max_pool2(BL_T(x)))
+#define bl_uniform(key, ...) BL_AT(bl_uniform(BL_T(key), __VA_ARGS__))
+#define bl_normal(key, ...) BL_AT(bl_normal(BL_T(key), __VA_ARGS__))
+#define bl_key_fold(key, n) BL_AT(bl_key_fold(BL_T(key), n))
+#define bl_permutation(key, n) BL_AT(bl_permutation(BL_T(key), n))
+#define bl_inverse_permutation(index) BL_AT(bl_inverse_permutation(BL_T(index)))
+#define bl_straight_through(value, x) BL_AT(bl_straight_through(BL_T(value), BL_T(x)))
 
 /* --- derivatives (graph transformations; each may be differentiated again) ------------------ */
 /* dx[i] = d y / d x[i], y a scalar; zero where y does not depend on x[i]. */
@@ -285,5 +307,9 @@ BL_API void bl_vjp(const bl_tensor *y, const bl_tensor *cotangent, int outputs, 
 BL_API bl_tensor bl_jvp(bl_tensor y, const bl_tensor *x, const bl_tensor *tangent, int count);
 /* hv[i] = d <grad y, v> / d x[i], y a scalar. */
 BL_API void bl_hvp(bl_tensor y, const bl_tensor *x, const bl_tensor *v, int count, bl_tensor *hv);
+#define bl_grad(y, x, count, dx) BL_AT(bl_grad(BL_T(y), x, count, dx))
+#define bl_vjp(...) BL_AT(bl_vjp(__VA_ARGS__))
+#define bl_jvp(y, x, tangent, count) BL_AT(bl_jvp(BL_T(y), x, tangent, count))
+#define bl_hvp(y, x, v, count, hv) BL_AT(bl_hvp(BL_T(y), x, v, count, hv))
 
 #endif

@@ -63,12 +63,17 @@ bl_tensor bl_node_new_typed(bl_graph *g, bl_op op, const bl_tensor *operands, in
  * its attributes, data, name and place are copied into g. Unchecked: for the passes. Poison, with
  * the graph's status set, if memory is short. */
 bl_tensor bl_node_copy(bl_graph *g, const bl_node *like, const int32_t *operand);
+/* The type that `op`'s rule gives these operands; bl_no_type, and g in error, if it refuses. */
+bl_type bl_node_type(bl_graph *g, bl_op op, const bl_type *operands, int count,
+                     const bl_attr *attr, bl_type wanted);
 
 /* --- rules -----------------------------------------------------------------------------------
  * TYPE(take) { .. } computes the result's type from the operands' types x[0..n), the attributes
  * and, for primitives that are told it, `wanted`; REQUIRE refuses with a sentence.
  * VJP(take) { .. } adds the nodes of the gradient: dx[i] for the operands x[i], given z, the node's
- * value, and g, its cotangent. dx[i] left alone is zero. */
+ * value, and g, its cotangent. dx[i] left alone is zero. A rule must be linear in g, and give zero
+ * for a zero g whatever the operands are: that is how a gradient is never NaN where the value is
+ * finite. Work for an operand that needs no gradient can be skipped: if (WANT(1)) dx[1] = ..; */
 typedef bl_type bl_type_rule(bl_graph *g, const bl_type *x, int n, const bl_attr *attr, bl_type wanted);
 typedef void bl_vjp_rule(bl_graph *graph, const bl_attr *attr, bl_tensor z, const bl_tensor *x,
                          int n, bl_tensor g, bl_tensor *dx);
@@ -81,6 +86,7 @@ typedef void bl_vjp_rule(bl_graph *graph, const bl_attr *attr, bl_tensor z, cons
     void name##_vjp(BL_UNUSED bl_graph *graph, BL_UNUSED const bl_attr *attr,                      \
                     BL_UNUSED bl_tensor z, BL_UNUSED const bl_tensor *x, BL_UNUSED int n,          \
                     BL_UNUSED bl_tensor g, BL_UNUSED bl_tensor *dx)
+#define WANT(i) (!bl_is_poison(dx[i]))
 /* Written out where a primitive has no gradient: one that is asked for is an error with its name. */
 #define NO_GRADIENT(name)                                                                          \
     VJP(name) { bl_poison(graph, "%s has no gradient", #name); }
