@@ -22,8 +22,8 @@
  * BL_HOST whose sizes depend on values is "i32[?]" and is allocated by the function itself; the
  *            others are allocated before it runs. A u8 input may be given as i32 of the same
  * values. Conditions comma-separated: "grad" (differentiable), "0 <= . < C", "0 <= . <= 1", "> 0",
- * ">= 0", "in {0,1}", "in {-1,1}", "distinct", "permutation", "finite", "rows > 0" (the first size
- * is at least 1); symbols are sizes. Values are checked on direct calls, and in training once on
+ * ">= 0", "in {0,1}", "in {-1,1}", "distinct", "permutation", "finite", "no NaN", "rows > 0" (the
+ * first size is at least 1); symbols are sizes. Values are checked on direct calls, and in training once on
  * the data. Options    the default decides the kind: 3.0 is a number (a bl_tensor in BL_CONTRACT,
  * so that a schedule may pass a rank-0 tensor; a double in BL_HOST), 10 an integer (int64_t; a flag
  *            where the range is "flag"), "l1" a word (const char *, compare with bl_is). Ranges:
@@ -57,6 +57,10 @@ typedef struct bl_field {
     const char *word;
 } bl_field;
 
+/* A check that the conditions cannot express, run on direct calls after them: `in` are the inputs,
+ * `options` the contract's struct with its options set. */
+typedef bl_status bl_contract_check(const bl_dictionary *in, const void *options);
+
 typedef struct bl_contract {
     const char *name, *text;
     size_t size;    /* of the struct */
@@ -65,6 +69,7 @@ typedef struct bl_contract {
     void (*build)(bl_graph *graph,
                   void *fields);     /* a graph function; NULL for a mere option list */
     bl_status (*host)(void *fields); /* a host function */
+    bl_contract_check *check;        /* of a graph function; NULL: the conditions say it all */
 } bl_contract;
 
 #define BL_REQUIRED ((double)NAN)
@@ -120,7 +125,7 @@ typedef struct bl_tensors {
         return table;                                                                              \
     }
 
-#define BL_GRAPH_CONTRACT_(name_, text_)                                                           \
+#define BL_GRAPH_CONTRACT_(name_, text_, check_)                                                       \
     static void name_##_build(bl_graph *graph, struct name_ *f);                                   \
     static void name_##_build_any(bl_graph *graph, void *f)                                        \
     {                                                                                              \
@@ -130,7 +135,8 @@ typedef struct bl_tensors {
                                                  .text = text_,                                    \
                                                  .size = sizeof(struct name_),                     \
                                                  .table = name_##_table,                           \
-                                                 .build = name_##_build_any};                      \
+                                                 .build = name_##_build_any,                       \
+                                                 .check = check_};                                 \
     static void name_##_build(BL_UNUSED_ bl_graph *graph, struct name_ *f)
 #define BL_UNUSED_ __attribute__((unused))
 
@@ -140,7 +146,15 @@ typedef struct bl_tensors {
         LIST(BL_STRUCT_IN, BL_STRUCT_OPT, BL_STRUCT_OUT)                                           \
     };                                                                                             \
     BL_TABLE(name, LIST(BL_TABLE_IN, BL_TABLE_OPT, BL_TABLE_OUT))                                  \
-    BL_GRAPH_CONTRACT_(name, text)
+    BL_GRAPH_CONTRACT_(name, text, NULL)
+
+/* A graph function with a check of its own: static bl_contract_check elr_plus_loss_check; */
+#define BL_CONTRACT_CHECKED(name, LIST, text, check_)                                              \
+    struct name {                                                                                  \
+        LIST(BL_STRUCT_IN, BL_STRUCT_OPT, BL_STRUCT_OUT)                                           \
+    };                                                                                             \
+    BL_TABLE(name, LIST(BL_TABLE_IN, BL_TABLE_OPT, BL_TABLE_OUT))                                  \
+    BL_GRAPH_CONTRACT_(name, text, check_)
 
 /* A graph function with lists of tensors: LIST(IN, OPT, OUT, INS, OUTS). */
 #define BL_CONTRACT_LISTS(name, LIST, text)                                                        \
@@ -148,7 +162,7 @@ typedef struct bl_tensors {
         LIST(BL_STRUCT_IN, BL_STRUCT_OPT, BL_STRUCT_OUT, BL_STRUCT_INS, BL_STRUCT_OUTS)            \
     };                                                                                             \
     BL_TABLE(name, LIST(BL_TABLE_IN, BL_TABLE_OPT, BL_TABLE_OUT, BL_TABLE_INS, BL_TABLE_OUTS))     \
-    BL_GRAPH_CONTRACT_(name, text)
+    BL_GRAPH_CONTRACT_(name, text, NULL)
 
 /* A host function: { .. return BL_OK; } on arrays. */
 #define BL_HOST(name_, LIST, text_)                                                                \
