@@ -1,0 +1,99 @@
+/* Composites: activations and the family of softmax.
+ *
+ * A composite is a plain function over the builders and has no gradient rule: it is written so that
+ * the rules of what it uses give an exact one. To add one, declare it in graph.h with its shapes
+ * and where it is stable, and write it here or in the file of its kind. */
+#define BL_KEEP_PLACE
+#include <math.h>
+
+#include "graph/build.h"
+
+bl_tensor(bl_relu)(bl_tensor x)
+{
+    return bl_select(bl_gt(x, 0), x,
+                     0); /* as max with ties to the first its slope at 0 would be 1 */
+}
+
+/* Hendrycks and Gimpel 2016, arXiv 1606.08415. */
+bl_tensor(bl_gelu)(bl_tensor x)
+{
+    bl_tensor cube = bl_mul(x, bl_mul(x, x));
+    bl_tensor inner = bl_mul(0.7978845608028654, bl_add(x, bl_mul(0.044715, cube)));
+    return bl_mul(bl_mul(0.5, x), bl_add(1, bl_tanh(inner)));
+}
+
+/* log(1 + e^x) = max(x, 0) + log(1 + e^-|x|). Both parts choose the same side at 0, so that the
+ * slope there is 1/2. */
+bl_tensor(bl_softplus)(bl_tensor x)
+{
+    bl_tensor positive = bl_gt(x, 0);
+    bl_tensor below = bl_select(positive, bl_neg(x), x);
+    return bl_add(bl_select(positive, x, 0), bl_log1p(bl_exp(below)));
+}
+
+bl_tensor(bl_square)(bl_tensor x)
+{
+    return bl_mul(x, x);
+}
+
+bl_tensor(bl_straight_through)(bl_tensor value, bl_tensor x)
+{
+    return bl_add(bl_stop_gradient(value), bl_sub(x, bl_stop_gradient(x)));
+}
+
+/* --- softmax -----------------------------------------------------------------------------------
+ */
+
+/* The largest of each line, as a constant for the gradient: what is built from x - shift does not
+ * depend on it. 0 where the line has no finite largest. */
+static bl_tensor shift_of(bl_tensor x, int axis)
+{
+    bl_tensor largest = bl_stop_gradient(bl_reduce_max_keep(x, axis));
+    return bl_select(bl_isfinite(largest), largest, 0);
+}
+
+static bool usable(const char *name, bl_tensor x, int axis)
+{
+    int index;
+    if (!bl_need_tensor(name, x) || !bl_axis_index(name, x.graph, bl_rank(x), axis, &index))
+        return false;
+    if (bl_dtype_is_float(bl_type_of(x).dtype))
+        return true;
+    bl_poison(x.graph, "%s: operand must be f32 or f64, not %s", name, bl_show(bl_type_of(x)));
+    return false;
+}
+
+bl_tensor(bl_softmax)(bl_tensor x, int axis)
+{
+    if (!usable("softmax", x, axis))
+        return bl_poisoned(x.graph);
+    bl_tensor e = bl_exp(bl_sub(x, shift_of(x, axis)));
+    return bl_div(e, bl_sum_keep(e, axis));
+}
+
+bl_tensor(bl_log_softmax)(bl_tensor x, int axis)
+{
+    if (!usable("log_softmax", x, axis))
+        return bl_poisoned(x.graph);
+    bl_tensor shifted = bl_sub(x, shift_of(x, axis));
+    return bl_sub(shifted, bl_log(bl_sum_keep(bl_exp(shifted), axis)));
+}
+
+bl_tensor(bl_logsumexp)(bl_tensor x, int axis)
+{
+    if (!usable("logsumexp", x, axis))
+        return bl_poisoned(x.graph);
+    bl_tensor shift = shift_of(x, axis);
+    bl_tensor sum = bl_sum_keep(bl_exp(bl_sub(x, shift)), axis);
+    return bl_squeeze(bl_add(bl_log(sum), shift), axis);
+}
+
+bl_tensor(bl_masked_logsumexp)(bl_tensor x, bl_tensor mask, int axis)
+{
+    if (!usable("masked_logsumexp", x, axis))
+        return bl_poisoned(x.graph);
+    bl_tensor shift = shift_of(bl_select(mask, x, -INFINITY), axis);
+    bl_tensor shifted = bl_sub(bl_select(mask, x, shift), shift);
+    bl_tensor sum = bl_sum_keep(bl_select(mask, bl_exp(shifted), 0), axis);
+    return bl_squeeze(bl_add(bl_log(sum), shift), axis);
+}

@@ -1,0 +1,50 @@
+/* Composites: random numbers from keys. The same key gives the same numbers everywhere; derive a
+ * new key for each use with bl_key_fold. */
+#define BL_KEEP_PLACE
+#include "graph/build.h"
+
+/* The upper 24 bits as a multiple of 2^-24 in [0,1): exact in f32. */
+static bl_tensor unit_interval(bl_tensor bits)
+{
+    return bl_mul(bl_cast(bl_div(bits, 256), BL_F32), 0x1p-24);
+}
+
+bl_tensor(bl_uniform)(bl_tensor key, bl_shape shape)
+{
+    return unit_interval(bl_random_bits(key, 0, 0, shape));
+}
+
+/* Box and Muller 1958: two uniforms give two normals. 1 - u is never 0, so none is infinite. */
+bl_tensor(bl_normal)(bl_tensor key, bl_shape shape)
+{
+    int64_t count = bl_shape_count(shape), half = (count + 1) / 2;
+    bl_tensor u = unit_interval(bl_random_bits(key, 0, 0, BL_SHAPE(2, half)));
+    bl_tensor first = bl_sub(1, bl_slice_axis(u, 0, 0, 1));
+    bl_tensor angle = bl_mul(6.283185307179586, bl_slice_axis(u, 0, 1, 2));
+    bl_tensor radius = bl_sqrt(bl_mul(-2, bl_log(first)));
+    bl_tensor pair[2] = {bl_mul(radius, bl_cos(angle)), bl_mul(radius, bl_sin(angle))};
+    bl_tensor both = bl_reshape(bl_concat(pair, 2, 0), BL_SHAPE(2 * half));
+    return bl_reshape(bl_slice_axis(both, 0, 0, count), shape);
+}
+
+/* Words 0 and 1 of philox(counter {n, 0, 1, 0}): no stream of numbers uses word 2 = 1. */
+bl_tensor(bl_key_fold)(bl_tensor key, uint32_t n)
+{
+    return bl_random_bits_from(key, 1, 0, n, BL_SHAPE(2));
+}
+
+bl_tensor(bl_permutation)(bl_tensor key, int64_t n)
+{
+    return bl_argsort(bl_random_bits(key, 0, 0, BL_SHAPE(n)), 0, false);
+}
+
+bl_tensor(bl_inverse_permutation)(bl_tensor index)
+{
+    if (!bl_need_tensor("inverse_permutation", index))
+        return bl_poisoned(index.graph);
+    bl_type type = bl_type_of(index);
+    if (type.dtype != BL_I32 || type.shape.rank != 1)
+        return bl_poison(index.graph, "inverse_permutation: index must be i32[N], not %s",
+                         bl_show(type));
+    return bl_put(bl_zeros_like(index), index, bl_iota(index.graph, BL_I32, type.shape, 0));
+}
