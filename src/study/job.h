@@ -12,20 +12,24 @@
 /* What is common to the runs of a study. Text fields are owned; bl_plan_free. 0 or NULL: chosen by
  * the task. */
 typedef struct bl_plan {
-    char *data;                 /* name or path */
-    bl_dataset_options options; /* target column, types, separate test file */
-    char *task;                 /* "classification", "regression"; NULL: by the data */
-    int64_t train_count;        /* subsample of the training part */
-    double test_fraction;       /* of re-splits, where there is no fixed test part; default 0.2 */
-    double label_noise;
-    char *noise_kind; /* "symmetric" (spec 08), "other", or a pair list */
-    double imbalance; /* largest over smallest class; 0: as it is */
+    char *data;           /* name or path, as bl_dataset_open takes it */
+    char *target;         /* these four as in bl_data_options */
+    char *columns, *labels, *test;
+    bool keep_columns;
+    char *task;           /* "classification", "regression"; NULL: by the data */
+    int64_t train_count;  /* subsample of the training part; 0: all */
+    double test_fraction; /* of re-splits, where there is no fixed test part; 0: 0.2 */
+    char *label_noise;    /* of the training part, as bl_noise_parse reads it: "0.4", "pairs:.." */
+    double imbalance;     /* first over last class, as bl_imbalance; 0: as it is */
     uint64_t study_seed;
-    /* overrides of the task's recipe; negative or NULL: not given */
-    char *model, *optimizer, *schedule;
+    /* overrides of the task's recipe; negative or NULL: not given. Start from bl_plan_new. */
+    char *model, *optimizer, *schedule, *loss;
     double learning_rate, weight_decay, momentum;
     int64_t epochs, batch, width, depth;
 } bl_plan;
+
+/* A plan with nothing chosen: every override not given. */
+bl_plan bl_plan_new(void);
 
 typedef struct bl_job {
     const bl_plan *plan;

@@ -27,18 +27,19 @@
 typedef struct bl_step bl_step;
 typedef struct bl_training bl_training;
 
-typedef enum bl_target_kind { BL_LABELS, BL_DISTRIBUTIONS, BL_VALUES } bl_target_kind;
+/* What a batch's targets are. */
+typedef enum bl_target_form { BL_LABELS, BL_DISTRIBUTIONS, BL_NUMBERS } bl_target_form;
 
 struct bl_step {
     bl_graph *graph;
     bool training; /* false while an evaluation graph is built */
 
     bl_tensor inputs;           /* f32 [B,D] or [B,H,W,C], prepared (standardised) */
-    bl_tensor targets;          /* LABELS: i32 [B]; DISTRIBUTIONS: f32 [B,C]; VALUES: f32 [B,L],
+    bl_tensor targets;          /* LABELS: i32 [B]; DISTRIBUTIONS: f32 [B,C]; NUMBERS: f32 [B,L],
                                    standardised. Evaluation graphs: as given, for metrics only */
-    bl_target_kind target_kind; /* a batch hook that softens labels sets DISTRIBUTIONS */
+    bl_target_form target_form; /* a batch hook that softens labels sets DISTRIBUTIONS */
     bl_tensor labels; /* i32 [B], the labels as given, whatever batch hooks do; regression: unset */
-    bl_tensor index;  /* i32 [B], distinct rows of the training set, 0..examples-1 */
+    bl_tensor index;  /* i32 [B], distinct rows of the training set, 0..examples-1; unset in evaluation */
 
     bl_tensor logits;   /* [B,C]; predictions [B,L] in regression */
     bl_tensor features; /* [B,K], the classifier's input */
@@ -91,7 +92,7 @@ bl_outputs bl_forward(bl_step *s, bl_tensor inputs, const bl_tensor *raw);
 bl_tensor bl_loss_at(bl_step *s, const bl_tensor *raw);
 
 /* The task's own loss of outputs against targets: a mean over the batch. */
-bl_tensor bl_task_loss(bl_step *s, bl_tensor logits, bl_tensor targets, bl_target_kind kind);
+bl_tensor bl_task_loss(bl_step *s, bl_tensor logits, bl_tensor targets, bl_target_form form);
 /* f32 [B,C]: the targets as distributions (one-hot where they are labels). */
 bl_tensor bl_target_distributions(bl_step *s);
 /* Reports a number of what the arm did in this step; the run's report shows its mean: ("anchors",
@@ -107,13 +108,15 @@ bl_array *bl_training_parameter_state(bl_training *t, const char *name, int i);
 int bl_training_parameters(const bl_training *t, const bl_parameter **parameter);
 int64_t bl_training_epoch(const bl_training *t);  /* the one just finished, from 1 */
 int64_t bl_training_epochs(const bl_training *t); /* planned */
-/* Held-out score after this epoch, lower is better (mean task loss); NaN if nothing is held out. */
+/* Held-out score after this epoch, lower is better: the mean task loss of the parameters as they are,
+ * without any part's evaluate hook. NaN if nothing is held out. */
 double bl_training_validation(const bl_training *t);
 void bl_training_stop(bl_training *t); /* the run ends after this epoch */
 /* Features f32 [n,K] and labels i32 [n] (f32 [n,L]) of the held-out part under the current
  * parameters, without any part's evaluate hook but with site hooks; the caller frees both.
  * BL_NOT_FOUND without a held-out part. */
 bl_status bl_training_validation_features(bl_training *t, bl_array *features, bl_array *targets);
+/* A key of this epoch (0 in init), different for every arm part and name. */
 bl_key bl_training_key(bl_training *t, const char *name);
 
 /* --- what a method registers ---------------------------------------------------------------------
@@ -131,7 +134,7 @@ typedef enum bl_trait {
     BL_EXAMPLE_INDEX = 2,   /* uses stable rows of the training set */
     BL_CLASSIFICATION = 4,  /* needs the task to be classification */
     BL_REGRESSION = 8,      /* needs the task to be regression */
-    BL_IMAGES = 16,         /* needs [B,H,W,C] inputs */
+    BL_IMAGE_INPUTS = 16,   /* needs [B,H,W,C] inputs */
     BL_VALIDATION = 32,     /* needs a held-out part: 10 % of the training data is set aside */
     BL_SOFTENS_LABELS = 64, /* gives: targets become distributions */
     BL_BRANCHES = 128       /* needs a model with residual branches */
