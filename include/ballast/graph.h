@@ -80,7 +80,7 @@ BL_API bl_tensor bl_random_bits(bl_tensor key, uint32_t stream0, uint32_t stream
 #define bl_zeros_like(x) bl_full_like(x, 0)
 #define bl_ones_like(x) bl_full_like(x, 1)
 #define bl_input(g, name, dtype, shape) BL_AT(bl_input(g, name, dtype, shape))
-#define bl_constant(g, value) BL_AT(bl_constant(g, value))
+#define bl_constant(...) BL_AT(bl_constant(__VA_ARGS__))
 #define bl_full(g, dtype, ...) BL_AT(bl_full(g, dtype, __VA_ARGS__))
 #define bl_full_like(x, value) BL_AT(bl_full_like(BL_T(x), value))
 #define bl_iota(g, dtype, ...) BL_AT(bl_iota(g, dtype, __VA_ARGS__))
@@ -169,7 +169,7 @@ BL_API bl_tensor bl_squeeze(bl_tensor x, int axis);           /* drops an axis o
 #define bl_transpose(...) BL_AT(BL_OVER(bl_transpose_to, __VA_ARGS__, BL_END)) /* without axes: all reversed */
 #define bl_slice(x, ...) BL_AT(bl_slice(BL_T(x), __VA_ARGS__))
 #define bl_pad(x, ...) BL_AT(bl_pad(BL_T(x), __VA_ARGS__))
-#define bl_concat(x, count, axis) BL_AT(bl_concat(x, count, axis))
+#define bl_concat(...) BL_AT(bl_concat(__VA_ARGS__))
 #define bl_slice_axis(x, axis, start, stop) BL_AT(bl_slice_axis(BL_T(x), axis, start, stop))
 #define bl_expand(x, axis) BL_AT(bl_expand(BL_T(x), axis))
 #define bl_squeeze(x, axis) BL_AT(bl_squeeze(BL_T(x), axis))
@@ -288,7 +288,7 @@ BL_API bl_tensor bl_straight_through(bl_tensor value, bl_tensor x); /* value, wi
 #define bl_norm(x, axis) BL_AT(bl_norm(BL_T(x), axis))
 #define bl_norm_keep(x, axis) BL_AT(bl_norm_keep(BL_T(x), axis))
 #define bl_unit_rows(x, floor) BL_AT(bl_unit_rows(BL_T(x), floor))
-#define bl_global_norm(x, count) BL_AT(bl_global_norm(x, count))
+#define bl_global_norm(...) BL_AT(bl_global_norm(__VA_ARGS__))
 #define bl_max_pool2(x) BL_AT(bl_max_pool2(BL_T(x)))
 #define bl_uniform(key, ...) BL_AT(bl_uniform(BL_T(key), __VA_ARGS__))
 #define bl_normal(key, ...) BL_AT(bl_normal(BL_T(key), __VA_ARGS__))
@@ -307,9 +307,9 @@ BL_API void bl_vjp(const bl_tensor *y, const bl_tensor *cotangent, int outputs, 
 BL_API bl_tensor bl_jvp(bl_tensor y, const bl_tensor *x, const bl_tensor *tangent, int count);
 /* hv[i] = d <grad y, v> / d x[i], y a scalar. */
 BL_API void bl_hvp(bl_tensor y, const bl_tensor *x, const bl_tensor *v, int count, bl_tensor *hv);
-#define bl_grad(y, x, count, dx) BL_AT(bl_grad(BL_T(y), x, count, dx))
+#define bl_grad(y, ...) BL_AT(bl_grad(BL_T(y), __VA_ARGS__))
 #define bl_vjp(...) BL_AT(bl_vjp(__VA_ARGS__))
-#define bl_jvp(y, x, tangent, count) BL_AT(bl_jvp(BL_T(y), x, tangent, count))
-#define bl_hvp(y, x, v, count, hv) BL_AT(bl_hvp(BL_T(y), x, v, count, hv))
+#define bl_jvp(y, ...) BL_AT(bl_jvp(BL_T(y), __VA_ARGS__))
+#define bl_hvp(y, ...) BL_AT(bl_hvp(BL_T(y), __VA_ARGS__))
 
 #endif
