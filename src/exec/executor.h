@@ -35,6 +35,9 @@ struct bl_device {
     const bl_executor *executor;
 };
 
+/* The error of every executor for element `at` of a node's index that is not in 0 .. rows - 1. */
+bl_status bl_index_error(const bl_node *node, int64_t at, int64_t value, int64_t rows);
+
 extern const bl_executor bl_executor_reference, bl_executor_cpu;
 
 #endif

@@ -41,8 +41,8 @@ bl_status reference_elementwise(const bl_call *call)
 {
     const bl_node *node = call->node;
     bl_dtype to = node->type.dtype, from = operand_type(call, node->op == BL_OP_select).dtype;
-    bool by_value = bl_op_needs_integers(node->op) &&
-                    (bl_dtype_is_integer(from) || bl_dtype_is_integer(to));
+    bool by_value =
+        bl_op_needs_integers(node->op) && (bl_dtype_is_integer(from) || bl_dtype_is_integer(to));
     double x[3][CHUNK] = {{0}}, result[CHUNK];
     int64_t total = bl_type_count(node->type);
     for (int64_t start = 0; start < total; start += CHUNK) {

@@ -4,8 +4,14 @@
 #include <string.h>
 
 /* The executor puts inputs and constants in place itself. */
-bl_status reference_input(BL_UNUSED const bl_call *call) { return BL_OK; }
-bl_status reference_constant(BL_UNUSED const bl_call *call) { return BL_OK; }
+bl_status reference_input(BL_UNUSED const bl_call *call)
+{
+    return BL_OK;
+}
+bl_status reference_constant(BL_UNUSED const bl_call *call)
+{
+    return BL_OK;
+}
 
 bl_status reference_iota(const bl_call *call)
 {

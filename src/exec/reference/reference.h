@@ -5,8 +5,8 @@
  * its loop is generated from the meaning column.
  *
  * Arithmetic that adds and multiplies (sums, contractions, indexed addition) is done on "wide"
- * copies of the operands: double for f32, f64 and bool, uint64_t for the integers, whose wrap-around
- * is exact modulo 2^64 and so modulo every smaller power of two. */
+ * copies of the operands: double for f32, f64 and bool, uint64_t for the integers, whose
+ * wrap-around is exact modulo 2^64 and so modulo every smaller power of two. */
 #ifndef BL_EXEC_REFERENCE_H
 #define BL_EXEC_REFERENCE_H
 
@@ -38,10 +38,10 @@ bl_kernel reference_elementwise;
 #define KERNEL_UNARY(name)
 #define KERNEL_BINARY(name)
 #define KERNEL_TERNARY(name)
-#define KERNEL_MOVE(name) bl_kernel reference_##name;
-#define KERNEL_INDEX(name) bl_kernel reference_##name;
-#define KERNEL_REDUCE(name) bl_kernel reference_##name;
-#define KERNEL_CONTRACT(name) bl_kernel reference_##name;
+#define KERNEL_MOVE(name)                        bl_kernel reference_##name;
+#define KERNEL_INDEX(name)                       bl_kernel reference_##name;
+#define KERNEL_REDUCE(name)                      bl_kernel reference_##name;
+#define KERNEL_CONTRACT(name)                    bl_kernel reference_##name;
 #define OP(class, name, operands, meaning, text) KERNEL_##class(name)
 #include "graph/ops.def"
 #undef OP
@@ -61,7 +61,7 @@ size_t scratch_elements(const bl_graph *graph, const bl_node *node);
 void load_doubles(bl_dtype dtype, const void *from, int64_t start, int64_t count, double *to);
 void store_doubles(bl_dtype dtype, const double *from, int64_t start, int64_t count, void *to);
 
-/* --- wide elements: whole arrays */
+/* --- wide elements: whole arrays, and the loops of ring.h on them */
 bool is_wide_integer(bl_dtype dtype);
 void widen(bl_dtype dtype, const void *from, int64_t count, uint64_t *to);
 void narrow(bl_dtype dtype, const uint64_t *from, int64_t count, void *to);
@@ -80,5 +80,30 @@ typedef struct bl_lanes {
     int64_t outer, length, inner;
 } bl_lanes;
 bl_lanes lanes_of(bl_shape shape, int axis);
+
+/* --- sums and products of wide elements */
+typedef struct bl_dot_sizes {
+    int64_t batch, m, k, n;
+    bool transpose_a, transpose_b;
+} bl_dot_sizes;
+
+typedef struct bl_conv_sizes { /* pairs are rows, columns */
+    int64_t batch, image[2], inputs, window[2], outputs, result[2];
+    int64_t stride[2], dilation[2], low[2], groups;
+} bl_conv_sizes;
+
+typedef struct bl_ring {
+    void (*add_rows)(void *to, const int32_t *index, const void *rows, int64_t count, int64_t row);
+    void (*add_along)(void *to, const int32_t *index, const void *updates, bl_lanes lanes,
+                      int64_t length);
+    void (*reduce)(const void *x, bl_shape shape, bl_view to, bool product, void *result);
+    void (*fill)(void *to, int64_t count, int value);
+    void (*running_sum)(void *x, bl_lanes lanes);
+    void (*dot)(const void *a, const void *b, const bl_dot_sizes *sizes, void *result);
+    void (*conv)(bl_op op, const bl_conv_sizes *sizes, void *x, void *w, void *z);
+} bl_ring;
+
+extern const bl_ring real_ring, integer_ring;
+const bl_ring *ring_of(bl_dtype dtype);
 
 #endif

@@ -61,7 +61,10 @@ void store_doubles(bl_dtype dtype, const double *from, int64_t start, int64_t co
     }
 }
 
-bool is_wide_integer(bl_dtype dtype) { return bl_dtype_is_integer(dtype); }
+bool is_wide_integer(bl_dtype dtype)
+{
+    return bl_dtype_is_integer(dtype);
+}
 
 #define WIDEN(type)                                                                                \
     for (int64_t i = 0; i < count; i++)                                                            \
