@@ -8,17 +8,18 @@
 #include "ballast/program.h"
 #include "graph/node.h"
 
-/* What is compiled: an optimised graph, its arguments and results. Donations are checked: types equal,
- * each input and output used once. */
+/* What is compiled: an optimised graph, its arguments and results. Donations are checked: types
+ * equal, each input and output used once. */
 typedef struct bl_signature {
-    bl_graph *graph;              /* owned by the program, lives as long as the plan */
-    const int32_t *input;         /* node ids */
+    bl_graph *graph;      /* owned by the program, lives as long as the plan */
+    const int32_t *input; /* node ids */
     int inputs;
-    const int32_t *output;        /* node ids; one node may be several outputs, an output may be an input */
+    const int32_t
+        *output; /* node ids; one node may be several outputs, an output may be an input */
     int outputs;
     const bl_donation *donation;
     int donations;
-    int threads;                  /* at least 1 */
+    int threads; /* at least 1 */
 } bl_signature;
 
 typedef struct bl_executor {

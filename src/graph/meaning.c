@@ -54,21 +54,9 @@ static double real_to_integer(bl_dtype to, double value)
     return value < lowest(to) ? lowest(to) : value > highest(to) ? highest(to) : value;
 }
 
-static uint64_t integer_power(int64_t x, int64_t y)
-{
-    if (y < 0)
-        return x == 1 ? 1 : x == -1 ? (y % 2 ? UINT64_MAX : 1) : 0;
-    uint64_t result = 1, factor = (uint64_t)x;
-    for (; y > 0; y /= 2, factor *= factor)
-        if (y % 2)
-            result *= factor;
-    return result;
-}
-
 bool bl_op_needs_integers(bl_op op)
 {
-    return op == BL_OP_mul || op == BL_OP_div || op == BL_OP_rem || op == BL_OP_pow ||
-           op == BL_OP_cast;
+    return op == BL_OP_mul || op == BL_OP_div || op == BL_OP_rem || op == BL_OP_cast;
 }
 
 static double integer_value(bl_op op, bl_dtype to, int64_t x, int64_t y)
@@ -78,10 +66,8 @@ static double integer_value(bl_op op, bl_dtype to, int64_t x, int64_t y)
         return wrap_bits(to, (uint64_t)x * (uint64_t)y);
     case BL_OP_div:
         return y == 0 ? 0 : wrap_bits(to, (uint64_t)(x / y));
-    case BL_OP_rem:
-        return y == 0 ? 0 : wrap_bits(to, (uint64_t)(x % y));
     default:
-        return wrap_bits(to, integer_power(x, y));
+        return y == 0 ? 0 : wrap_bits(to, (uint64_t)(x % y));
     }
 }
 

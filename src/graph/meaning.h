@@ -1,5 +1,5 @@
-/* What an elementwise primitive means in each element type: the one definition that constant folding
- * and the reference executor share.
+/* What an elementwise primitive means in each element type: the one definition that constant
+ * folding and the reference executor share.
  *
  * The meaning column of ops.def is in doubles. A double holds every value of every element type
  * exactly, so a value is computed in double and rounded to the node's type. Integers wrap around as
@@ -9,7 +9,8 @@
 
 #include "graph/node.h"
 
-/* The result, of type `to`, at operands of type `from` (the type of the values: of y for select). */
+/* The result, of type `to`, at operands of type `from` (the type of the values: of y for select).
+ */
 double bl_op_value(bl_op op, bl_dtype from, bl_dtype to, double x, double y, double z);
 
 /* Rounds to the nearest f32, wraps around an integer, makes a bool 0 or 1. */

@@ -32,7 +32,7 @@ bl_status reference_random_bits(const bl_call *call)
     const int64_t *stream = call->node->attr->a;
     uint32_t *result = call->result, word[4];
     for (int64_t i = 0; i < count; i++) {
-        uint64_t block = (uint64_t)i / 4;
+        uint64_t block = (uint64_t)stream[2] + (uint64_t)i / 4;
         uint32_t counter[4] = {(uint32_t)block, (uint32_t)(block >> 32), (uint32_t)stream[0],
                                (uint32_t)stream[1]};
         if (i % 4 == 0)

@@ -1,0 +1,124 @@
+/* bl_optimize: all passes over one graph. See pass.h. */
+#include "graph/pass/pass.h"
+
+/* Every input that an output depends on is an argument, or the program could not be run. */
+static bl_status check_inputs_listed(const bl_tensor *inputs, int input_count, const bl_graph *g,
+                                     const bool *live, bool *listed)
+{
+    for (int i = 0; i < input_count; i++)
+        listed[inputs[i].id] = true;
+    for (int32_t id = 0; id < (int32_t)bl_graph_size(g); id++) {
+        const bl_node *node = bl_node_at(g, id);
+        if (node->op == BL_OP_input && live[id] && !listed[id])
+            return bl_fail(
+                BL_INVALID,
+                "compile: an output depends on the input \"%s\" (%s, at %s:%d), which is "
+                "not listed",
+                node->name ? node->name : "", bl_show(node->type), node->file ? node->file : "?",
+                node->line);
+    }
+    return BL_OK;
+}
+
+typedef struct rewriting {
+    const bl_graph *from;
+    bl_graph *to;
+    bool *live, *listed;
+    int32_t *map; /* from ids of `from` to ids of `to` */
+    bl_draft draft;
+    bl_merger merger;
+} rewriting;
+
+static void free_rewriting(rewriting *r)
+{
+    bl_graph_free(r->to);
+    bl_merger_free(&r->merger);
+    bl_release(r->live);
+    bl_release(r->listed);
+    bl_release(r->map);
+    bl_release(r->draft.operand);
+    bl_release(r->draft.data);
+}
+
+static bl_status new_rewriting(const bl_graph *from, rewriting *r)
+{
+    size_t nodes = (size_t)bl_graph_size(from);
+    *r = (rewriting){.from = from,
+                     .to = bl_graph_new(),
+                     .live = bl_alloc(nodes),
+                     .listed = bl_alloc(nodes),
+                     .map = bl_alloc(nodes * sizeof(int32_t))};
+    r->draft.operand = bl_alloc((size_t)bl_most_operands(from) * sizeof(int32_t));
+    r->draft.data = bl_alloc(FOLD_BYTES);
+    if (!r->to || !r->live || !r->listed || !r->map || !r->draft.operand || !r->draft.data)
+        return bl_no_memory(nodes * sizeof(int32_t));
+    return bl_merger_new((int64_t)nodes, &r->merger);
+}
+
+static void start_draft(rewriting *r, const bl_node *node)
+{
+    r->draft.node = *node;
+    r->draft.attr = *node->attr;
+    r->draft.node.attr = &r->draft.attr;
+    r->draft.node.operand = r->draft.operand;
+    for (int i = 0; i < node->operands; i++)
+        r->draft.operand[i] = r->map[node->operand[i]];
+}
+
+/* Each change takes the draft to simpler operands or a simpler primitive, so few are enough; the
+ * bound is a guard, not a need. */
+enum { MOST_CHANGES = 16 };
+
+static bl_status rewrite_node(rewriting *r, int32_t id)
+{
+    int32_t known = BL_CHANGED;
+    start_draft(r, bl_node_at(r->from, id));
+    for (int i = 0; i < MOST_CHANGES && known == BL_CHANGED; i++)
+        known = bl_fold(r->to, &r->draft) ? BL_KEEP : bl_simplify(r->to, &r->draft);
+    if (known < 0)
+        known = bl_merge(&r->merger, r->to, &r->draft);
+    if (known < 0)
+        return bl_graph_status(r->to);
+    r->map[id] = known;
+    return BL_OK;
+}
+
+static bl_status rewrite(rewriting *r, const bl_tensor *inputs, int input_count,
+                         const bl_tensor *outputs, int output_count)
+{
+    bl_mark_live(r->from, outputs, output_count, r->live);
+    BL_TRY(check_inputs_listed(inputs, input_count, r->from, r->live, r->listed));
+    for (int32_t id = 0; id < (int32_t)bl_graph_size(r->from); id++)
+        if (r->live[id] || r->listed[id])
+            BL_TRY(rewrite_node(r, id));
+    return BL_OK;
+}
+
+static void map_tensors(const rewriting *r, const bl_tensor *old, int count, bl_tensor *new)
+{
+    for (int i = 0; i < count; i++)
+        new[i] = (bl_tensor){.graph = r->to, .id = r->map[old[i].id]};
+}
+
+bl_status bl_optimize(const bl_tensor *inputs, int input_count, const bl_tensor *outputs,
+                      int output_count, bl_graph **out, bl_tensor *inputs_new,
+                      bl_tensor *outputs_new)
+{
+    rewriting r;
+    *out = NULL;
+    bl_status status = new_rewriting(outputs[0].graph, &r);
+    if (status == BL_OK)
+        status = rewrite(&r, inputs, input_count, outputs, output_count);
+    if (status == BL_OK) {
+        map_tensors(&r, inputs, input_count, inputs_new);
+        map_tensors(&r, outputs, output_count, outputs_new);
+        status = bl_copy_live(r.to, inputs_new, input_count, outputs_new, output_count, out,
+                              inputs_new, outputs_new);
+    }
+    free_rewriting(&r);
+#ifndef NDEBUG
+    if (status == BL_OK)
+        status = bl_verify(*out);
+#endif
+    return status;
+}
