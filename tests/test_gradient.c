@@ -1,11 +1,12 @@
 /* Derivatives: every differentiable primitive and composite against central differences in f64, in
  * first and second order, and the edges where a careless rule gives NaN.
  *
- * To cover one more primitive add a row to CASES; the last test names a primitive of ops.def that no
- * row uses. */
+ * To cover one more primitive add a row to CASES; the last test names a primitive of ops.def that
+ * no row uses. */
 #include "support.h"
 
-/* --- central differences ----------------------------------------------------------------------- */
+/* --- central differences -----------------------------------------------------------------------
+ */
 
 #define S(...) BL_SHAPE(__VA_ARGS__)
 #define F(...) ((bl_conv_options){__VA_ARGS__})
@@ -19,8 +20,8 @@ static bl_tensor indices(bl_tensor like, bl_shape shape, const double *values)
     return constant;
 }
 
-/* X(name, low, high, shapes of the inputs a, b, c; expression). The inputs are drawn from low..high,
- * away from the kinks, since a central difference across one is not the derivative. */
+/* X(name, low, high, shapes of the inputs a, b, c; expression). The inputs are drawn from
+ * low..high, away from the kinks, since a central difference across one is not the derivative. */
 #define CASES(X)                                                                                   \
     X(neg, -2, 2, (S(3)), bl_neg(a))                                                               \
     X(abs, 0.1, 2, (S(3)), bl_mul(bl_abs(bl_sub(a, 3)), a))                                        \
@@ -111,8 +112,7 @@ static bl_tensor indices(bl_tensor like, bl_shape shape, const double *values)
     X(logsumexp, -2, 2, (S(2, 3)), bl_logsumexp(a, 1))                                             \
     X(masked_logsumexp, -2, 2, (S(2, 3)),                                                          \
       bl_masked_logsumexp(a, bl_lt(bl_iota(g, BL_I32, S(2, 3), 1), 2), 1))                         \
-    X(cross_entropy, -2, 2, (S(2, 3)),                                                             \
-      bl_cross_entropy(a, indices(a, S(2), VALUES(2, 0))))                                         \
+    X(cross_entropy, -2, 2, (S(2, 3)), bl_cross_entropy(a, indices(a, S(2), VALUES(2, 0))))        \
     X(soft_cross_entropy, 0.1, 1, (S(2, 3), S(2, 3)), bl_soft_cross_entropy(a, b))                 \
     X(mean, -1, 1, (S(2, 3)), bl_exp(bl_mean_keep(a, 1)))                                          \
     X(variance, -1, 1, (S(2, 3)), bl_variance(a, 1))                                               \
@@ -196,8 +196,8 @@ static void compile_case(checked_case *k, bl_graph *g)
 static void expect_slope(const checked_case *k, int order, double got, double expected, int64_t at)
 {
     if (!close_to(got, expected, 2e-6))
-        fail_msg("%s: derivative %d at element %lld is %.10g, central difference %.10g",
-                 k->c->name, order, (long long)at, got, expected);
+        fail_msg("%s: derivative %d at element %lld is %.10g, central difference %.10g", k->c->name,
+                 order, (long long)at, got, expected);
 }
 
 /* Moves one element of one input by +-h and compares both derivatives. */
@@ -251,9 +251,17 @@ static void every_rule_agrees_with_central_differences(void **state)
 static bool needs_no_case(bl_op op)
 {
     switch (op) {
-    case BL_OP_random_bits: case BL_OP_stop_gradient: case BL_OP_eq: case BL_OP_ne: case BL_OP_le:
-    case BL_OP_gt: case BL_OP_ge: case BL_OP_and: case BL_OP_or:
-    case BL_OP_digamma: case BL_OP_trigamma: /* met in the gradients of lgamma */
+    case BL_OP_random_bits:
+    case BL_OP_stop_gradient:
+    case BL_OP_eq:
+    case BL_OP_ne:
+    case BL_OP_le:
+    case BL_OP_gt:
+    case BL_OP_ge:
+    case BL_OP_and:
+    case BL_OP_or:
+    case BL_OP_digamma:
+    case BL_OP_trigamma: /* met in the gradients of lgamma */
         return true;
     default:
         return false;
@@ -279,7 +287,8 @@ static void every_primitive_has_a_case(void **state)
             fail_msg("%s has no row in CASES", bl_op_name((bl_op)op));
 }
 
-/* --- edges: zero, never NaN, where the value is finite ------------------------------------------ */
+/* --- edges: zero, never NaN, where the value is finite ------------------------------------------
+ */
 
 static void masked_square_root_at_zero(void **state)
 {
@@ -320,9 +329,9 @@ static void a_tie_gives_the_gradient_to_the_first(void **state)
 static void poles_have_gradient_zero(void **state)
 {
     bl_tensor x = input(state, BL_F64, 2), big = bl_gt(x, 0.5);
-    bl_tensor functions[] = {bl_log(x), bl_rsqrt(x),       bl_div(1, x),
+    bl_tensor functions[] = {bl_log(x),     bl_rsqrt(x),    bl_div(1, x),
                              bl_pow(x, -2), bl_pow(x, 0.5), bl_log1p(bl_sub(x, 1)),
-                             bl_lgamma(x), bl_digamma(x),   bl_div(x, x)};
+                             bl_lgamma(x),  bl_digamma(x),  bl_div(x, x)};
     const double slopes[] = {1, -0.5, -1, -2, 0.5, 1, -0.57721566490153286, 1.6449340668482264, 0};
     for (int i = 0; i < COUNT_OF(functions); i++) {
         bl_tensor masked = bl_sum(bl_select(big, functions[i], 0)); /* finite at 0 */
@@ -412,7 +421,8 @@ static void empty_tensors_have_gradients(void **state)
     expect_type(gradient(all, x), "f64[2,0]");
 }
 
-/* --- transformations --------------------------------------------------------------------------- */
+/* --- transformations ---------------------------------------------------------------------------
+ */
 
 static void gradients_of_what_does_not_depend_are_zero(void **state)
 {
@@ -426,7 +436,8 @@ static void gradients_of_what_does_not_depend_are_zero(void **state)
     expect_type(dx, "f64[2]");
 }
 
-static void an_intermediate_and_its_source(void **state) /* y = u^2, u = 3x: dy/du = 6x, dy/dx = 18x */
+static void an_intermediate_and_its_source(
+    void **state) /* y = u^2, u = 3x: dy/du = 6x, dy/dx = 18x */
 {
     bl_tensor x = input(state, BL_F64, 1), u = bl_mul(3, x), d[2];
     bl_grad(bl_sum(bl_mul(u, u)), (bl_tensor[]){x, u}, 2, d);
@@ -459,7 +470,8 @@ static void straight_through_has_the_value_of_one_and_the_gradient_of_the_other(
     expect_gradient(bl_sum(y), x, VALUES(0.2, 1.7), VALUES(3, 3));
 }
 
-/* --- random numbers ---------------------------------------------------------------------------- */
+/* --- random numbers ----------------------------------------------------------------------------
+ */
 
 static void keys_fold_as_on_the_host(void **state)
 {
