@@ -72,6 +72,8 @@ typedef struct bl_data_options {
     bl_target_kind target_kind; /* classes or values, where inference would choose the other */
     const char *labels;         /* IDX, NPY: the labels' file, where it is not beside the inputs */
     const char *test;           /* a file or folder of the same kind: the fixed test part */
+    const struct bl_preparation *like; /* CSV: for new rows of a fitted model: read its columns and
+                                        * no others, as it has them; `target` may be absent */
     bool keep_columns; /* CSV: do not drop constant columns and columns of distinct texts (ids) */
 } bl_data_options;
 
@@ -105,8 +107,8 @@ BL_API void bl_free_text(char *text);                 /* any text this library h
 /* --- splits --------------------------------------------------------------------------------- */
 
 typedef struct bl_split_options {
-    double test;       /* share (below 1) or number (1 and above) of examples. Must be 0 where the set
-                        * has a fixed test part, which is then the test part */
+    double test;       /* share (below 1) or number (1 and above) of examples; where the set has a
+                        * fixed test part, that is the test part and this is ignored */
     double validation; /* share or number of what is left; 0: none */
     int64_t train;     /* keep this many of the remaining examples; 0: all */
 } bl_split_options;
@@ -159,8 +161,8 @@ BL_API bl_status bl_noise_apply(const bl_noise *noise, const bl_dataset *d, int3
 /* --- preparation -------------------------------------------------------------------------------
  * Numbers: (x - mean) / sd over the cells present in the fitted rows; a missing cell becomes 0 (the
  * mean), and a column with missing cells in the fitted rows gets a second feature, 1 where missing.
- * Categories: one feature for each that occurs in the fitted rows, 1 where it is; none for others,
- * so an unseen or missing category is all zeros.
+ * Categories: one feature, 0 or 1, for each that occurs at least twice in the fitted rows (the 256
+ * most frequent, if there are more); all are 0 for a rare, unseen or missing category.
  * Images: (x - mean) / sd with one mean and sd a channel over all fitted pixels.
  * Matrix: as numbers. Values (regression targets): (y - mean) / sd. Constants become 0. */
 
