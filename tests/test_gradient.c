@@ -304,6 +304,43 @@ static void hessian_at_a_zero_residual(void **state) /* f'' = 1 / (4 x^1.5) */
     expect_gradient(bl_sum(slope), x, VALUES(1), VALUES(0.25));
 }
 
+static const double extreme[] = {0,      1,      -1,      2,     -2,     0.5,   -0.5,
+                                 1e-300, 5e-324, -1e-300, 1e300, -1e300, 1e308, -1e308};
+enum { EXTREMES = COUNT_OF(extreme) };
+
+/* The gradients of y[n,n] in a and b, rows and columns of `extreme`, where nothing reads y. */
+static void expect_zero_gradients(const char *name, bl_tensor y, bl_tensor a, bl_tensor b)
+{
+    bl_tensor c = bl_input(y.graph, "cotangent", BL_F64, S(EXTREMES, EXTREMES));
+    double zero[EXTREMES * EXTREMES] = {0};
+    bl_tensor x[3] = {a, b, c}, dx[2];
+    const double *values[3] = {extreme, extreme, zero};
+    bl_vjp(&y, &c, 1, x, 2, dx);
+    for (int i = 0; i < 2; i++) {
+        bl_array got = evaluate(dx[i], x, values, 3);
+        for (int j = 0; j < EXTREMES; j++)
+            if (bl_array_get(&got, j) != 0)
+                fail_msg("%s: the derivative in operand %d at %g is %g", name, i, extreme[j],
+                         bl_array_get(&got, j));
+        bl_array_free(&got);
+    }
+}
+
+static void a_zero_cotangent_gives_zero_at_any_finite_operands(void **state)
+{
+    bl_tensor a = input(state, BL_F64, EXTREMES, 1), b = input(state, BL_F64, EXTREMES);
+    bl_tensor both = bl_add(bl_mul(a, 0), b);
+#define X(name) expect_zero_gradients(#name, bl_##name(both), a, b);
+    X(neg)
+    X(abs) X(sign) X(exp) X(expm1) X(log) X(log1p) X(sqrt) X(rsqrt) X(sin) X(cos) X(tanh) X(atan)
+        X(sigmoid) X(erf) X(floor) X(round) X(lgamma) X(digamma)
+#undef X
+#define X(name) expect_zero_gradients(#name, bl_##name(a, b), a, b);
+            X(add) X(sub) X(mul) X(div) X(pow) X(atan2) X(max) X(min) X(rem)
+#undef X
+                expect_zero_gradients("clamp", bl_clamp(a, -1, b), a, b);
+}
+
 static void slopes_at_kinks(void **state)
 {
     bl_tensor x = input(state, BL_F64, 3);
@@ -521,6 +558,7 @@ int main(void)
         TEST(every_primitive_has_a_case),
         TEST(masked_square_root_at_zero),
         TEST(hessian_at_a_zero_residual),
+        TEST(a_zero_cotangent_gives_zero_at_any_finite_operands),
         TEST(slopes_at_kinks),
         TEST(a_tie_gives_the_gradient_to_the_first),
         TEST(poles_have_gradient_zero),

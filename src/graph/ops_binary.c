@@ -1,5 +1,6 @@
 /* Elementwise primitives of two and three operands, which the builders have broadcast to one type.
- * How the rules keep a gradient from being NaN is told in ops_unary.c. */
+ * How the rules keep a gradient from being NaN is told in ops_unary.c; a product starts with g, so
+ * that a zero g stays zero where two finite factors would overflow. */
 #define BL_KEEP_PLACE
 #include <math.h>
 
@@ -67,7 +68,7 @@ VJP(mul)
         dx[1] = bl_mul(g, x[0]);
 }
 
-/* div: dz = dx / y - z dy / y; 0 where y is 0. */
+/* div: dz = dx / y - z dy / y; 0 where y is 0, and in y where z overflows. */
 TYPE(div)
 {
     return of_numbers(graph, x);
@@ -78,7 +79,7 @@ VJP(div)
     bl_tensor share = bl_select(defined, bl_div(g, bl_select(defined, x[1], 1)), 0);
     dx[0] = share;
     if (WANT(1))
-        dx[1] = bl_neg(bl_mul(share, bl_select(defined, z, 0)));
+        dx[1] = bl_neg(bl_mul(share, bl_select(bl_isfinite(z), z, 0)));
 }
 
 /* pow: dz = y x^(y-1) dx + z log(x) dy; 0 where x^(y-1) is infinite, and in y where x <= 0. */
@@ -90,12 +91,12 @@ VJP(pow)
 {
     if (WANT(0)) {
         bl_tensor lower = bl_pow(x[0], bl_sub(x[1], 1));
-        dx[0] = bl_mul(g, bl_mul(x[1], bl_select(bl_isfinite(lower), lower, 0)));
+        dx[0] = bl_mul(bl_mul(g, x[1]), bl_select(bl_isfinite(lower), lower, 0));
     }
     if (WANT(1)) {
         bl_tensor positive = bl_and(bl_gt(x[0], 0), bl_isfinite(z));
         bl_tensor logarithm = bl_log(bl_select(positive, x[0], 1));
-        dx[1] = bl_mul(g, bl_mul(bl_select(positive, z, 0), logarithm));
+        dx[1] = bl_mul(bl_mul(g, bl_select(positive, z, 0)), logarithm);
     }
 }
 
@@ -152,7 +153,7 @@ VJP(rem)
         bl_tensor defined = bl_ne(x[1], 0);
         bl_tensor whole = bl_select(defined, bl_sub(x[0], z), 0);
         bl_tensor times = bl_round(bl_div(whole, bl_select(defined, x[1], 1)));
-        dx[1] = bl_neg(bl_mul(g, times));
+        dx[1] = bl_neg(bl_mul(g, bl_select(bl_isfinite(times), times, 0)));
     }
 }
 
