@@ -64,7 +64,8 @@ static inline bl_tensor bl_same_tensor(bl_tensor t) { return t; }
 BL_API bool bl_is_poison(bl_tensor x);
 BL_API bool bl_is_number(bl_tensor x);
 BL_API bl_type bl_type_of(bl_tensor x);              /* a bare number is f64[] */
-BL_API int64_t bl_dim(bl_tensor x, int axis); /* size of an axis; negative counts from the end; 1 of poison */
+/* Size of an axis; a negative one counts from the end; 1 of poison. */
+BL_API int64_t bl_dim(bl_tensor x, int axis);
 BL_API int bl_rank(bl_tensor x);
 /* Keeps `message` (printf) as the graph's error at the current place and returns poison. */
 BL_API bl_tensor bl_poison(bl_graph *g, const char *format, ...) BL_PRINTF(2, 3);
@@ -74,7 +75,8 @@ BL_API bl_tensor bl_input(bl_graph *g, const char *name, bl_dtype dtype, bl_shap
 BL_API bl_tensor bl_constant(bl_graph *g, const bl_array *value); /* copies the data */
 BL_API bl_tensor bl_full(bl_graph *g, bl_dtype dtype, bl_shape shape, double value);
 BL_API bl_tensor bl_full_like(bl_tensor x, double value);
-BL_API bl_tensor bl_iota(bl_graph *g, bl_dtype dtype, bl_shape shape, int axis); /* 0, 1, 2, .. along axis */
+/* 0, 1, 2, .. along axis. */
+BL_API bl_tensor bl_iota(bl_graph *g, bl_dtype dtype, bl_shape shape, int axis);
 /* u32 of `shape`; word 2 and 3 of the counter are `stream` (two numbers). */
 BL_API bl_tensor bl_random_bits(bl_tensor key, uint32_t stream0, uint32_t stream1, bl_shape shape);
 #define bl_zeros_like(x) bl_full_like(x, 0)
@@ -148,21 +150,24 @@ BL_BINARY_BUILDERS(X)
 /* --- elementwise, three operands ----------------------------------------------------------- */
 /* Where both choices are bare numbers the result is f32. */
 BL_API bl_tensor bl_select(bl_tensor condition, bl_tensor yes, bl_tensor no);
-BL_API bl_tensor bl_clamp(bl_tensor x, bl_tensor low, bl_tensor high); /* gradient where low <= x <= high */
+/* gradient where low <= x <= high. */
+BL_API bl_tensor bl_clamp(bl_tensor x, bl_tensor low, bl_tensor high);
 #define bl_select(c, a, b) BL_AT(bl_select(BL_T(c), BL_T(a), BL_T(b)))
 #define bl_clamp(x, low, high) BL_AT(bl_clamp(BL_T(x), BL_T(low), BL_T(high)))
 
 /* --- movement ------------------------------------------------------------------------------ */
 BL_API bl_tensor bl_reshape(bl_tensor x, bl_shape shape);     /* one size may be -1 */
 BL_API bl_tensor bl_broadcast(bl_tensor x, bl_shape shape);   /* numpy's rule */
-BL_API bl_tensor bl_transpose_to(bl_tensor x, const int *axes); /* output axis i is input axis axes[i] */
+/* output axis i is input axis axes[i]. */
+BL_API bl_tensor bl_transpose_to(bl_tensor x, const int *axes);
 /* start <= index < stop by step, one entry an axis; step >= 1, or BL_SCALAR for 1 everywhere. */
 BL_API bl_tensor bl_slice(bl_tensor x, bl_shape start, bl_shape stop, bl_shape step);
 BL_API bl_tensor bl_slice_axis(bl_tensor x, int axis, int64_t start, int64_t stop); /* step 1 */
 BL_API bl_tensor bl_pad(bl_tensor x, bl_shape low, bl_shape high, double value);
 BL_API bl_tensor bl_concat(const bl_tensor *x, int count, int axis);
 BL_API bl_tensor bl_reverse(bl_tensor x, int axis);
-BL_API bl_tensor bl_expand(bl_tensor x, int axis);            /* a new axis of size 1, which becomes axis `axis` */
+/* a new axis of size 1, which becomes axis `axis`. */
+BL_API bl_tensor bl_expand(bl_tensor x, int axis);
 BL_API bl_tensor bl_squeeze(bl_tensor x, int axis);           /* drops an axis of size 1 */
 #define bl_reshape(x, ...) BL_AT(bl_reshape(BL_T(x), __VA_ARGS__))
 #define bl_broadcast(x, ...) BL_AT(bl_broadcast(BL_T(x), __VA_ARGS__))
@@ -176,9 +181,12 @@ BL_API bl_tensor bl_squeeze(bl_tensor x, int axis);           /* drops an axis o
 #define bl_reverse(x, axis) BL_AT(bl_reverse(BL_T(x), axis))
 
 /* --- indexing (an index is i32; out of range is an error when the program runs) ------------- */
-BL_API bl_tensor bl_take(bl_tensor x, bl_tensor index);                 /* z[i,..] = x[index[i],..] */
-BL_API bl_tensor bl_add_at(bl_tensor x, bl_tensor index, bl_tensor rows); /* x[index[i],..] += rows[i,..] */
-BL_API bl_tensor bl_put(bl_tensor x, bl_tensor index, bl_tensor rows);  /* x[index[i],..] = rows[i,..]; distinct */
+/* z[i,..] = x[index[i],..]. */
+BL_API bl_tensor bl_take(bl_tensor x, bl_tensor index);
+/* x[index[i],..] += rows[i,..]. */
+BL_API bl_tensor bl_add_at(bl_tensor x, bl_tensor index, bl_tensor rows);
+/* x[index[i],..] = rows[i,..]; distinct. */
+BL_API bl_tensor bl_put(bl_tensor x, bl_tensor index, bl_tensor rows);
 /* z[..,i,..] = x[..,index[..,i,..],..]: index has x's rank and sizes except along axis. */
 BL_API bl_tensor bl_take_along(bl_tensor x, bl_tensor index, int axis);
 BL_API bl_tensor bl_add_along(bl_tensor x, bl_tensor index, bl_tensor updates, int axis);
@@ -193,7 +201,8 @@ BL_API bl_tensor bl_argsort(bl_tensor x, int axis, bool descending);    /* stabl
 /* --- reductions (axes dropped; the _keep forms leave them at size 1) ------------------------ */
 BL_API bl_tensor bl_sum_over(bl_tensor x, const int *axes);
 BL_API bl_tensor bl_sum_over_keep(bl_tensor x, const int *axes);
-BL_API bl_tensor bl_reduce_max_over(bl_tensor x, const int *axes); /* gradient to the first maximum */
+/* gradient to the first maximum. */
+BL_API bl_tensor bl_reduce_max_over(bl_tensor x, const int *axes);
 BL_API bl_tensor bl_reduce_max_over_keep(bl_tensor x, const int *axes);
 BL_API bl_tensor bl_reduce_min_over(bl_tensor x, const int *axes);
 BL_API bl_tensor bl_reduce_min_over_keep(bl_tensor x, const int *axes);
@@ -202,7 +211,8 @@ BL_API bl_tensor bl_mean_over(bl_tensor x, const int *axes);
 BL_API bl_tensor bl_mean_over_keep(bl_tensor x, const int *axes);
 BL_API bl_tensor bl_variance_over(bl_tensor x, const int *axes); /* divides by n */
 BL_API bl_tensor bl_variance_over_keep(bl_tensor x, const int *axes);
-BL_API bl_tensor bl_argmax(bl_tensor x, int axis); /* i32; the first maximum; NaN counts as largest */
+/* i32; the first maximum; NaN counts as largest. */
+BL_API bl_tensor bl_argmax(bl_tensor x, int axis);
 BL_API bl_tensor bl_argmin(bl_tensor x, int axis);
 BL_API bl_tensor bl_cumsum(bl_tensor x, int axis); /* inclusive */
 #define bl_sum(...) BL_AT(BL_OVER(bl_sum_over, __VA_ARGS__, BL_END))
@@ -224,7 +234,8 @@ BL_API bl_tensor bl_cumsum(bl_tensor x, int axis); /* inclusive */
 /* a[..,m,k] b[..,k,n] -> [..,m,n]; `transpose_a` reads a as [..,k,m], `transpose_b` b as [..,n,k].
  * The leading (batch) axes are equal. */
 BL_API bl_tensor bl_dot(bl_tensor a, bl_tensor b, bool transpose_a, bool transpose_b);
-BL_API bl_tensor bl_matmul(bl_tensor a, bl_tensor b); /* dot; a rank-1 operand is a row or column; batch axes broadcast */
+/* dot; a rank-1 operand is a row or column; batch axes broadcast. */
+BL_API bl_tensor bl_matmul(bl_tensor a, bl_tensor b);
 
 /* Images are NHWC, filters HWIO; padding may be negative-free and uneven. */
 typedef struct bl_conv_options {
@@ -256,15 +267,19 @@ BL_API bl_tensor bl_logsumexp(bl_tensor x, int axis);
 /* log sum exp over the entries of the last axes where mask (bool, x's shape) is true; -inf where
  * there are none, with gradient 0. */
 BL_API bl_tensor bl_masked_logsumexp(bl_tensor x, bl_tensor mask, int axis);
-BL_API bl_tensor bl_onehot(bl_tensor labels, int64_t classes, bl_dtype dtype); /* [..] -> [..,classes] */
+/* [..] -> [..,classes]. */
+BL_API bl_tensor bl_onehot(bl_tensor labels, int64_t classes, bl_dtype dtype);
 /* logits [..,C], labels i32[..]: the mean over all rows, and one value a row. A label outside [0,C)
  * is an error when the program runs. */
 BL_API bl_tensor bl_cross_entropy(bl_tensor logits, bl_tensor labels);
 BL_API bl_tensor bl_cross_entropy_rows(bl_tensor logits, bl_tensor labels);
-BL_API bl_tensor bl_soft_cross_entropy(bl_tensor logits, bl_tensor target); /* mean over rows; target [..,C] */
-BL_API bl_tensor bl_norm(bl_tensor x, int axis);      /* Euclidean, along an axis; gradient 0 at 0 */
+/* mean over rows; target [..,C]. */
+BL_API bl_tensor bl_soft_cross_entropy(bl_tensor logits, bl_tensor target);
+/* Euclidean, along an axis; gradient 0 at 0. */
+BL_API bl_tensor bl_norm(bl_tensor x, int axis);
 BL_API bl_tensor bl_norm_keep(bl_tensor x, int axis);
-BL_API bl_tensor bl_unit_rows(bl_tensor x, double floor); /* x / max(|x|, floor) along the last axis */
+/* x / max(|x|, floor) along the last axis. */
+BL_API bl_tensor bl_unit_rows(bl_tensor x, double floor);
 BL_API bl_tensor bl_global_norm(const bl_tensor *x, int count); /* sqrt of the sum of all squares */
 BL_API bl_tensor bl_max_pool2(bl_tensor x);   /* 2x2, stride 2, [B,H,W,C], H and W even */
 BL_API bl_tensor bl_uniform(bl_tensor key, bl_shape shape); /* f32 [0,1): bits >> 8 * 2^-24 */
@@ -272,7 +287,8 @@ BL_API bl_tensor bl_normal(bl_tensor key, bl_shape shape);  /* f32, Box-Muller; 
 BL_API bl_tensor bl_key_fold(bl_tensor key, uint32_t n);    /* as bl_key_derive */
 BL_API bl_tensor bl_permutation(bl_tensor key, int64_t n);  /* i32 [n] */
 BL_API bl_tensor bl_inverse_permutation(bl_tensor index);
-BL_API bl_tensor bl_straight_through(bl_tensor value, bl_tensor x); /* value, with the gradient of x */
+/* value, with the gradient of x. */
+BL_API bl_tensor bl_straight_through(bl_tensor value, bl_tensor x);
 #define bl_relu(x) BL_AT(bl_relu(BL_T(x)))
 #define bl_gelu(x) BL_AT(bl_gelu(BL_T(x)))
 #define bl_softplus(x) BL_AT(bl_softplus(BL_T(x)))

@@ -199,12 +199,12 @@ TYPE(isfinite)
 }
 ZERO_GRADIENT(isfinite)
 
-TYPE(not )
+TYPE(not)
 {
     REQUIRE(x[0].dtype == BL_BOOL, "operand must be bool, not %s", bl_show(x[0]));
     return x[0];
 }
-ZERO_GRADIENT(not )
+ZERO_GRADIENT(not)
 
 /* lgamma: dz = digamma(x) dx; 0 at the poles. */
 TYPE(lgamma)
