@@ -17,17 +17,22 @@
  * The list expands into `struct elr_loss` and into the table that checks, documents and calls it.
  * BL_HOST is the same for a function on arrays, which returns a bl_status.
  *
- * Types      "f32[B,C]", "i32[]", "f32[S...]" (any shape, the same wherever S stands),
- *            "f32[B,S...]", "f32[...]" (any shape), alternatives "f32[1] | f32[B]". An OUT of
- * BL_HOST whose sizes depend on values is "i32[?]" and is allocated by the function itself; the
- *            others are allocated before it runs. A u8 input may be given as i32 of the same
- * values. Conditions comma-separated: "grad" (differentiable), "0 <= . < C", "0 <= . <= 1", "> 0",
- * ">= 0", "in {0,1}", "in {-1,1}", "distinct", "permutation", "finite", "no NaN", "rows > 0" (the
- * first size is at least 1); symbols are sizes. Values are checked on direct calls, and in training once on
- * the data. Options    the default decides the kind: 3.0 is a number (a bl_tensor in BL_CONTRACT,
- * so that a schedule may pass a rank-0 tensor; a double in BL_HOST), 10 an integer (int64_t; a flag
- *            where the range is "flag"), "l1" a word (const char *, compare with bl_is). Ranges:
- *            "[0,1)", "(0,inf)", ">= 1", "l1|l2" for words. BL_REQUIRED has no default. */
+ * Types: "f32[B,C]", "i32[]", "f32[S...]" (any shape, the same wherever S stands), "f32[B,S...]",
+ * "f32[...]" (any shape), alternatives "f32[1] | f32[B]"; "?" is any size. An OUT of BL_HOST whose
+ * sizes depend on values is "i32[?]" and is allocated by the function itself; the others are
+ * allocated before it runs. A u8 or bool input may be given as i32 of the same values. In lists
+ * (INS, OUTS) S is a shape of each entry: "f32[S...]" in two lists pairs them.
+ *
+ * Conditions, comma-separated: "grad" (differentiable), "0 <= . < C", "[0,1]", "> 0", "in {-1,1}",
+ * "distinct", "permutation", "integer", "finite", "no NaN", "rows > 0" (the first size is at least
+ * 1). A letter is a size, or an option. Values are checked on direct calls, and in training once on
+ * the data.
+ *
+ * Options: the default decides the kind. 3.0 is a number (a bl_tensor in BL_CONTRACT, so that a
+ * schedule may pass a rank-0 tensor; a double in BL_HOST), 10 an integer (int64_t; a flag where the
+ * range is "flag"), "l1" a word (const char *, compare with bl_is). Ranges: "[0,1)", "(0,inf)",
+ * ">= 1", "[1,epochs], integer", "odd", "l1|l2" for words. An integer option may name a size: K
+ * and "f32[K]". BL_REQUIRED (BL_REQUIRED_INTEGER, BL_REQUIRED_WORD) has no default. */
 #ifndef BL_METHODS_METHOD_H
 #define BL_METHODS_METHOD_H
 
@@ -72,7 +77,10 @@ typedef struct bl_contract {
     bl_contract_check *check;        /* of a graph function; NULL: the conditions say it all */
 } bl_contract;
 
+/* Defaults of options that must be given. */
 #define BL_REQUIRED ((double)NAN)
+#define BL_REQUIRED_INTEGER INT_MIN
+#define BL_REQUIRED_WORD ((char *)0)
 
 #define BL_LIST_MAX 64
 typedef struct bl_tensors {
@@ -230,6 +238,7 @@ const bl_method *bl_method_at(int i);
 /* Errors name the nearest known one. */
 bl_status bl_method_find(const char *slug, const bl_method **out);
 bl_status bl_function_find(const char *name, const bl_contract **out);
+int bl_functions(const bl_contract **out, int most); /* all, each once; returns how many */
 
 /* --- direct calls on named arrays --- */
 /* `in`: the inputs by name; `options`: a JSON object or NULL; `out` is filled with every output.

@@ -1,0 +1,540 @@
+/* The two small languages of a contract's rows: types and conditions.
+ *
+ *     type        alternative { "|" alternative }      f32[1] | f32[B]
+ *     alternative dtype "[" [ size { "," size } ] "]"
+ *     size        number | letter | letter "..." | "..." | "?"
+ *     condition   part { "," part }
+ *     part        word | [bound] ("<"|"<=") "." [("<"|"<=") bound] | ("<"|"<="|">"|">=") bound
+ *                 | "in {" numbers "}" | "[" or "(" bound "," bound "]" or ")"
+ *     bound       number | "inf" | "-inf" | letter or option
+ *
+ * Both are read afresh at every use: rows are short, and a table stays readable text. */
+#include <ctype.h>
+#include <stdlib.h>
+
+#include "methods/contract.h"
+
+/* --- pieces of text --------------------------------------------------------------------------- */
+
+typedef struct piece {
+    const char *at;
+    int length;
+} piece;
+
+static piece trim(const char *at, const char *end)
+{
+    while (at < end && isspace((unsigned char)*at))
+        at++;
+    while (end > at && isspace((unsigned char)end[-1]))
+        end--;
+    return (piece){at, (int)(end - at)};
+}
+
+/* The next piece up to `separator` outside brackets; false at the end. */
+static bool next_piece(const char **rest, char separator, piece *out)
+{
+    if (!*rest)
+        return false;
+    int depth = 0;
+    const char *at = *rest;
+    while (*at && !(*at == separator && depth == 0)) {
+        depth += strchr("[({", *at) ? 1 : strchr("])}", *at) ? -1 : 0;
+        at++;
+    }
+    *out = trim(*rest, at);
+    *rest = *at ? at + 1 : NULL;
+    return out->length > 0 || *rest != NULL;
+}
+
+static bool piece_is(piece p, const char *text)
+{
+    return strlen(text) == (size_t)p.length && strncmp(p.at, text, (size_t)p.length) == 0;
+}
+
+static bool copy_name(piece p, char *out, size_t size)
+{
+    if (p.length <= 0 || (size_t)p.length >= size)
+        return false;
+    memcpy(out, p.at, (size_t)p.length);
+    out[p.length] = '\0';
+    return true;
+}
+
+/* --- symbols ---------------------------------------------------------------------------------- */
+
+static const bl_symbol *find_symbol(const bl_symbols *symbols, piece name, bool is_shape, int index)
+{
+    for (int i = 0; i < symbols->count; i++) {
+        const bl_symbol *s = &symbols->at[i];
+        if (s->is_shape == is_shape && s->index == index && piece_is(name, s->name))
+            return s;
+    }
+    return NULL;
+}
+
+static bool add_symbol(bl_symbols *symbols, piece name, bl_symbol symbol)
+{
+    if (symbols->count == BL_SYMBOLS || !copy_name(name, symbol.name, sizeof symbol.name))
+        return false;
+    symbols->at[symbols->count++] = symbol;
+    return true;
+}
+
+void bl_symbols_add(bl_symbols *symbols, const char *name, double value)
+{
+    piece p = {name, (int)strlen(name)};
+    add_symbol(symbols, p, (bl_symbol){.value = value});
+}
+
+/* --- types ------------------------------------------------------------------------------------ */
+
+typedef enum size_kind { SIZE_NUMBER, SIZE_LETTER, SIZE_ANY, SIZE_SHAPE, SIZE_ANY_SHAPE } size_kind;
+
+typedef struct size_item {
+    size_kind kind;
+    piece name;
+    int64_t number;
+} size_item;
+
+typedef struct alternative {
+    bl_dtype dtype;
+    int count;
+    size_item item[BL_MAX_RANK + 1];
+} alternative;
+
+static size_item read_size(piece p)
+{
+    size_item item = {.name = p};
+    bool dots = p.length >= 3 && strncmp(p.at + p.length - 3, "...", 3) == 0;
+    if (dots) {
+        item.name.length -= 3;
+        item.kind = item.name.length ? SIZE_SHAPE : SIZE_ANY_SHAPE;
+    } else if (piece_is(p, "?")) {
+        item.kind = SIZE_ANY;
+    } else if (isdigit((unsigned char)*p.at)) {
+        item.kind = SIZE_NUMBER;
+        item.number = strtoll(p.at, NULL, 10);
+    } else {
+        item.kind = SIZE_LETTER;
+    }
+    return item;
+}
+
+/* A table's text is the programmer's; one that cannot be read matches nothing. */
+static bool read_alternative(piece p, alternative *out)
+{
+    char text[128];
+    *out = (alternative){.dtype = BL_DTYPES};
+    if (!copy_name(p, text, sizeof text))
+        return false;
+    char *open = strchr(text, '[');
+    if (!open || text[p.length - 1] != ']')
+        return false;
+    *open = text[p.length - 1] = '\0';
+    for (bl_dtype d = 0; d < BL_DTYPES; d++)
+        if (strcmp(text, bl_dtype_name(d)) == 0)
+            out->dtype = d;
+    const char *rest = p.at + (open + 1 - text);
+    const char *end = p.at + p.length - 1;
+    while (rest < end && out->count <= BL_MAX_RANK) {
+        const char *comma = memchr(rest, ',', (size_t)(end - rest));
+        piece size = trim(rest, comma ? comma : end);
+        if (size.length == 0)
+            break;
+        out->item[out->count++] = read_size(size);
+        rest = comma ? comma + 1 : end;
+    }
+    return out->dtype != BL_DTYPES;
+}
+
+static bool dtype_fits(bl_dtype declared, bl_dtype given)
+{
+    bool small = declared == BL_U8 || declared == BL_BOOL;
+    return given == declared ||
+           (small && (given == BL_I32 || given == BL_U8 || given == BL_BOOL));
+}
+
+static bool match_size(const size_item *item, int64_t size, bl_symbols *symbols)
+{
+    if (item->kind == SIZE_NUMBER)
+        return item->number == size;
+    if (item->kind == SIZE_ANY)
+        return true;
+    const bl_symbol *known = find_symbol(symbols, item->name, false, 0);
+    if (known)
+        return known->value == (double)size;
+    return add_symbol(symbols, item->name, (bl_symbol){.value = (double)size});
+}
+
+static bool match_shape(const size_item *item, int index, bl_shape shape, bl_symbols *symbols)
+{
+    if (item->kind == SIZE_ANY_SHAPE)
+        return true;
+    const bl_symbol *known = find_symbol(symbols, item->name, true, index);
+    if (known)
+        return bl_shape_equal(known->shape, shape);
+    return add_symbol(symbols, item->name,
+                      (bl_symbol){.index = index, .is_shape = true, .shape = shape});
+}
+
+static bool is_variadic(const size_item *item)
+{
+    return item->kind == SIZE_SHAPE || item->kind == SIZE_ANY_SHAPE;
+}
+
+static bool match_alternative(const alternative *a, int index, bl_type type, bl_symbols *symbols)
+{
+    int variadic = 0;
+    for (int i = 0; i < a->count; i++)
+        variadic += is_variadic(&a->item[i]);
+    int many = type.shape.rank - (a->count - variadic); /* axes that the "..." covers */
+    if (!dtype_fits(a->dtype, type.dtype) || many < 0 || (many > 0 && !variadic))
+        return false;
+    int axis = 0;
+    for (int i = 0; i < a->count; i++) {
+        if (!is_variadic(&a->item[i])) {
+            if (!match_size(&a->item[i], type.shape.dim[axis++], symbols))
+                return false;
+            continue;
+        }
+        bl_shape part = {.rank = many};
+        for (int j = 0; j < many; j++)
+            part.dim[j] = type.shape.dim[axis++];
+        if (!match_shape(&a->item[i], index, part, symbols))
+            return false;
+    }
+    return true;
+}
+
+bool bl_pattern_match(const char *pattern, int index, bl_type type, bl_symbols *symbols,
+                      bl_dtype *wanted)
+{
+    piece p;
+    while (next_piece(&pattern, '|', &p)) {
+        alternative a;
+        int before = symbols->count;
+        if (read_alternative(p, &a) && match_alternative(&a, index, type, symbols)) {
+            *wanted = a.dtype;
+            return true;
+        }
+        symbols->count = before;
+    }
+    return false;
+}
+
+static void show_size(const size_item *item, int index, const bl_symbols *symbols, bl_text *out)
+{
+    bool is_shape = item->kind == SIZE_SHAPE;
+    const bl_symbol *known = NULL;
+    if (item->kind == SIZE_LETTER || is_shape)
+        known = find_symbol(symbols, item->name, is_shape, is_shape ? index : 0);
+    if (known && !is_shape)
+        bl_text_add(out, "%.0f", known->value);
+    else if (known)
+        for (int i = 0; i < known->shape.rank; i++)
+            bl_text_add(out, "%s%lld", i ? "," : "", (long long)known->shape.dim[i]);
+    else
+        bl_text_add(out, "%.*s%s", item->name.length, item->name.at, is_variadic(item) ? "..." : "");
+}
+
+void bl_pattern_show(const char *pattern, int index, const bl_symbols *symbols, bl_text *out)
+{
+    piece p;
+    for (int n = 0; next_piece(&pattern, '|', &p); n++) {
+        alternative a;
+        if (!read_alternative(p, &a)) {
+            bl_text_add(out, "%.*s", p.length, p.at);
+            continue;
+        }
+        bl_text_add(out, "%s%s[", n ? " or " : "", bl_dtype_name(a.dtype));
+        for (int i = 0; i < a.count; i++) {
+            if (i)
+                bl_text_add(out, ",");
+            show_size(&a.item[i], index, symbols, out);
+        }
+        bl_text_add(out, "]");
+    }
+}
+
+bool bl_pattern_resolve(const char *pattern, int index, const bl_symbols *symbols, bl_type *out)
+{
+    piece p;
+    alternative a;
+    if (!next_piece(&pattern, '|', &p) || !read_alternative(p, &a))
+        return false;
+    *out = (bl_type){.dtype = a.dtype};
+    for (int i = 0; i < a.count; i++) {
+        const size_item *item = &a.item[i];
+        bl_shape part = {.rank = 1, .dim = {item->number}};
+        if (item->kind != SIZE_NUMBER) {
+            bool is_shape = item->kind == SIZE_SHAPE;
+            const bl_symbol *known =
+                find_symbol(symbols, item->name, is_shape, is_shape ? index : 0);
+            if (!known || item->kind == SIZE_ANY || item->kind == SIZE_ANY_SHAPE)
+                return false;
+            part.dim[0] = (int64_t)known->value;
+            if (is_shape)
+                part = known->shape;
+        }
+        for (int j = 0; j < part.rank && out->shape.rank < BL_MAX_RANK; j++)
+            out->shape.dim[out->shape.rank++] = part.dim[j];
+    }
+    return true;
+}
+
+/* --- conditions ------------------------------------------------------------------------------- */
+
+typedef struct interval {
+    double low, high;
+    bool low_open, high_open;
+} interval;
+
+/* A bound that names something unknown here (an option moved by a schedule) is no bound. */
+static double read_bound(piece p, const bl_symbols *symbols, double unknown)
+{
+    char text[64];
+    double value;
+    const bl_symbol *known = find_symbol(symbols, p, false, 0);
+    if (known)
+        return known->value;
+    if (copy_name(p, text, sizeof text) && bl_parse_double(text, &value))
+        return value;
+    return unknown;
+}
+
+static piece side(const char *at, const char *end, bool *open)
+{
+    *open = true;
+    return trim(at, end);
+}
+
+/* "[a,b)" */
+static bool read_brackets(piece p, const bl_symbols *symbols, interval *out)
+{
+    char first = p.length ? p.at[0] : '\0', last = p.length ? p.at[p.length - 1] : '\0';
+    const char *comma = memchr(p.at, ',', (size_t)p.length);
+    if (!strchr("[(", first) || !strchr("])", last) || !comma || !first || !last)
+        return false;
+    out->low_open = first == '(';
+    out->high_open = last == ')';
+    out->low = read_bound(trim(p.at + 1, comma), symbols, -INFINITY);
+    out->high = read_bound(trim(comma + 1, p.at + p.length - 1), symbols, INFINITY);
+    return true;
+}
+
+/* ">= 1", "< C" */
+static bool read_comparison(piece p, const bl_symbols *symbols, interval *out)
+{
+    if (p.length < 2 || !strchr("<>", p.at[0]))
+        return false;
+    bool open = p.at[1] != '=';
+    piece bound = trim(p.at + (open ? 1 : 2), p.at + p.length);
+    *out = (interval){-INFINITY, INFINITY, false, false};
+    if (p.at[0] == '<') {
+        out->high = read_bound(bound, symbols, INFINITY);
+        out->high_open = open;
+    } else {
+        out->low = read_bound(bound, symbols, -INFINITY);
+        out->low_open = open;
+    }
+    return true;
+}
+
+/* "0 <= . < C", "0 <= ." */
+static bool read_around_dot(piece p, const bl_symbols *symbols, interval *out)
+{
+    const char *end = p.at + p.length, *less = memchr(p.at, '<', (size_t)p.length);
+    if (!less || less == p.at)
+        return false;
+    *out = (interval){-INFINITY, INFINITY, false, false};
+    piece low = side(p.at, less, &out->low_open);
+    out->low_open = less[1] != '=';
+    out->low = read_bound(low, symbols, -INFINITY);
+    const char *second = memchr(less + 1, '<', (size_t)(end - less - 1));
+    if (second) {
+        out->high_open = second[1] != '=';
+        piece high = trim(second + (out->high_open ? 1 : 2), end);
+        out->high = read_bound(high, symbols, INFINITY);
+    }
+    return true;
+}
+
+static bool read_interval(piece p, const bl_symbols *symbols, interval *out)
+{
+    return read_brackets(p, symbols, out) || read_comparison(p, symbols, out) ||
+           read_around_dot(p, symbols, out);
+}
+
+/* A NaN lies in no interval. */
+static bool inside(const interval *i, double x)
+{
+    return (i->low_open ? x > i->low : x >= i->low) && (i->high_open ? x < i->high : x <= i->high);
+}
+
+/* "in {0,1}" */
+static bool listed(piece p, double x)
+{
+    const char *end = p.at + p.length, *at = memchr(p.at, '{', (size_t)p.length);
+    while (at && at < end && *at != '}') {
+        const char *stop = at + 1;
+        while (stop < end && *stop != ',' && *stop != '}')
+            stop++;
+        static const bl_symbols none;
+        if (x == read_bound(trim(at + 1, stop), &none, (double)NAN))
+            return true;
+        at = stop;
+    }
+    return false;
+}
+
+bool bl_has_condition(const char *conditions, const char *word)
+{
+    piece p;
+    while (next_piece(&conditions, ',', &p))
+        if (piece_is(p, word))
+            return true;
+    return false;
+}
+
+static void show_place(const bl_array *array, int64_t i, char *out, size_t size)
+{
+    int64_t index[BL_MAX_RANK] = {0};
+    for (int axis = array->type.shape.rank - 1; axis >= 0; axis--) {
+        index[axis] = i % array->type.shape.dim[axis];
+        i /= array->type.shape.dim[axis];
+    }
+    size_t used = 0;
+    out[0] = '\0';
+    for (int axis = 0; axis < array->type.shape.rank && used < size; axis++)
+        used += (size_t)snprintf(out + used, size - used, "%s%lld", axis ? "," : "",
+                                 (long long)index[axis]);
+}
+
+static bl_status bad_element(const bl_array *array, int64_t i, piece expected)
+{
+    char place[128], value[BL_NUMBER_TEXT];
+    show_place(array, i, place, sizeof place);
+    return bl_fail(BL_INVALID, "%s%s%s is %s, expected %.*s", *place ? "[" : "", place,
+                   *place ? "]" : " (the value)", bl_number_text(bl_array_get(array, i), value),
+                   expected.length, expected.at);
+}
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static bl_status sorted_values(const bl_array *array, double **out)
+{
+    size_t count = (size_t)bl_array_count(array);
+    double *value = bl_alloc((count + 1) * sizeof *value);
+    if (!value)
+        return bl_no_memory((count + 1) * sizeof *value);
+    for (size_t i = 0; i < count; i++)
+        value[i] = bl_array_get(array, (int64_t)i);
+    qsort(value, count, sizeof *value, ascending);
+    *out = value;
+    return BL_OK;
+}
+
+static bl_status check_distinct(const bl_array *array)
+{
+    double *value = NULL;
+    BL_TRY(sorted_values(array, &value));
+    int64_t count = bl_array_count(array), i = 1;
+    while (i < count && value[i] != value[i - 1])
+        i++;
+    double twice = i < count ? value[i] : 0;
+    bl_release(value);
+    if (i < count)
+        return bl_fail(BL_INVALID, "has %.9g more than once, expected distinct values", twice);
+    return BL_OK;
+}
+
+static bl_status check_permutation(const bl_array *array)
+{
+    double *value = NULL;
+    BL_TRY(sorted_values(array, &value));
+    int64_t count = bl_array_count(array), i = 0;
+    while (i < count && value[i] == (double)i)
+        i++;
+    bl_release(value);
+    if (i < count)
+        return bl_fail(BL_INVALID, "is not a permutation of 0..%lld: it lacks %lld",
+                       (long long)count - 1, (long long)i);
+    return BL_OK;
+}
+
+static bl_status check_elements(piece p, const bl_symbols *symbols, const bl_array *array)
+{
+    interval range;
+    bool finite = piece_is(p, "finite"), integer = piece_is(p, "integer");
+    bool number = piece_is(p, "no NaN");
+    bool list = p.length > 3 && strncmp(p.at, "in ", 3) == 0;
+    if (!finite && !integer && !number && !list && !read_interval(p, symbols, &range))
+        return BL_OK;
+    int64_t count = bl_array_count(array);
+    for (int64_t i = 0; i < count; i++) {
+        double x = bl_array_get(array, i);
+        bool fine = finite    ? isfinite(x)
+                    : integer ? isfinite(x) && x == floor(x)
+                    : number  ? !isnan(x)
+                    : list    ? listed(p, x)
+                              : inside(&range, x);
+        if (!fine)
+            return bad_element(array, i, p);
+    }
+    return BL_OK;
+}
+
+bl_status bl_rows_check(const char *conditions, bl_shape shape)
+{
+    if (bl_has_condition(conditions, "rows > 0") && (shape.rank == 0 || shape.dim[0] == 0))
+        return bl_fail(BL_INVALID, "has no rows, expected at least one");
+    return BL_OK;
+}
+
+bl_status bl_conditions_check(const char *conditions, const bl_symbols *symbols,
+                              const bl_array *array)
+{
+    BL_TRY(bl_rows_check(conditions, array->type.shape));
+    piece p;
+    while (next_piece(&conditions, ',', &p)) {
+        if (piece_is(p, "grad") || piece_is(p, "rows > 0"))
+            continue;
+        if (piece_is(p, "distinct"))
+            BL_TRY(check_distinct(array));
+        else if (piece_is(p, "permutation"))
+            BL_TRY(check_permutation(array));
+        else
+            BL_TRY(check_elements(p, symbols, array));
+    }
+    return BL_OK;
+}
+
+bl_status bl_range_check(const char *range, const bl_symbols *symbols, double value)
+{
+    char text[BL_NUMBER_TEXT];
+    piece p;
+    while (next_piece(&range, ',', &p)) {
+        interval i;
+        bool fine = true;
+        if (piece_is(p, "integer"))
+            fine = value == floor(value);
+        else if (piece_is(p, "odd"))
+            fine = fabs(fmod(value, 2)) == 1;
+        else if (piece_is(p, "flag"))
+            fine = value == 0 || value == 1;
+        else if (piece_is(p, "finite"))
+            fine = isfinite(value);
+        else if (p.length > 3 && strncmp(p.at, "in ", 3) == 0)
+            fine = listed(p, value);
+        else if (read_interval(p, symbols, &i))
+            fine = inside(&i, value);
+        if (!fine)
+            return bl_fail(BL_INVALID, "is %s, expected %.*s", bl_number_text(value, text),
+                           p.length, p.at);
+    }
+    return BL_OK;
+}
