@@ -6,7 +6,7 @@
 /* One array that a call was given, converted where the table wants another dtype. */
 typedef struct argument {
     const bl_field *field;
-    int index;   /* in a list */
+    int index; /* in a list */
     char *name;
     bl_array array;
     bool owned;
@@ -377,8 +377,7 @@ static bl_status take_outputs(call *c, bl_status status)
         bl_dtype wanted;
         if (!r && status == BL_OK)
             status = bl_no_memory(sizeof *r);
-        if (status == BL_OK &&
-            !bl_pattern_match(f->type, 0, array->type, c->symbols, &wanted))
+        if (status == BL_OK && !bl_pattern_match(f->type, 0, array->type, c->symbols, &wanted))
             status = bl_type_error(f, f->name, 0, array->type, c->symbols);
     }
     return status;
@@ -415,8 +414,7 @@ static bool names_itself(const char *contract)
 
 bl_status bl_function_call(const bl_contract *contract, const bl_device *device,
                            const bl_dictionary *in, const char *options, bl_dictionary *out,
-                           const char *wrt, const bl_dictionary *cotangent,
-                           bl_dictionary *gradient)
+                           const char *wrt, const bl_dictionary *cotangent, bl_dictionary *gradient)
 {
     if (!contract->build && !contract->host)
         return bl_fail(BL_INVALID, "%s is a list of options, not a function", contract->name);

@@ -132,10 +132,10 @@ static bl_status case_compare(const reference_case *c, double *worst)
         if (!out && !grad)
             continue;
         compared++;
-        BL_TRY(compare(c, e->name,
-                       out ? bl_dictionary_find(&c->got, out)
-                           : bl_dictionary_find(&c->gradient, grad),
-                       &e->array, worst));
+        BL_TRY(
+            compare(c, e->name,
+                    out ? bl_dictionary_find(&c->got, out) : bl_dictionary_find(&c->gradient, grad),
+                    &e->array, worst));
     }
     return compared ? BL_OK : bl_fail(BL_INVALID, "the case expects nothing: it has no out.*");
 }

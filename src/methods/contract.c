@@ -71,10 +71,10 @@ bl_status bl_unknown_name(const char *what, const char *name, const char *const 
     bl_text list = {0};
     for (int i = 0; i < count && i < 24; i++)
         bl_text_add(&list, "%s%s", i ? ", " : "", known[i]);
-    bl_status status = count ? bl_fail(BL_INVALID, "no %s is called %s; there are %s", what, name,
-                                       list.at && !list.failed ? list.at : "others")
-                             : bl_fail(BL_INVALID, "no %s is called %s; there are none", what,
-                                       name);
+    bl_status status = count
+                           ? bl_fail(BL_INVALID, "no %s is called %s; there are %s", what, name,
+                                     list.at && !list.failed ? list.at : "others")
+                           : bl_fail(BL_INVALID, "no %s is called %s; there are none", what, name);
     bl_text_free(&list);
     return status;
 }
@@ -295,8 +295,8 @@ static bl_status check_option(const bl_contract *contract, const void *fields,
     if (field->option == BL_OPTION_WORD) {
         const char *word = *(const char **)at(fields, field);
         if (!word_is_listed(field->conditions, word))
-            return bl_fail(BL_INVALID, "option %s is \"%s\", expected one of %s", field->name,
-                           word, field->conditions);
+            return bl_fail(BL_INVALID, "option %s is \"%s\", expected one of %s", field->name, word,
+                           field->conditions);
         return BL_OK;
     }
     if (is_scheduled(contract, fields, field)) {

@@ -15,8 +15,8 @@
  * entry carries its index: within lists, S of g3 is the S of w3. */
 typedef struct bl_symbol {
     char name[24];
-    int index;      /* of a shape inside a list; 0 elsewhere */
-    bool is_shape;  /* else a size or an option's value */
+    int index;     /* of a shape inside a list; 0 elsewhere */
+    bool is_shape; /* else a size or an option's value */
     double value;
     bl_shape shape;
 } bl_symbol;

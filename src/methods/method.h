@@ -78,9 +78,9 @@ typedef struct bl_contract {
 } bl_contract;
 
 /* Defaults of options that must be given. */
-#define BL_REQUIRED ((double)NAN)
+#define BL_REQUIRED         ((double)NAN)
 #define BL_REQUIRED_INTEGER INT_MIN
-#define BL_REQUIRED_WORD ((char *)0)
+#define BL_REQUIRED_WORD    ((char *)0)
 
 #define BL_LIST_MAX 64
 typedef struct bl_tensors {
@@ -133,7 +133,7 @@ typedef struct bl_tensors {
         return table;                                                                              \
     }
 
-#define BL_GRAPH_CONTRACT_(name_, text_, check_)                                                       \
+#define BL_GRAPH_CONTRACT_(name_, text_, check_)                                                   \
     static void name_##_build(bl_graph *graph, struct name_ *f);                                   \
     static void name_##_build_any(bl_graph *graph, void *f)                                        \
     {                                                                                              \

@@ -31,7 +31,7 @@ static bl_status not_found(const char *what, const char *name, const char *const
 
 bl_status bl_method_find(const char *slug, const bl_method **out)
 {
-    const char *known[sizeof methods / sizeof *methods];
+    const char *known[sizeof methods / sizeof *methods] = {0};
     for (int i = 0; i < bl_method_count(); i++) {
         *out = methods[i];
         if (strcmp(methods[i]->slug, slug) == 0)
@@ -64,8 +64,8 @@ int bl_functions(const bl_contract **out, int most)
 
 bl_status bl_function_find(const char *name, const bl_contract **out)
 {
-    const bl_contract *function[MOST_FUNCTIONS];
-    const char *known[MOST_FUNCTIONS];
+    const bl_contract *function[MOST_FUNCTIONS] = {0};
+    const char *known[MOST_FUNCTIONS] = {0};
     int count = bl_functions(function, MOST_FUNCTIONS);
     for (int i = 0; i < count; i++) {
         *out = function[i];

@@ -150,8 +150,7 @@ static bool read_alternative(piece p, alternative *out)
 static bool dtype_fits(bl_dtype declared, bl_dtype given)
 {
     bool small = declared == BL_U8 || declared == BL_BOOL;
-    return given == declared ||
-           (small && (given == BL_I32 || given == BL_U8 || given == BL_BOOL));
+    return given == declared || (small && (given == BL_I32 || given == BL_U8 || given == BL_BOOL));
 }
 
 static bool match_size(const size_item *item, int64_t size, bl_symbols *symbols)
@@ -234,7 +233,8 @@ static void show_size(const size_item *item, int index, const bl_symbols *symbol
         for (int i = 0; i < known->shape.rank; i++)
             bl_text_add(out, "%s%lld", i ? "," : "", (long long)known->shape.dim[i]);
     else
-        bl_text_add(out, "%.*s%s", item->name.length, item->name.at, is_variadic(item) ? "..." : "");
+        bl_text_add(out, "%.*s%s", item->name.length, item->name.at,
+                    is_variadic(item) ? "..." : "");
 }
 
 void bl_pattern_show(const char *pattern, int index, const bl_symbols *symbols, bl_text *out)
@@ -302,12 +302,6 @@ static double read_bound(piece p, const bl_symbols *symbols, double unknown)
     return unknown;
 }
 
-static piece side(const char *at, const char *end, bool *open)
-{
-    *open = true;
-    return trim(at, end);
-}
-
 /* "[a,b)" */
 static bool read_brackets(piece p, const bl_symbols *symbols, interval *out)
 {
@@ -347,9 +341,8 @@ static bool read_around_dot(piece p, const bl_symbols *symbols, interval *out)
     if (!less || less == p.at)
         return false;
     *out = (interval){-INFINITY, INFINITY, false, false};
-    piece low = side(p.at, less, &out->low_open);
     out->low_open = less[1] != '=';
-    out->low = read_bound(low, symbols, -INFINITY);
+    out->low = read_bound(trim(p.at, less), symbols, -INFINITY);
     const char *second = memchr(less + 1, '<', (size_t)(end - less - 1));
     if (second) {
         out->high_open = second[1] != '=';
@@ -372,15 +365,14 @@ static bool inside(const interval *i, double x)
 }
 
 /* "in {0,1}" */
-static bool listed(piece p, double x)
+static bool listed(piece p, const bl_symbols *symbols, double x)
 {
     const char *end = p.at + p.length, *at = memchr(p.at, '{', (size_t)p.length);
     while (at && at < end && *at != '}') {
         const char *stop = at + 1;
         while (stop < end && *stop != ',' && *stop != '}')
             stop++;
-        static const bl_symbols none;
-        if (x == read_bound(trim(at + 1, stop), &none, (double)NAN))
+        if (x == read_bound(trim(at + 1, stop), symbols, (double)NAN))
             return true;
         at = stop;
     }
@@ -480,7 +472,7 @@ static bl_status check_elements(piece p, const bl_symbols *symbols, const bl_arr
         bool fine = finite    ? isfinite(x)
                     : integer ? isfinite(x) && x == floor(x)
                     : number  ? !isnan(x)
-                    : list    ? listed(p, x)
+                    : list    ? listed(p, symbols, x)
                               : inside(&range, x);
         if (!fine)
             return bad_element(array, i, p);
@@ -529,7 +521,7 @@ bl_status bl_range_check(const char *range, const bl_symbols *symbols, double va
         else if (piece_is(p, "finite"))
             fine = isfinite(value);
         else if (p.length > 3 && strncmp(p.at, "in ", 3) == 0)
-            fine = listed(p, value);
+            fine = listed(p, symbols, value);
         else if (read_interval(p, symbols, &i))
             fine = inside(&i, value);
         if (!fine)
