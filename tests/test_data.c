@@ -4,11 +4,14 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
+#include <jpeglib.h>
+#include <png.h>
 
 #include "data/dataset.h"
 
@@ -139,6 +142,11 @@ static void an_odd_csv_is_read_as_meant(void **state)
     assert_string_equal(d.example[2], "t.csv:6");
     assert_non_null(strstr(d.notes, "column same is left out: it is the same in every row"));
     assert_non_null(strstr(d.notes, "column id is left out"));
+    bl_dataset_free(&d);
+    ok(read_csv(",t,y\n0,1,5.5\n1,2,6\n2,3,7\n", &(bl_data_options){.target = "y"}, &d));
+    assert_int_equal(d.columns,
+                     1); /* a nameless index is left out, 1, 2, 3 of a named column not */
+    assert_string_equal(d.column[0].name, "t");
     bl_dataset_free(&d);
     ok(read_csv(odd_csv, &(bl_data_options){.target = "price", .keep_columns = true}, &d));
     assert_int_equal(d.columns, 5);
@@ -312,6 +320,102 @@ static void npy_folders_have_parts(void **state)
     expect_error(bl_dataset_open(in_folder("n.npy"), NULL, &d), BL_INVALID, "bytes follow");
 }
 
+/* --- image folders */
+
+static void write_png(const char *name, uint32_t width, bool colour, uint8_t value)
+{
+    uint8_t pixels[64];
+    memset(pixels, value, sizeof pixels);
+    png_image image = {.version = PNG_IMAGE_VERSION,
+                       .width = width,
+                       .height = 2,
+                       .format = colour ? PNG_FORMAT_RGB : PNG_FORMAT_GRAY};
+    assert_true(png_image_write_to_file(&image, in_folder(name), 0, pixels, 0, NULL));
+}
+
+static void write_jpeg(const char *name, uint8_t value)
+{
+    struct jpeg_compress_struct jpeg = {0};
+    struct jpeg_error_mgr errors;
+    uint8_t pixels[3] = {value, value, value};
+    JSAMPROW row = pixels;
+    FILE *f = fopen(in_folder(name), "wb");
+    assert_non_null(f);
+    jpeg.err = jpeg_std_error(&errors);
+    jpeg_create_compress(&jpeg);
+    jpeg_stdio_dest(&jpeg, f);
+    jpeg.image_width = 3, jpeg.image_height = 2;
+    jpeg.input_components = 1, jpeg.in_color_space = JCS_GRAYSCALE;
+    jpeg_set_defaults(&jpeg);
+    jpeg_start_compress(&jpeg, TRUE);
+    jpeg_write_scanlines(&jpeg, &row, 1);
+    jpeg_write_scanlines(&jpeg, &row, 1);
+    jpeg_finish_compress(&jpeg);
+    jpeg_destroy_compress(&jpeg);
+    fclose(f);
+}
+
+static void folders_of_images_are_classes(void **state)
+{
+    (void)state;
+    bl_dataset d;
+    mkdir(in_folder("pets"), 0777);
+    mkdir(in_folder("pets/dog"), 0777);
+    mkdir(in_folder("pets/cat"), 0777);
+    expect_error(bl_dataset_open(in_folder("pets"), NULL, &d), BL_INVALID, "no data found");
+    write_png("pets/cat/2.png", 3, false, 20);
+    write_png("pets/cat/1.PNG", 3, false, 10);
+    write_jpeg("pets/dog/a.jpg", 200);
+    file("pets/dog/notes.txt", "hello");
+    ok(bl_dataset_open(in_folder("pets"), NULL, &d));
+    assert_int_equal(d.count, 3);
+    assert_int_equal(d.inputs.type.shape.dim[3], 1);
+    assert_string_equal(d.class_name[0], "cat");
+    assert_string_equal(d.example[0], "cat/1.PNG");
+    assert_int_equal(bl_u8(&d.inputs)[0], 10);
+    assert_int_equal(bl_u8(&d.inputs)[6], 20);
+    assert_true(abs(bl_u8(&d.inputs)[12] - 200) <= 1);
+    assert_int_equal(bl_i32(&d.target)[2], 1);
+    assert_non_null(strstr(d.notes, "1 files that are not images"));
+    bl_dataset_free(&d);
+    write_png("pets/dog/b.png", 3, true, 30);
+    ok(bl_dataset_open(in_folder("pets"), NULL, &d));
+    assert_int_equal(d.inputs.type.shape.dim[3], 3); /* one in colour: all in colour */
+    assert_int_equal(bl_u8(&d.inputs)[17], 10);
+    bl_dataset_free(&d);
+    write_png("pets/dog/c.png", 4, true, 30);
+    expect_error(bl_dataset_open(in_folder("pets"), NULL, &d), BL_INVALID,
+                 "dog/c.png: 4x2 pixels, but the images before it have 3x2");
+    file("pets/dog/c.png", "\x89PNG\r\n\x1a\n broken");
+    expect_error(bl_dataset_open(in_folder("pets"), NULL, &d), BL_INVALID,
+                 "dog/c.png: not a readable PNG");
+    unlink(in_folder("pets/dog/c.png"));
+    file("pets/dog/d.jpg", "\xff\xd8\xff\xe0 broken");
+    expect_error(bl_dataset_open(in_folder("pets"), NULL, &d), BL_INVALID,
+                 "dog/d.jpg: not a readable JPEG");
+}
+
+static void train_and_test_folders_are_parts(void **state)
+{
+    (void)state;
+    static const char *const folders[] = {"p",         "p/train", "p/train/a",
+                                          "p/train/b", "p/test",  "p/test/b"};
+    bl_dataset d;
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++)
+        mkdir(in_folder(folders[i]), 0777);
+    write_png("p/train/a/1.png", 2, false, 1);
+    write_png("p/train/b/1.png", 2, false, 2);
+    write_png("p/test/b/1.png", 2, false, 3);
+    ok(bl_dataset_open(in_folder("p"), NULL, &d));
+    assert_int_equal(d.count, 3);
+    assert_int_equal(d.test_count, 1);
+    assert_int_equal(bl_i32(&d.target)[2], 1);
+    bl_dataset_free(&d);
+    mkdir(in_folder("p/test/c"), 0777);
+    write_png("p/test/c/1.png", 2, false, 3);
+    expect_error(bl_dataset_open(in_folder("p"), NULL, &d), BL_INVALID, "no class \"c\" to train");
+}
+
 int main(void)
 {
     if (!mkdtemp(folder))
@@ -327,6 +431,8 @@ int main(void)
         cmocka_unit_test(results_are_added_to_a_csv),
         cmocka_unit_test(idx_files_find_their_labels),
         cmocka_unit_test(npy_folders_have_parts),
+        cmocka_unit_test(folders_of_images_are_classes),
+        cmocka_unit_test(train_and_test_folders_are_parts),
     };
     int failures = cmocka_run_group_tests(tests, NULL, NULL);
     char command[64];

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 enum { FEW_DISTINCT = 20, MOST_CLASSES = 65536 };
 
@@ -257,8 +258,16 @@ static bl_status check_wishes(const bl_cells *cells, const char *list)
     return BL_OK;
 }
 
+/* 0, 1, 2, .. under a name, or the lack of one, that says it is an index; otherwise it may be time.
+ */
 static bool is_row_number(const struct look *l, int64_t rows)
 {
+    static const char *const names[] = {"column 1", "Unnamed: 0", "id", "index", "row"};
+    bool named = false;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        named |= strcasecmp(l->name, names[i]) == 0;
+    if (!named)
+        return false;
     if (l->numbers != rows || rows < 3 || (l->number[0] != 0 && l->number[0] != 1))
         return false;
     for (int64_t i = 1; i < rows; i++)
