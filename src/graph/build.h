@@ -19,6 +19,9 @@ bl_graph *bl_graph_of(const bl_tensor *x, int count);
 /* Poison for a builder that was given poison: keeps the graph's error, or states one. */
 bl_tensor bl_spoil(bl_graph *g, const char *builder);
 
+/* Poison, and the graph's status BL_NO_MEMORY. */
+bl_tensor bl_out_of_memory(bl_graph *g);
+
 /* False, and an error with the builder's name, unless x is a tensor (poison gives false as well).
  */
 bool bl_need_tensor(const char *builder, bl_tensor x);

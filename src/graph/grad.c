@@ -47,7 +47,7 @@ static bool begin_sweep(sweep *s)
     s->slope = bl_alloc(widest * sizeof *s->slope);
     if (s->reached && s->cotangent && s->operand && s->slope)
         return true;
-    bl_poison(s->g, "grad: memory is short for %zu nodes", count);
+    bl_out_of_memory(s->g);
     return false;
 }
 
@@ -224,7 +224,7 @@ bl_tensor(bl_jvp)(bl_tensor y, const bl_tensor *x, const bl_tensor *tangent, int
     bl_tensor cotangent = bl_zeros_like(y), result = bl_poisoned(y.graph);
     bl_tensor *dx = bl_alloc((size_t)(count > 0 ? count : 1) * sizeof *dx);
     if (!dx)
-        return bl_poison(y.graph, "jvp: memory is short for %d tensors", count);
+        return bl_out_of_memory(y.graph);
     bl_vjp(&y, &cotangent, 1, x, count, dx);
     bl_vjp(dx, tangent, count, &cotangent, 1, &result);
     bl_release(dx);
@@ -238,7 +238,7 @@ void(bl_hvp)(bl_tensor y, const bl_tensor *x, const bl_tensor *v, int count, bl_
     bl_tensor *gradient = bl_alloc((size_t)(count > 0 ? count : 1) * sizeof *gradient);
     if (!gradient) {
         for (int i = 0; i < count; i++)
-            hv[i] = bl_poison(y.graph, "hvp: memory is short for %d tensors", count);
+            hv[i] = bl_out_of_memory(y.graph);
         return;
     }
     bl_grad(y, x, count, gradient);

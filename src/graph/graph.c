@@ -131,7 +131,7 @@ bl_tensor bl_poison(bl_graph *g, const char *format, ...)
     return bl_poisoned(g);
 }
 
-static bl_tensor out_of_memory(bl_graph *g)
+bl_tensor bl_out_of_memory(bl_graph *g)
 {
     if (g->status == BL_OK) {
         g->status = BL_NO_MEMORY;
@@ -158,7 +158,7 @@ void bl_scope(bl_graph *g, const char *name)
     size_t size = strlen(outer) + strlen(name) + 2;
     char *full = bl_arena_alloc(g->arena, size);
     if (!full || !BL_GROW(g->scope, g->scopes, g->scope_capacity)) {
-        out_of_memory(g);
+        bl_out_of_memory(g);
         return;
     }
     snprintf(full, size, "%s%s%s", outer, *outer ? "/" : "", name);
@@ -300,10 +300,10 @@ static bl_tensor append(bl_graph *g, bl_op op, const int32_t *operand, int count
     const bl_attr *kept = attr_in_arena(g, attr);
     int32_t *many = count > 3 ? bl_arena_alloc(g->arena, (size_t)count * sizeof *many) : NULL;
     if (!kept || (count > 3 && !many))
-        return out_of_memory(g);
+        return bl_out_of_memory(g);
     bl_node *node = next_node(g);
     if (!node)
-        return out_of_memory(g);
+        return bl_out_of_memory(g);
     node->op = op;
     node->operands = count;
     node->operand = many ? many : node->operand_small;
@@ -352,7 +352,7 @@ bl_tensor bl_node_new_typed(bl_graph *g, bl_op op, const bl_tensor *operands, in
     }
     bl_tensor result = bl_poisoned(g);
     if (!types || !ids) {
-        result = out_of_memory(g);
+        result = bl_out_of_memory(g);
     } else if (read_operands(g, op, operands, count, types, ids)) {
         bl_type type = bl_node_type(g, op, types, count, &attr, wanted);
         if (type.shape.rank >= 0)
@@ -383,14 +383,14 @@ bl_tensor bl_node_copy(bl_graph *g, const bl_node *like, const int32_t *operand)
         size_t bytes = bl_type_bytes(like->type);
         void *data = bl_arena_alloc(g->arena, bytes);
         if (!data)
-            return out_of_memory(g);
+            return bl_out_of_memory(g);
         memcpy(data, attr.data, bytes);
         attr.data = data;
     }
     const char *scope = *like->scope ? bl_arena_text(g->arena, like->scope) : "";
     const char *name = like->name ? bl_arena_text(g->arena, like->name) : NULL;
     if (!scope || (like->name && !name))
-        return out_of_memory(g);
+        return bl_out_of_memory(g);
     bl_tensor copy = append(g, like->op, operand, like->operands, &attr, like->type);
     if (bl_is_poison(copy))
         return copy;
@@ -408,7 +408,7 @@ bl_tensor(bl_input)(bl_graph *g, const char *name, bl_dtype dtype, bl_shape shap
         return bl_poisoned(NULL);
     const char *kept = bl_arena_text(g->arena, name ? name : "");
     if (!kept)
-        return out_of_memory(g);
+        return bl_out_of_memory(g);
     bl_tensor x = bl_node_new_typed(g, BL_OP_input, NULL, 0, (bl_attr){0}, (bl_type){dtype, shape});
     if (!bl_is_poison(x))
         last_node(g)->name = kept;

@@ -50,7 +50,7 @@ bl_tensor(bl_constant)(bl_graph *g, const bl_array *value)
     size_t bytes = bl_type_bytes(value->type);
     void *data = bl_arena_alloc(bl_graph_arena(g), bytes);
     if (!data)
-        return bl_poison(g, "constant: memory is short for %s", bl_show(value->type));
+        return bl_out_of_memory(g);
     memcpy(data, value->data, bytes);
     return bl_node_new_typed(g, BL_OP_constant, NULL, 0, (bl_attr){.data = data}, value->type);
 }
