@@ -340,13 +340,27 @@ static bl_status check_arrays(const bl_program *p, const bl_array *inputs, const
     return BL_OK;
 }
 
-/* Relative to the larger of the two, floats; equal, everything else. */
-static bool agrees(bl_dtype dtype, double a, double b)
+/* The largest finite magnitude: what the rounding errors of an output are relative to. */
+static double magnitude(const bl_array *array)
 {
-    if (a == b || (isnan(a) && isnan(b)))
-        return true;
-    double tolerance = dtype == BL_F32 ? 1e-3 : dtype == BL_F64 ? 1e-8 : 0;
-    return fabs(a - b) <= tolerance * fmax(1, fmax(fabs(a), fabs(b)));
+    double largest = 0;
+    for (int64_t i = 0; i < bl_array_count(array); i++) {
+        double value = fabs(bl_array_get(array, i));
+        largest = isfinite(value) && value > largest ? value : largest;
+    }
+    return largest;
+}
+
+static double check_tolerance(const bl_array *expected)
+{
+    bl_dtype dtype = expected->type.dtype;
+    double relative = dtype == BL_F32 ? 1e-3 : dtype == BL_F64 ? 1e-8 : 0;
+    return relative > 0 ? relative * magnitude(expected) : 0;
+}
+
+static bool agrees(double a, double b, double tolerance)
+{
+    return a == b || (isnan(a) && isnan(b)) || fabs(a - b) <= tolerance;
 }
 
 static bl_status compare_output(const bl_program *p, int o)
@@ -355,9 +369,10 @@ static bl_status compare_output(const bl_program *p, int o)
     bl_array ours = {type, p->data[p->signature.inputs + o]},
              expected = {type, p->check->output[o]};
     const bl_node *node = bl_node_at(p->signature.graph, p->signature.output[o]);
+    double tolerance = check_tolerance(&expected);
     for (int64_t i = 0; i < bl_type_count(type); i++) {
         double a = bl_array_get(&ours, i), b = bl_array_get(&expected, i);
-        if (!agrees(type.dtype, a, b))
+        if (!agrees(a, b, tolerance))
             return bl_fail(BL_INVALID,
                            "BL_CHECK: element %lld of output %d (%s, at %s:%d) is %.9g on %s and "
                            "%.9g on reference",
