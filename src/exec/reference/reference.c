@@ -283,6 +283,10 @@ static void explain_node(const bl_graph *graph, int32_t id, bl_text *text)
     bl_text_add(text, "%%%d = %s", id, bl_op_name(node->op));
     for (int i = 0; i < node->operands; i++)
         bl_text_add(text, "%s%%%d", i ? ", " : " ", node->operand[i]);
+    if (node->op == BL_OP_input)
+        bl_text_add(text, " \"%s\"", node->name ? node->name : "");
+    if (node->op == BL_OP_constant && !node->attr->data)
+        bl_text_add(text, " %.9g", node->attr->value);
     bl_text_add(text, " : %s", bl_type_text(node->type, type));
     if (is_kernel(node->op))
         bl_text_add(text, "  %.4g flops, %.4g bytes", bl_node_flops(graph, id),
