@@ -108,6 +108,8 @@ static void unknown_names_are_answered_with_the_nearest(void **state)
                  "did you mean fashion-mnist?");
     expect_error(bl_dataset_open(file("x.parquet", "PAR1"), NULL, &d), BL_UNSUPPORTED,
                  "unknown kind of file");
+    expect_error(bl_dataset_open("digits", &(bl_data_options){.target = "y"}, &d), BL_INVALID,
+                 "a target column was given, but has no meaning for a built-in data set");
 }
 
 static const char odd_csv[] = "\xef\xbb\xbf"
@@ -254,6 +256,9 @@ static void idx_files_find_their_labels(void **state)
     ok(bl_write_file(path, images, sizeof images - 1));
     bl_dataset d;
     expect_error(bl_dataset_open(path, NULL, &d), BL_NOT_FOUND, "my-labels-idx1-ubyte");
+    ok(bl_dataset_open(path, &(bl_data_options){.target_kind = BL_NO_TARGET}, &d));
+    assert_int_equal(d.target_kind, BL_NO_TARGET);
+    bl_dataset_free(&d);
     ok(bl_write_file(in_folder("my-labels-idx1-ubyte"), labels, sizeof labels - 1));
     ok(bl_dataset_open(path, NULL, &d));
     assert_int_equal(d.count, 3);
@@ -390,6 +395,18 @@ static void folders_of_images_are_classes(void **state)
     expect_error(bl_dataset_open(in_folder("pets"), NULL, &d), BL_INVALID,
                  "dog/c.png: not a readable PNG");
     unlink(in_folder("pets/dog/c.png"));
+    write_png("pets/c.png", 3, true, 30);
+    expect_error(bl_dataset_open(in_folder("pets"), NULL, &d), BL_INVALID,
+                 "\"c.png\" lies beside the class folders");
+    ok(bl_dataset_open(in_folder("pets/c.png"), NULL, &d));
+    assert_int_equal(d.target_kind, BL_NO_TARGET);
+    assert_int_equal(d.count, 1);
+    bl_dataset_free(&d);
+    ok(bl_dataset_open(in_folder("pets/cat"), NULL, &d));
+    assert_int_equal(d.target_kind, BL_NO_TARGET);
+    assert_int_equal(d.count, 2);
+    bl_dataset_free(&d);
+    unlink(in_folder("pets/c.png"));
     file("pets/dog/d.jpg", "\xff\xd8\xff\xe0 broken");
     expect_error(bl_dataset_open(in_folder("pets"), NULL, &d), BL_INVALID,
                  "dog/d.jpg: not a readable JPEG");

@@ -69,7 +69,8 @@ typedef struct bl_dataset {
 typedef struct bl_data_options {
     const char *target;  /* CSV: the column to predict; NULL: none is read, target is BL_NO_TARGET */
     const char *columns; /* CSV: "zip=categorical,age=numeric,note=drop" */
-    bl_target_kind target_kind; /* classes or values, where inference would choose the other */
+    bl_target_kind target_kind; /* classes or values, where inference would choose the other; or
+                                 * BL_NO_TARGET: IDX images without labels */
     const char *labels;         /* IDX, NPY: the labels' file, where it is not beside the inputs */
     const char *test;           /* a file or folder of the same kind: the fixed test part */
     const struct bl_preparation *like; /* CSV: for new rows of a fitted model: read its columns and
@@ -77,7 +78,8 @@ typedef struct bl_data_options {
     bool keep_columns; /* CSV: do not drop constant columns and columns of distinct texts (ids) */
 } bl_data_options;
 
-/* Opens by name or path; `options` may be NULL. Recognised, in this order:
+/* Opens by name or path; `options` may be NULL; an option that has no meaning there is an error.
+ * Recognised, in this order:
  *   a built-in name (bl_dataset_builtin): digits, fashion-mnist
  *   NAME.csv, NAME.tsv        comma, semicolon or tab separated, with a header line
  *   NAME-images-idx3-ubyte[.gz], NAME.idx[.gz]    IDX images, the labels' file beside it
@@ -85,6 +87,7 @@ typedef struct bl_data_options {
  *   a folder with x.npy, y.npy                    and x_test.npy, y_test.npy as the test part
  *   NAME.npy                                      labels by options.labels
  *   a folder of folders of PNG or JPEG files      class names are folder names; train/, test/ above
+ *   a folder of PNG or JPEG files, or one file    no target
  * NPY inputs of type u8 and shape [N,H,W] or [N,H,W,C] (C 1 or 3) are images, others a matrix.
  * Errors name the file, the line or byte, and what was expected. */
 BL_API bl_status bl_dataset_open(const char *name_or_path, const bl_data_options *options,

@@ -46,6 +46,8 @@ typedef struct bl_cells {
 } bl_cells;
 bl_status bl_csv_parse(const char *bytes, size_t count, const char *where, bl_cells *out);
 void bl_cells_free(bl_cells *cells);
+bl_status bl_dataset_from_cells(const bl_cells *cells, const bl_data_options *options,
+                                bl_dataset *d); /* bl_dataset_finish is still to be called */
 
 /* --- readers */
 bl_status bl_read_csv(const char *path, const bl_data_options *options, bl_dataset *d);
@@ -54,6 +56,7 @@ bl_status bl_read_idx_folder(const char *path, const bl_data_options *options, b
 bl_status bl_read_npy_file(const char *path, const bl_data_options *options, bl_dataset *d);
 bl_status bl_read_npy_folder(const char *path, const bl_data_options *options, bl_dataset *d);
 bl_status bl_read_image_folder(const char *path, const bl_data_options *options, bl_dataset *d);
+bl_status bl_read_image_file(const char *path, const bl_data_options *options, bl_dataset *d);
 bool bl_is_builtin(const char *name);
 bl_status bl_read_builtin(const char *name, bl_dataset *d);
 

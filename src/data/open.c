@@ -38,6 +38,12 @@ static bool is_npy(const char *path)
     return bl_is_file(path) && bl_ends_with(path, ".npy");
 }
 
+static bool is_image(const char *path)
+{
+    return bl_is_file(path) && (bl_ends_with(path, ".png") || bl_ends_with(path, ".jpg") ||
+                                bl_ends_with(path, ".jpeg"));
+}
+
 static const struct form {
     bool (*is)(const char *path);
     bl_status (*read)(const char *path, const bl_data_options *options, bl_dataset *d);
@@ -47,6 +53,7 @@ static const struct form {
     {is_idx_folder, bl_read_idx_folder},
     {is_npy_folder, bl_read_npy_folder},
     {is_npy, bl_read_npy_file},
+    {is_image, bl_read_image_file},
     {bl_is_folder, bl_read_image_folder},
 };
 enum { FORMS = sizeof forms / sizeof *forms };
@@ -70,8 +77,27 @@ static bl_status unknown(const char *name)
                    nearest ? "?" : "");
 }
 
+/* An option that would have no effect is an error. */
+static bl_status check_options(const char *name, const bl_data_options *options)
+{
+    bool table = is_csv(name), built_in = bl_is_builtin(name);
+    bool labels = is_idx(name) || is_idx_folder(name) || is_npy(name);
+    const char *useless = options->target && !table    ? "a target column"
+                          : options->columns && !table ? "kinds of columns"
+                          : options->labels && !labels ? "a file of labels"
+                          : options->test && built_in  ? "a test file"
+                                                       : NULL;
+    if (!useless)
+        return BL_OK;
+    return bl_fail(BL_INVALID, "%s: %s was given, but has no meaning for %s", name, useless,
+                   table      ? "a CSV file"
+                   : built_in ? "a built-in data set"
+                              : "this kind of data");
+}
+
 static bl_status read_it(const char *name, const bl_data_options *options, bl_dataset *d)
 {
+    BL_TRY(check_options(name, options));
     if (bl_is_builtin(name))
         return bl_read_builtin(name, d);
     for (int i = 0; i < FORMS; i++)

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_CATEGORIES = 256, LEAST_ROWS = 2 };
+enum { MOST_CATEGORIES = 256, LEAST_ROWS = 2, PATTERN = 1024 };
 
 void bl_preparation_free(bl_preparation *p)
 {
@@ -452,11 +452,11 @@ static void write_matrix(const bl_preparation *p, const bl_dataset *d, const int
                 standardise(bl_f32(&d->inputs)[row_at(rows, i) * width + k], p->mean[k], p->sd[k]);
 }
 
-/* One image row of `length` values; the mean and the scale of each value repeat by channel. */
+/* mean[k] and scale[k] are those of the channel of value k. */
 static void normalise(const uint8_t *restrict from, const float *restrict mean,
-                      const float *restrict scale, int64_t length, float *restrict to)
+                      const float *restrict scale, int64_t count, float *restrict to)
 {
-    for (int64_t k = 0; k < length; k++)
+    for (int64_t k = 0; k < count; k++)
         to[k] = ((float)from[k] - mean[k]) * scale[k];
 }
 
@@ -464,20 +464,21 @@ static void normalise(const uint8_t *restrict from, const float *restrict mean,
 static bl_status write_images(const bl_preparation *p, const uint8_t *from, const int32_t *rows,
                               int64_t count, float *out)
 {
-    int64_t length = p->shape.dim[1] * p->shape.dim[2], size = p->shape.dim[0] * length;
-    float *mean = bl_alloc((size_t)length * 2 * sizeof *mean);
+    int64_t size = bl_shape_count(p->shape), channels = p->statistics;
+    int64_t pattern = PATTERN * channels < size ? PATTERN * channels : size;
+    float *mean = bl_alloc((size_t)pattern * 2 * sizeof *mean);
     if (!mean)
-        return bl_no_memory((size_t)length * 2 * sizeof *mean);
-    float *scale = mean + length;
-    for (int64_t k = 0; k < length; k++) {
-        double sd = p->sd[k % p->statistics];
-        mean[k] = (float)p->mean[k % p->statistics];
+        return bl_no_memory((size_t)pattern * 2 * sizeof *mean);
+    float *scale = mean + pattern;
+    for (int64_t k = 0; k < pattern; k++) {
+        double sd = p->sd[k % channels];
+        mean[k] = (float)p->mean[k % channels];
         scale[k] = sd > 0 ? (float)(1 / sd) : 0;
     }
     for (int64_t i = 0; i < count; i++)
-        for (int64_t y = 0; y < p->shape.dim[0]; y++)
-            normalise(from + row_at(rows, i) * size + y * length, mean, scale, length,
-                      out + i * size + y * length);
+        for (int64_t k = 0; k < size; k += pattern)
+            normalise(from + row_at(rows, i) * size + k, mean, scale,
+                      pattern < size - k ? pattern : size - k, out + i * size + k);
     bl_release(mean);
     return BL_OK;
 }

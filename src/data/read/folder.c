@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { NO_CLASS = -1 };
+
 /* Names in a folder, sorted, hidden ones left out. */
 struct names {
     char **name;
@@ -147,6 +149,17 @@ static int32_t find_class(const struct collection *c, const char *name)
     return -1;
 }
 
+static bl_status read_class_folder(struct collection *c, const char *path, const char *name,
+                                   bool new_classes)
+{
+    if (new_classes)
+        BL_TRY(add_name(&c->classes, name));
+    int32_t label = find_class(c, name);
+    if (label < 0)
+        return bl_fail(BL_INVALID, "%s: there is no class \"%s\" to train", path, name);
+    return read_class(c, path, name, label);
+}
+
 static bl_status read_entry(struct collection *c, const char *folder, const char *name,
                             bool new_classes)
 {
@@ -154,17 +167,12 @@ static bl_status read_entry(struct collection *c, const char *folder, const char
     if (!path)
         return bl_no_memory(strlen(folder));
     bl_status status = BL_OK;
-    if (!bl_is_folder(path)) {
+    if (bl_is_folder(path))
+        status = read_class_folder(c, path, name, new_classes);
+    else if (is_png(name) || is_jpeg(name))
+        status = add_image(c, path, name, NO_CLASS);
+    else
         c->ignored++;
-    } else {
-        if (new_classes)
-            status = add_name(&c->classes, name);
-        int32_t label = status == BL_OK ? find_class(c, name) : 0;
-        if (label < 0)
-            status = bl_fail(BL_INVALID, "%s: there is no class \"%s\" to train", path, name);
-        if (status == BL_OK)
-            status = read_class(c, path, name, label);
-    }
     bl_release(path);
     return status;
 }
@@ -197,6 +205,21 @@ static bl_status join(const struct collection *c, bl_array *out)
     return BL_OK;
 }
 
+static bl_status label_images(struct collection *c, const char *path, bl_dataset *d)
+{
+    for (size_t i = 0; i < c->images; i++)
+        if (c->classes.count > 0 && c->label[i] == NO_CLASS)
+            return bl_fail(BL_INVALID, "%s: \"%s\" lies beside the class folders, not in one", path,
+                           d->example[i]);
+    d->target_kind = BL_NO_TARGET;
+    if (c->classes.count == 0)
+        return BL_OK;
+    BL_TRY(bl_dataset_name_classes(d, (const char *const *)c->classes.name,
+                                   (int32_t)c->classes.count));
+    bl_array labels = {{BL_I32, BL_SHAPE(d->count)}, c->label};
+    return bl_dataset_set_labels(d, &labels, BL_CLASSES, path);
+}
+
 static bl_status fill(struct collection *c, const char *path, bl_dataset *d)
 {
     if (c->images == 0)
@@ -210,12 +233,9 @@ static bl_status fill(struct collection *c, const char *path, bl_dataset *d)
     bl_array inputs;
     BL_TRY(join(c, &inputs));
     BL_TRY(bl_dataset_set_inputs(d, inputs, path));
-    BL_TRY(bl_dataset_name_classes(d, (const char *const *)c->classes.name,
-                                   (int32_t)c->classes.count));
     d->example = c->example.name;
     c->example = (struct names){0};
-    bl_array labels = {{BL_I32, BL_SHAPE(d->count)}, c->label};
-    return bl_dataset_set_labels(d, &labels, BL_CLASSES, path);
+    return label_images(c, path, d);
 }
 
 static bl_status read_all(struct collection *c, const char *train, const char *test,
@@ -243,6 +263,17 @@ bl_status bl_read_image_folder(const char *path, const bl_data_options *options,
     }
     bl_release(train);
     bl_release(test);
+    collection_free(&c);
+    return status;
+}
+
+bl_status bl_read_image_file(const char *path, const bl_data_options *options, bl_dataset *d)
+{
+    (void)options;
+    struct collection c = {0};
+    bl_status status = add_image(&c, path, bl_base_name(path), NO_CLASS);
+    if (status == BL_OK)
+        status = fill(&c, path, d);
     collection_free(&c);
     return status;
 }

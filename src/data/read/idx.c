@@ -79,9 +79,9 @@ static bl_status read_labels(const char *images, const char *given, bl_array *ou
     return status;
 }
 
-/* Images and labels of one part. */
-static bl_status read_part(const char *path, const char *labels_path, bl_array *images,
-                           bl_array *labels)
+/* Images and labels of one part; without labels where none are wanted. */
+static bl_status read_part(const char *path, const char *labels_path, bool labelled,
+                           bl_array *images, bl_array *labels)
 {
     *labels = (bl_array){0};
     BL_TRY(read_array(path, images));
@@ -89,9 +89,9 @@ static bl_status read_part(const char *path, const char *labels_path, bl_array *
     if (images->type.shape.rank < 3)
         status = bl_fail(BL_INVALID, "%s: images must have rank 3 or 4, not %d", path,
                          images->type.shape.rank);
-    if (status == BL_OK)
+    if (status == BL_OK && labelled)
         status = read_labels(path, labels_path, labels);
-    if (status == BL_OK && labels->type.shape.dim[0] != images->type.shape.dim[0])
+    if (status == BL_OK && labelled && labels->type.shape.dim[0] != images->type.shape.dim[0])
         status =
             bl_fail(BL_INVALID, "%s: %lld images, but %lld labels", path,
                     (long long)images->type.shape.dim[0], (long long)labels->type.shape.dim[0]);
@@ -106,22 +106,23 @@ static bl_status read_parts(const char *train, const char *train_labels, const c
                             const bl_data_options *options, bl_dataset *d)
 {
     bl_array images, labels, test_images = {0}, test_labels = {0};
-    BL_TRY(read_part(train, train_labels, &images, &labels));
+    bool labelled = options->target_kind != BL_NO_TARGET;
+    BL_TRY(read_part(train, train_labels, labelled, &images, &labels));
     bl_status status = BL_OK;
     if (test) {
-        status = read_part(test, NULL, &test_images, &test_labels);
+        status = read_part(test, NULL, labelled, &test_images, &test_labels);
         if (status == BL_OK)
             status = bl_array_append(&images, &test_images, test);
-        if (status == BL_OK)
+        if (status == BL_OK && labelled)
             status = bl_array_append(&labels, &test_labels, test);
         if (status == BL_OK)
-            d->test_count = test_labels.type.shape.dim[0];
+            d->test_count = test_images.type.shape.dim[0];
     }
     if (status == BL_OK) {
         status = bl_dataset_set_inputs(d, images, train);
         images = (bl_array){0};
     }
-    if (status == BL_OK)
+    if (status == BL_OK && labelled)
         status = bl_dataset_set_labels(d, &labels, options->target_kind, train);
     bl_array_free(&images);
     bl_array_free(&labels);

@@ -249,6 +249,8 @@ bl_status bl_read_npy_folder(const char *path, const bl_data_options *options, b
     static const char *const names[4] = {"x.npy", "y.npy", "x_test.npy", "y_test.npy"};
     char *file[4] = {0};
     bl_status status = BL_OK;
+    if (options->test)
+        return bl_fail(BL_UNSUPPORTED, "%s: its test part is x_test.npy and y_test.npy", path);
     for (int i = 0; i < 4 && status == BL_OK; i++) {
         if (!(file[i] = bl_format("%s/%s", path, names[i]))) {
             status = bl_no_memory(strlen(path));

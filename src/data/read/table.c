@@ -23,9 +23,9 @@ struct look {
     const char **text; /* [rows], NULL where missing */
     double *number;    /* [rows], NaN where missing or not a number */
     int64_t present, numbers, infinite;
-    int64_t first_text; /* the first row that is present and not a number, or -1 */
-    bool whole;         /* every number is a whole number */
-    const char **distinct;
+    int64_t first_text;    /* the first row that is present and not a number, or -1 */
+    bool whole;            /* every number is a whole number */
+    const char **distinct; /* see find_distinct */
     int64_t distincts;
 };
 
@@ -108,7 +108,7 @@ static void count_numbers(struct look *l, int64_t rows)
         l->number[i] = NAN;
         if (!l->text[i])
             continue;
-        l->distinct[l->present++] = l->text[i];
+        l->present++;
         double value;
         if (!bl_parse_double(l->text[i], &value)) {
             if (l->first_text < 0)
@@ -127,21 +127,29 @@ static bl_status look_at(const struct source *s, const char *name, struct look *
     size_t n = (size_t)s->rows;
     *l = (struct look){.name = name,
                        .text = bl_alloc(n * sizeof *l->text),
-                       .number = bl_alloc(n * sizeof *l->number),
-                       .distinct = bl_alloc(n * sizeof *l->distinct)};
-    bl_status status = BL_OK;
-    if (!l->text || !l->number || !l->distinct)
-        status = bl_no_memory(n * 24);
+                       .number = bl_alloc(n * sizeof *l->number)};
+    bl_status status = l->text && l->number ? gather(s, name, l->text) : bl_no_memory(n * 16);
+    if (status == BL_OK)
+        count_numbers(l, s->rows);
     else
-        status = gather(s, name, l->text);
-    if (status != BL_OK) {
         look_free(l);
-        return status;
-    }
-    count_numbers(l, s->rows);
-    if (l->present > 0)
-        qsort(l->distinct, (size_t)l->present, sizeof *l->distinct, by_text);
-    for (int64_t i = 0; i < l->present; i++)
+    return status;
+}
+
+/* Sorts the present texts and keeps one of each: the slow part, so only where it is needed. */
+static bl_status find_distinct(struct look *l, int64_t rows)
+{
+    if (l->distinct)
+        return BL_OK;
+    if (!(l->distinct = bl_alloc((size_t)l->present * sizeof *l->distinct)))
+        return bl_no_memory((size_t)l->present * sizeof *l->distinct);
+    int64_t count = 0;
+    for (int64_t i = 0; i < rows; i++)
+        if (l->text[i])
+            l->distinct[count++] = l->text[i];
+    if (count > 0)
+        qsort(l->distinct, (size_t)count, sizeof *l->distinct, by_text);
+    for (int64_t i = 0; i < count; i++)
         if (i == 0 || strcmp(l->distinct[i], l->distinct[l->distincts - 1]) != 0)
             l->distinct[l->distincts++] = l->distinct[i];
     return BL_OK;
@@ -276,12 +284,20 @@ static bool is_row_number(const struct look *l, int64_t rows)
     return true;
 }
 
+static bool is_constant(const struct look *l, int64_t rows, bool numeric)
+{
+    for (int64_t i = 0; numeric && i < rows; i++)
+        if (!(l->number[i] == l->number[0])) /* NaN, which is missing, is not equal either */
+            return false;
+    return numeric || (l->distincts == 1 && l->present == rows);
+}
+
 /* Why a column says nothing, or NULL. */
 static const char *useless(const struct look *l, int64_t rows, bool numeric)
 {
     if (l->present == 0)
         return "it is empty";
-    if (l->distincts == 1 && l->present == rows)
+    if (is_constant(l, rows, numeric))
         return "it is the same in every row";
     if (!numeric && l->distincts == rows && rows > 2)
         return "its text differs in every row, as an id does";
@@ -323,6 +339,8 @@ static bl_status add_column(const struct source *s, struct look *l, enum wish wi
 {
     bool numeric =
         wish == WISH_NUMERIC || (wish == NO_WISH && l->present > 0 && l->numbers == l->present);
+    if (!numeric)
+        BL_TRY(find_distinct(l, s->rows));
     const char *reason = useless(l, s->rows, numeric);
     if (wish == NO_WISH && reason && !options->keep_columns && !options->like)
         return bl_dataset_note(d, "column %s is left out: %s", l->name, reason);
@@ -381,6 +399,7 @@ static bl_status read_known_columns(const struct source *s, const bl_data_option
 
 /* --- target */
 
+/* Classes, unless the numbers are fractions or many; then `distinct` need not be known. */
 static bl_target_kind target_kind(const struct look *l, const bl_data_options *options)
 {
     if (options->target_kind != BL_INFER_TARGET)
@@ -389,7 +408,7 @@ static bl_target_kind target_kind(const struct look *l, const bl_data_options *o
         return bl_preparation_target_kind(options->like);
     if (l->numbers < l->present)
         return BL_CLASSES;
-    bool few = l->distincts <= FEW_DISTINCT && l->distincts * 2 <= l->present;
+    bool few = l->distinct && l->distincts <= FEW_DISTINCT && l->distincts * 2 <= l->present;
     return l->whole && few ? BL_CLASSES : BL_VALUES;
 }
 
@@ -411,8 +430,9 @@ static bl_status make_values(const struct source *s, const struct look *l, bl_da
     return BL_OK;
 }
 
-static bl_status make_classes(const struct source *s, const struct look *l, bl_dataset *d)
+static bl_status make_classes(const struct source *s, struct look *l, bl_dataset *d)
 {
+    BL_TRY(find_distinct(l, s->rows));
     if (l->distincts > MOST_CLASSES)
         return bl_fail(BL_INVALID,
                        "%s: the target \"%s\" has %lld distinct values; at most %d can "
@@ -422,8 +442,8 @@ static bl_status make_classes(const struct source *s, const struct look *l, bl_d
     return make_categories(l, s->rows, &d->class_name, &d->classes, bl_i32(&d->target));
 }
 
-static bl_status make_target(const struct source *s, const struct look *l,
-                             const bl_data_options *options, bl_dataset *d)
+static bl_status make_target(const struct source *s, struct look *l, const bl_data_options *options,
+                             bl_dataset *d)
 {
     char at[320];
     for (int64_t i = 0; i < s->rows; i++)
@@ -432,6 +452,8 @@ static bl_status make_target(const struct source *s, const struct look *l,
                            place(s, i, at, sizeof at), l->name);
     if (!(d->target_name = bl_copy_text(l->name)))
         return bl_no_memory(strlen(l->name));
+    if (l->whole || l->numbers < l->present)
+        BL_TRY(find_distinct(l, s->rows));
     d->target_kind = target_kind(l, options);
     if (d->target_kind == BL_VALUES)
         BL_TRY(make_values(s, l, d));
@@ -482,6 +504,14 @@ static bl_status make_dataset(const struct source *s, const bl_data_options *opt
     BL_TRY(options->like ? read_known_columns(s, options, d)
                          : read_columns(s, options->target, options, d));
     return name_rows(s, d);
+}
+
+bl_status bl_dataset_from_cells(const bl_cells *cells, const bl_data_options *options,
+                                bl_dataset *d)
+{
+    const struct source s = {
+        .part = {*cells}, .parts = 1, .rows = cells->rows, .path = cells->where};
+    return make_dataset(&s, options, d);
 }
 
 static bl_status add_part(struct source *s, const char *path)
