@@ -268,6 +268,8 @@ static void idx_files_find_their_labels(void **state)
     ok(bl_write_file(path, images, sizeof images - 2));
     expect_error(bl_dataset_open(path, NULL, &d), BL_INVALID,
                  "header says u8[3,1,2], but 5 bytes follow");
+    ok(bl_write_file(path, "\0\0\x08\x03\xca\xc4\xc4\xca\xc4\xc4\xc4\x10\0\0\0\0", 16));
+    expect_error(bl_dataset_open(path, NULL, &d), BL_INVALID, "my-images-idx3-ubyte: array: u8[");
     ok(bl_write_file(path, "\0\0\x0d\x03", 4));
     expect_error(bl_dataset_open(path, NULL, &d), BL_UNSUPPORTED, "0x0d");
     ok(bl_write_file(path, "\x1f\x8b\x08\0\0\0\0\0\0\3", 10));

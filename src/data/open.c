@@ -6,10 +6,9 @@
 
 static bool has(const char *folder, const char *file)
 {
-    char *path = bl_format("%s/%s", folder, file);
-    bool found = path && bl_is_file(path);
-    bl_release(path);
-    return found;
+    char path[4096]; /* no longer path can be opened */
+    int length = snprintf(path, sizeof path, "%s/%s", folder, file);
+    return length > 0 && (size_t)length < sizeof path && bl_is_file(path);
 }
 
 static bool is_csv(const char *path)

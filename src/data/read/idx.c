@@ -30,7 +30,9 @@ bl_status bl_idx_parse(const char *bytes, size_t count, const char *where, bl_ar
     if (large || elements != count - header)
         return bl_fail(BL_INVALID, "%s: the header says %s, but %zu bytes follow it", where,
                        bl_type_text((bl_type){BL_U8, shape}, text), count - header);
-    BL_TRY(bl_array_new(BL_U8, shape, out));
+    bl_status status = bl_array_new(BL_U8, shape, out);
+    if (status != BL_OK)
+        return bl_fail_in(status, "%s", where);
     memcpy(out->data, bytes + header, count - header);
     return BL_OK;
 }

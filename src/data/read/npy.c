@@ -133,7 +133,9 @@ static bl_status read_header(const char *text, const char *where, struct header 
 static bl_status copy_elements(const struct header *h, const char *from, const char *where,
                                bl_array *out)
 {
-    BL_TRY(bl_array_new(h->type->dtype, h->shape, out));
+    bl_status status = bl_array_new(h->type->dtype, h->shape, out);
+    if (status != BL_OK)
+        return bl_fail_in(status, "%s", where);
     int64_t count = bl_array_count(out);
     if (h->type->size == bl_dtype_size(h->type->dtype)) {
         if (count > 0)
