@@ -110,7 +110,7 @@ static void count_numbers(struct look *l, int64_t rows)
             continue;
         l->present++;
         double value;
-        if (!bl_parse_double(l->text[i], &value)) {
+        if (!bl_parse_double(l->text[i], &value) || isnan(value)) { /* "-nan" is no number */
             if (l->first_text < 0)
                 l->first_text = i;
             continue;
@@ -452,6 +452,12 @@ static bl_status make_target(const struct source *s, struct look *l, const bl_da
                            place(s, i, at, sizeof at), l->name);
     if (!(d->target_name = bl_copy_text(l->name)))
         return bl_no_memory(strlen(l->name));
+    bool inferred = options->target_kind == BL_INFER_TARGET && !options->like;
+    if (inferred && l->first_text >= 0 && l->numbers * 10 >= l->present * 9)
+        return bl_fail(BL_INVALID,
+                       "%s: the target \"%s\" is \"%.40s\", but nearly all others are numbers; "
+                       "correct the cell, or say that the target is classes",
+                       place(s, l->first_text, at, sizeof at), l->name, l->text[l->first_text]);
     if (l->whole || l->numbers < l->present)
         BL_TRY(find_distinct(l, s->rows));
     d->target_kind = target_kind(l, options);
