@@ -651,6 +651,21 @@ static inline void random_conv(random_graph *r)
     random_keep_rounded(r, bl_conv_dw(x.t, g.t, window, o), 4 * places, 1e-7 * 4 * places);
 }
 
+static inline void random_windows(random_graph *r)
+{
+    int rows = 1 + random_below(r, 3), columns = 1 + random_below(r, 3);
+    bl_conv_options o = {.low = {random_below(r, 2), 0}, .high = {0, random_below(r, 3)}};
+    for (int i = 0; i < 2; i++) {
+        o.stride[i] = 1 + random_below(r, 3);
+        o.dilation[i] = 1 + random_below(r, 2);
+    }
+    random_tensor x = random_new(r, BL_F32, BL_SHAPE(2, 6, 5, 1 + random_below(r, 4)), 0);
+    bl_tensor z = bl_patches(x.t, rows, columns, o);
+    random_keep(r, z, x.bound, x.error);
+    double most = (double)(rows * columns);
+    random_keep_sum(r, bl_fold(z, random_shape_of(x), o), most * x.bound, most * x.error);
+}
+
 /* --- the graph -----------------------------------------------------------------------------------
  */
 
@@ -664,7 +679,7 @@ static inline void random_make(random_graph *r)
         random_logic,  random_select, random_integers, random_reshape,        random_transpose,
         random_slice,  random_pad,    random_rows,     random_other_movement, random_along,
         random_order,  random_bits,   random_reduce,   random_reduce,         random_cumsum,
-        random_dot,    random_conv,
+        random_dot,    random_conv,   random_windows,
     };
     makers[random_below(r, (int)(sizeof makers / sizeof makers[0]))](r);
 }

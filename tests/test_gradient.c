@@ -20,6 +20,13 @@ static bl_tensor indices(bl_tensor like, bl_shape shape, const double *values)
     return constant;
 }
 
+static bl_tensor largest(bl_tensor x, int64_t k)
+{
+    bl_tensor value;
+    bl_top_k(x, k, &value, NULL);
+    return value;
+}
+
 /* X(name, low, high, shapes of the inputs a, b, c; expression). The inputs are drawn from
  * low..high, away from the kinks, since a central difference across one is not the derivative. */
 #define CASES(X)                                                                                   \
@@ -101,6 +108,11 @@ static bl_tensor indices(bl_tensor like, bl_shape shape, const double *values)
       bl_conv_dx(a, b, S(2, 4, 4, 2), F(.stride = {2, 2}, .high = {0, 1})))                        \
     X(conv_dw, -1, 1, (S(2, 4, 4, 2), S(2, 2, 2, 3)),                                              \
       bl_conv_dw(a, b, S(2, 3, 2, 3), F(.stride = {2, 2}, .high = {0, 1})))                        \
+    X(patches, -1, 1, (S(2, 5, 4, 2)),                                                             \
+      bl_exp(bl_patches(a, 3, 2,                                                                   \
+                        F(.stride = {2, 1}, .low = {1, 0}, .high = {0, 1}, .dilation = {1, 2}))))  \
+    X(fold, -1, 1, (S(2, 2, 3, 2, 2, 2)),                                                          \
+      bl_exp(bl_fold(a, S(2, 3, 4, 2), F(.stride = {2, 1}, .high = {1, 0}))))                      \
     COMPOSITES(X)
 
 #define COMPOSITES(X)                                                                              \
@@ -119,7 +131,22 @@ static bl_tensor indices(bl_tensor like, bl_shape shape, const double *values)
     X(norm, 0.2, 1, (S(2, 3)), bl_norm(a, 0))                                                      \
     X(unit_rows, 0.2, 1, (S(2, 3)), bl_unit_rows(a, 0.1))                                          \
     X(global_norm, 0.2, 1, (S(2, 3), S(4)), bl_global_norm((bl_tensor[]){a, b}, 2))                \
-    X(max_pool2, -1, 1, (S(1, 4, 4, 2)), bl_exp(bl_max_pool2(a)))
+    X(max_pool2, -1, 1, (S(1, 4, 4, 2)), bl_exp(bl_max_pool2(a)))                                  \
+    X(max_pool, -1, 1, (S(1, 5, 4, 2)),                                                            \
+      bl_exp(bl_max_pool(a, 3, 2, F(.stride = {2, 1}, .low = {1, 1}, .high = {1, 0}))))            \
+    X(mean_pool, -1, 1, (S(1, 5, 4, 2)), bl_exp(bl_mean_pool(a, 3, 2, F(.stride = {2, 2}))))       \
+    X(conv_transpose, -1, 1, (S(2, 2, 3, 4), S(3, 2, 1, 4)),                                       \
+      bl_conv_transpose(a, b, F(.stride = {2, 1}, .low = {1, 0}, .groups = 2)))                    \
+    X(resize_bilinear, -1, 1, (S(1, 3, 4, 2)), bl_exp(bl_resize_bilinear(a, 5, 2)))                \
+    X(layer_normalize, -1, 1, (S(2, 3), S(3)), bl_layer_normalize(a, b, 0.5, 1e-5))                \
+    X(group_normalize, -1, 1, (S(2, 2, 4), S(4)), bl_group_normalize(a, 2, b, b, 1e-5))            \
+    X(instance_normalize, -1, 1, (S(2, 3, 2)), bl_exp(bl_instance_normalize(a, 1, 0, 1e-5)))       \
+    X(attention, -1, 1, (S(2, 3, 2), S(2, 2, 2)), bl_attention(a, b, bl_exp(b), 1))                \
+    X(attention_masked, -1, 1, (S(2, 3, 2), S(2, 2, 2)),                                           \
+      bl_attention(a, b, b,                                                                        \
+                   bl_le(bl_iota(g, BL_I32, S(3, 2), 1), bl_iota(g, BL_I32, S(3, 2), 0))))         \
+    X(sorted, -1, 1, (S(2, 5)), bl_exp(bl_sort(a, 1, false)))                                      \
+    X(top_k, -1, 1, (S(2, 5)), bl_exp(largest(a, 2)))
 
 #define LIST(...) __VA_ARGS__
 #define X(name, low, high, shapes, expression)                                                     \
@@ -332,7 +359,8 @@ static void a_zero_cotangent_gives_zero_at_any_finite_operands(void **state)
     bl_tensor both = bl_add(bl_mul(a, 0), b);
 #define X(name) expect_zero_gradients(#name, bl_##name(both), a, b);
     X(neg)
-    X(abs) X(sign) X(exp) X(expm1) X(log) X(log1p) X(sqrt) X(rsqrt) X(sin) X(cos) X(tanh) X(atan)
+    X(abs)
+    X(sign) X(exp) X(expm1) X(log) X(log1p) X(sqrt) X(rsqrt) X(sin) X(cos) X(tanh) X(atan)
         X(sigmoid) X(erf) X(floor) X(round) X(lgamma) X(digamma)
 #undef X
 #define X(name) expect_zero_gradients(#name, bl_##name(a, b), a, b);

@@ -231,7 +231,7 @@ BL_API bl_tensor bl_cumsum(bl_tensor x, int axis); /* inclusive */
 #define bl_cumsum(x, axis) BL_AT(bl_cumsum(BL_T(x), axis))
 
 /* --- contractions -------------------------------------------------------------------------- */
-/* a[..,m,k] b[..,k,n] -> [..,m,n]; `transpose_a` reads a as [..,k,m], `transpose_b` b as [..,n,k].
+/* a[..,m,k] b[..,k,n] -> [..,m,n], i32 of i8, else the operands' dtype; `transpose_a` reads a as [..,k,m], `transpose_b` b as [..,n,k].
  * The leading (batch) axes are equal. */
 BL_API bl_tensor bl_dot(bl_tensor a, bl_tensor b, bool transpose_a, bool transpose_b);
 /* dot; a rank-1 operand is a row or column; batch axes broadcast. */
@@ -250,11 +250,17 @@ BL_API bl_tensor bl_conv(bl_tensor x, bl_tensor w, bl_conv_options options);
 /* The adjoints of conv in x and in w; x_shape and w_shape are what they return. */
 BL_API bl_tensor bl_conv_dx(bl_tensor g, bl_tensor w, bl_shape x_shape, bl_conv_options options);
 BL_API bl_tensor bl_conv_dw(bl_tensor x, bl_tensor g, bl_shape w_shape, bl_conv_options options);
+/* The windows of rows x columns pixels of x[B,H,W,C] -> [B,H',W',rows,columns,C]; groups unused. */
+BL_API bl_tensor bl_patches(bl_tensor x, int64_t rows, int64_t columns, bl_conv_options options);
+/* Its adjoint: [B,H',W',h,w,C] -> x_shape, where every pixel is the sum of what its windows hold. */
+BL_API bl_tensor bl_fold(bl_tensor patches, bl_shape x_shape, bl_conv_options options);
 #define bl_dot(a, b, ta, tb) BL_AT(bl_dot(BL_T(a), BL_T(b), ta, tb))
 #define bl_matmul(a, b) BL_AT(bl_matmul(BL_T(a), BL_T(b)))
 #define bl_conv(x, w, ...) BL_AT(bl_conv(BL_T(x), BL_T(w), __VA_ARGS__))
 #define bl_conv_dx(g, w, ...) BL_AT(bl_conv_dx(BL_T(g), BL_T(w), __VA_ARGS__))
 #define bl_conv_dw(x, g, ...) BL_AT(bl_conv_dw(BL_T(x), BL_T(g), __VA_ARGS__))
+#define bl_patches(x, rows, ...) BL_AT(bl_patches(BL_T(x), rows, __VA_ARGS__))
+#define bl_fold(patches, ...) BL_AT(bl_fold(BL_T(patches), __VA_ARGS__))
 
 /* --- composites: plain functions over the primitives, each stable at logits of +-80 --------- */
 BL_API bl_tensor bl_relu(bl_tensor x);
@@ -282,6 +288,35 @@ BL_API bl_tensor bl_norm_keep(bl_tensor x, int axis);
 BL_API bl_tensor bl_unit_rows(bl_tensor x, double floor);
 BL_API bl_tensor bl_global_norm(const bl_tensor *x, int count); /* sqrt of the sum of all squares */
 BL_API bl_tensor bl_max_pool2(bl_tensor x);   /* 2x2, stride 2, [B,H,W,C], H and W even */
+/* The largest of every window of rows x columns pixels, [B,H,W,C] -> [B,H',W',C]; what is padded is
+ * never chosen, so a window may not lie in the padding alone. The mean counts padding as zeros. */
+BL_API bl_tensor bl_max_pool(bl_tensor x, int64_t rows, int64_t columns, bl_conv_options options);
+BL_API bl_tensor bl_mean_pool(bl_tensor x, int64_t rows, int64_t columns, bl_conv_options options);
+/* x[B,H,W,I] w[h,w,O/groups,I] -> [B,H',W',O]: the adjoint of a conv that maps O to I channels, with
+ * H' = (H - 1) stride + (h - 1) dilation + 1 - low - high. */
+BL_API bl_tensor bl_conv_transpose(bl_tensor x, bl_tensor w, bl_conv_options options);
+/* [B,H,W,C] -> [B,rows,columns,C]; pixels are areas, so the corners' centres move (half-pixel
+ * centres, no smoothing when shrinking). */
+BL_API bl_tensor bl_resize_bilinear(bl_tensor x, int64_t rows, int64_t columns);
+/* (x - mean) / sqrt(variance + epsilon) scale + shift over the last axis; scale and shift are [C] or
+ * numbers. */
+BL_API bl_tensor bl_layer_normalize(bl_tensor x, bl_tensor scale, bl_tensor shift, double epsilon);
+/* The same for x[B,..,C], over all axes but the first, for each of `groups` equal parts of the
+ * channels. */
+BL_API bl_tensor bl_group_normalize(bl_tensor x, int64_t groups, bl_tensor scale, bl_tensor shift,
+                                    double epsilon);
+/* One group a channel: over the axes between the first and the last (Ulyanov et al. 2016). */
+BL_API bl_tensor bl_instance_normalize(bl_tensor x, bl_tensor scale, bl_tensor shift,
+                                       double epsilon);
+/* softmax(q k^T / sqrt(d)) v, for q[..,T,d] k[..,S,d] v[..,S,e] -> [..,T,e] with equal leading axes
+ * (Vaswani et al. 2017). mask: bool, broadcast to [..,T,S], true where T may look at S, or the
+ * number 1 for no mask; a row that may look at nothing gives 0, with gradient 0. */
+BL_API bl_tensor bl_attention(bl_tensor q, bl_tensor k, bl_tensor v, bl_tensor mask);
+/* Sorted along an axis, ties in the order they come. */
+BL_API bl_tensor bl_sort(bl_tensor x, int axis, bool descending);
+/* The k largest along the last axis, largest first, ties lowest index first: value and index (i32,
+ * or NULL) are [..,k]. */
+BL_API void bl_top_k(bl_tensor x, int64_t k, bl_tensor *value, bl_tensor *index);
 BL_API bl_tensor bl_uniform(bl_tensor key, bl_shape shape); /* f32 [0,1): bits >> 8 * 2^-24 */
 BL_API bl_tensor bl_normal(bl_tensor key, bl_shape shape);  /* f32, Box-Muller; never infinite */
 BL_API bl_tensor bl_key_fold(bl_tensor key, uint32_t n);    /* as bl_key_derive */
@@ -306,6 +341,19 @@ BL_API bl_tensor bl_straight_through(bl_tensor value, bl_tensor x);
 #define bl_unit_rows(x, floor) BL_AT(bl_unit_rows(BL_T(x), floor))
 #define bl_global_norm(...) BL_AT(bl_global_norm(__VA_ARGS__))
 #define bl_max_pool2(x) BL_AT(bl_max_pool2(BL_T(x)))
+#define bl_max_pool(x, rows, ...) BL_AT(bl_max_pool(BL_T(x), rows, __VA_ARGS__))
+#define bl_mean_pool(x, rows, ...) BL_AT(bl_mean_pool(BL_T(x), rows, __VA_ARGS__))
+#define bl_conv_transpose(x, w, ...) BL_AT(bl_conv_transpose(BL_T(x), BL_T(w), __VA_ARGS__))
+#define bl_resize_bilinear(x, rows, columns) BL_AT(bl_resize_bilinear(BL_T(x), rows, columns))
+#define bl_layer_normalize(x, scale, shift, epsilon)                                               \
+    BL_AT(bl_layer_normalize(BL_T(x), BL_T(scale), BL_T(shift), epsilon))
+#define bl_group_normalize(x, groups, scale, shift, epsilon)                                       \
+    BL_AT(bl_group_normalize(BL_T(x), groups, BL_T(scale), BL_T(shift), epsilon))
+#define bl_instance_normalize(x, scale, shift, epsilon)                                            \
+    BL_AT(bl_instance_normalize(BL_T(x), BL_T(scale), BL_T(shift), epsilon))
+#define bl_attention(q, k, v, mask) BL_AT(bl_attention(BL_T(q), BL_T(k), BL_T(v), BL_T(mask)))
+#define bl_sort(x, axis, descending) BL_AT(bl_sort(BL_T(x), axis, descending))
+#define bl_top_k(x, k, value, index) BL_AT(bl_top_k(BL_T(x), k, value, index))
 #define bl_uniform(key, ...) BL_AT(bl_uniform(BL_T(key), __VA_ARGS__))
 #define bl_normal(key, ...) BL_AT(bl_normal(BL_T(key), __VA_ARGS__))
 #define bl_key_fold(key, n) BL_AT(bl_key_fold(BL_T(key), n))

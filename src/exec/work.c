@@ -31,6 +31,10 @@ static double contraction_flops(const bl_graph *g, const bl_node *node)
         return conv_flops(operand_type(g, node, 0), operand_type(g, node, 1));
     case BL_OP_conv_dw:
         return conv_flops(operand_type(g, node, 1), node->type);
+    case BL_OP_patches:
+        return 0;
+    case BL_OP_fold:
+        return (double)bl_type_count(operand_type(g, node, 0));
     default:
         return dot_flops(g, node);
     }

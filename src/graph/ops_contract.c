@@ -1,5 +1,5 @@
-/* Contractions: matrix products and convolutions. All are linear in each operand, and each one's
- * gradients are others of them, so they can be differentiated to any order. */
+/* Contractions: matrix products, convolutions and windows. All are linear in each operand, and
+ * each one's gradients are others of them, so they can be differentiated to any order. */
 #define BL_KEEP_PLACE
 #include "graph/build.h"
 
@@ -18,8 +18,9 @@ static bool same_batch(bl_shape a, bl_shape b)
 TYPE(dot)
 {
     bl_shape a = x[0].shape, b = x[1].shape;
-    REQUIRE(bl_dtype_is_float(x[0].dtype) && x[0].dtype == x[1].dtype,
-            "operands must both be f32 or both f64, not %s and %s", bl_show(x[0]), bl_show(x[1]));
+    REQUIRE(x[0].dtype == x[1].dtype && (bl_dtype_is_float(x[0].dtype) || x[0].dtype == BL_I8),
+            "operands must both be f32, both f64 or both i8, not %s and %s", bl_show(x[0]),
+            bl_show(x[1]));
     REQUIRE(a.rank >= 2 && same_batch(a, b), "batch axes differ: %s x %s", bl_show_shape(a),
             bl_show_shape(b));
     int last = a.rank - 1;
@@ -27,7 +28,7 @@ TYPE(dot)
     int64_t columns = b.dim[attr->flag2 ? last - 1 : last];
     REQUIRE(inner == b.dim[attr->flag2 ? last : last - 1], "inner sizes differ: %s%s x %s%s",
             bl_show_shape(a), attr->flag ? "^T" : "", bl_show_shape(b), attr->flag2 ? "^T" : "");
-    bl_type z = x[0];
+    bl_type z = {x[0].dtype == BL_I8 ? BL_I32 : x[0].dtype, a};
     z.shape.dim[last - 1] = rows;
     z.shape.dim[last] = columns;
     return z;
@@ -124,6 +125,23 @@ static bool small(int64_t value, int64_t least)
     return value >= least && value <= INT32_MAX;
 }
 
+/* The image's type with rows and columns of windows instead of pixels. */
+static bl_type slid(bl_graph *graph, bl_type x, const int64_t *window, const bl_conv_options *o)
+{
+    bl_type z = x;
+    for (int i = 0; i < 2; i++) {
+        REQUIRE(small(o->stride[i], 1) && small(o->dilation[i], 1) && small(o->low[i], 0) &&
+                    small(o->high[i], 0) && small(window[i], 1),
+                "strides, dilations and windows are at least 1, padding at least 0");
+        z.shape.dim[1 + i] = windows(x.shape.dim[1 + i], window[i], o->low[i] + o->high[i],
+                                     o->stride[i], o->dilation[i]);
+        REQUIRE(z.shape.dim[1 + i] >= 0,
+                "a window of %lld x %lld is larger than the padded image %s", (long long)window[0],
+                (long long)window[1], bl_show(x));
+    }
+    return z;
+}
+
 /* The result's type of conv of x and w: what all three rules are checked against. */
 static bl_type conv_result(bl_graph *graph, bl_type x, bl_type w, const bl_conv_options *o)
 {
@@ -137,17 +155,9 @@ static bl_type conv_result(bl_graph *graph, bl_type x, bl_type w, const bl_conv_
                 filter[3] % o->groups == 0,
             "channels do not match: %s with %s in %lld groups", bl_show(x), bl_show(w),
             (long long)o->groups);
-    bl_type z = x;
-    for (int i = 0; i < 2; i++) {
-        REQUIRE(small(o->stride[i], 1) && small(o->dilation[i], 1) && small(o->low[i], 0) &&
-                    small(o->high[i], 0) && small(filter[i], 1),
-                "strides, dilations and filters are at least 1, padding at least 0");
-        z.shape.dim[1 + i] = windows(x.shape.dim[1 + i], filter[i], o->low[i] + o->high[i],
-                                     o->stride[i], o->dilation[i]);
-        REQUIRE(z.shape.dim[1 + i] >= 0, "the filter %s is larger than the padded image %s",
-                bl_show(w), bl_show(x));
-    }
-    z.shape.dim[3] = filter[3];
+    bl_type z = slid(graph, x, filter, o);
+    if (z.shape.rank >= 0)
+        z.shape.dim[3] = filter[3];
     return z;
 }
 
@@ -199,16 +209,22 @@ VJP(conv_dw)
         dx[1] = bl_conv(x[0], g, attr->conv);
 }
 
-static bl_tensor conv_node(bl_op op, bl_tensor a, bl_tensor b, bl_shape wanted, bl_conv_options o)
+/* Zeros in strides, dilations and groups mean 1. */
+static bl_conv_options normalised(bl_conv_options o)
 {
-    if (!bl_need_tensor(bl_op_name(op), a) || !bl_need_tensor(bl_op_name(op), b))
-        return bl_poisoned(bl_graph_of((bl_tensor[]){a, b}, 2));
     for (int i = 0; i < 2; i++) {
         o.stride[i] = o.stride[i] ? o.stride[i] : 1;
         o.dilation[i] = o.dilation[i] ? o.dilation[i] : 1;
     }
     o.groups = o.groups ? o.groups : 1;
-    return bl_node_new_typed(a.graph, op, (bl_tensor[]){a, b}, 2, (bl_attr){.conv = o},
+    return o;
+}
+
+static bl_tensor conv_node(bl_op op, bl_tensor a, bl_tensor b, bl_shape wanted, bl_conv_options o)
+{
+    if (!bl_need_tensor(bl_op_name(op), a) || !bl_need_tensor(bl_op_name(op), b))
+        return bl_poisoned(bl_graph_of((bl_tensor[]){a, b}, 2));
+    return bl_node_new_typed(a.graph, op, (bl_tensor[]){a, b}, 2, (bl_attr){.conv = normalised(o)},
                              (bl_type){bl_type_of(a).dtype, wanted});
 }
 
@@ -225,4 +241,66 @@ bl_tensor(bl_conv_dx)(bl_tensor g, bl_tensor w, bl_shape x_shape, bl_conv_option
 bl_tensor(bl_conv_dw)(bl_tensor x, bl_tensor g, bl_shape w_shape, bl_conv_options options)
 {
     return conv_node(BL_OP_conv_dw, x, g, w_shape, options);
+}
+
+/* --- windows: each the adjoint of the other ----------------------------------------------------
+ */
+
+static bl_type windows_of(bl_graph *graph, bl_type x, const bl_attr *attr)
+{
+    REQUIRE(x.shape.rank == 4, "image must be [B,H,W,C], not %s", bl_show(x));
+    REQUIRE(attr->conv.groups == 1, "windows have no groups, not %lld",
+            (long long)attr->conv.groups);
+    bl_type z = slid(graph, x, attr->a, &attr->conv);
+    if (z.shape.rank < 0)
+        return z;
+    z.shape = BL_SHAPE(z.shape.dim[0], z.shape.dim[1], z.shape.dim[2], attr->a[0], attr->a[1],
+                       z.shape.dim[3]);
+    return z;
+}
+
+TYPE(patches)
+{
+    return windows_of(graph, x[0], attr);
+}
+VJP(patches)
+{
+    dx[0] = bl_fold(g, bl_type_of(x[0]).shape, attr->conv);
+}
+
+TYPE(fold)
+{
+    bl_type image = {x[0].dtype, wanted.shape};
+    REQUIRE(x[0].dtype != BL_BOOL, "operand must be of numbers, not %s", bl_show(x[0]));
+    bl_type expected = windows_of(graph, image, attr);
+    if (expected.shape.rank < 0)
+        return expected;
+    REQUIRE(bl_type_equal(expected, x[0]), "the windows of %s are %s, not %s", bl_show(image),
+            bl_show(expected), bl_show(x[0]));
+    return image;
+}
+VJP(fold)
+{
+    dx[0] = bl_patches(g, attr->a[0], attr->a[1], attr->conv);
+}
+
+bl_tensor(bl_patches)(bl_tensor x, int64_t rows, int64_t columns, bl_conv_options options)
+{
+    if (!bl_need_tensor("patches", x))
+        return bl_poisoned(x.graph);
+    return bl_node_new(x.graph, BL_OP_patches, &x, 1,
+                       (bl_attr){.a = {rows, columns}, .conv = normalised(options)});
+}
+
+bl_tensor(bl_fold)(bl_tensor patches, bl_shape x_shape, bl_conv_options options)
+{
+    if (!bl_need_tensor("fold", patches))
+        return bl_poisoned(patches.graph);
+    bl_type type = bl_type_of(patches);
+    if (type.shape.rank != 6)
+        return bl_poison(patches.graph, "fold: needs windows [B,H',W',h,w,C], not %s",
+                         bl_show(type));
+    bl_attr attr = {.a = {type.shape.dim[3], type.shape.dim[4]}, .conv = normalised(options)};
+    return bl_node_new_typed(patches.graph, BL_OP_fold, &patches, 1, attr,
+                             (bl_type){type.dtype, x_shape});
 }

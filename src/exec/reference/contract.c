@@ -1,5 +1,21 @@
-/* Contractions, on wide copies of the operands. */
+/* Contractions, on wide copies of the operands, and windows. */
 #include "exec/reference/reference.h"
+
+#include <string.h>
+
+bl_shape window_places(const bl_conv_sizes *s)
+{
+    return BL_SHAPE(s->batch, s->result[0], s->result[1], s->window[0], s->window[1]);
+}
+
+int64_t pixel_under(const bl_conv_sizes *s, const int64_t *place)
+{
+    int64_t row = place[1] * s->stride[0] + place[3] * s->dilation[0] - s->low[0];
+    int64_t column = place[2] * s->stride[1] + place[4] * s->dilation[1] - s->low[1];
+    if (row < 0 || row >= s->image[0] || column < 0 || column >= s->image[1])
+        return -1;
+    return (place[0] * s->image[0] + row) * s->image[1] + column;
+}
 
 bl_status reference_dot(const bl_call *call)
 {
@@ -80,4 +96,45 @@ bl_status reference_conv_dw(const bl_call *call)
 bl_status reference_conv_dx(const bl_call *call)
 {
     return convolve(call, (const bl_roles){[IMAGE] = -1, [FILTER] = 1, [OUTPUT] = 0});
+}
+
+/* --- windows -----------------------------------------------------------------------------------
+ */
+
+static bl_conv_sizes window_sizes(bl_shape image, bl_shape windows, const bl_conv_options *options)
+{
+    bl_shape filter = BL_SHAPE(windows.dim[3], windows.dim[4], image.dim[3], 0);
+    return conv_sizes(image, filter, windows, options);
+}
+
+bl_status reference_patches(const bl_call *call)
+{
+    bl_conv_sizes sizes =
+        window_sizes(operand_type(call, 0).shape, call->node->type.shape, &call->node->attr->conv);
+    bl_shape places = window_places(&sizes);
+    size_t bytes = (size_t)sizes.inputs * bl_dtype_size(call->node->type.dtype);
+    int64_t place[BL_MAX_RANK] = {0}, count = bl_shape_count(places);
+    const char *image = operand(call, 0);
+    char *to = call->result;
+    for (int64_t n = 0; n < count && bytes > 0; n++, to += bytes, next_index(places, place)) {
+        int64_t pixel = pixel_under(&sizes, place);
+        if (pixel < 0)
+            memset(to, 0, bytes);
+        else
+            memcpy(to, image + (size_t)pixel * bytes, bytes);
+    }
+    return BL_OK;
+}
+
+bl_status reference_fold(const bl_call *call)
+{
+    bl_type windows = operand_type(call, 0), image = call->node->type;
+    const bl_ring *ring = ring_of(image.dtype);
+    bl_conv_sizes sizes = window_sizes(image.shape, windows.shape, &call->node->attr->conv);
+    uint64_t *wide = call->scratch, *result = wide + bl_type_count(windows);
+    widen(windows.dtype, operand(call, 0), bl_type_count(windows), wide);
+    ring->fill(result, bl_type_count(image), 0);
+    ring->fold(&sizes, wide, result);
+    narrow(image.dtype, result, bl_type_count(image), call->result);
+    return BL_OK;
 }

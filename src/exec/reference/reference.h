@@ -92,6 +92,12 @@ typedef struct bl_conv_sizes { /* pairs are rows, columns */
     int64_t stride[2], dilation[2], low[2], groups;
 } bl_conv_sizes;
 
+/* Every place of every window: example, row and column of the result, row and column in the
+ * window. */
+bl_shape window_places(const bl_conv_sizes *sizes);
+/* The pixel of the batch that a place lies on; -1 in the padding. */
+int64_t pixel_under(const bl_conv_sizes *sizes, const int64_t *place);
+
 typedef struct bl_ring {
     void (*add_rows)(void *to, const int32_t *index, const void *rows, int64_t count, int64_t row);
     void (*add_along)(void *to, const int32_t *index, const void *updates, bl_lanes lanes,
@@ -101,6 +107,7 @@ typedef struct bl_ring {
     void (*running_sum)(void *x, bl_lanes lanes);
     void (*dot)(const void *a, const void *b, const bl_dot_sizes *sizes, void *result);
     void (*conv)(bl_op op, const bl_conv_sizes *sizes, void *x, void *w, void *z);
+    void (*fold)(const bl_conv_sizes *sizes, const void *windows, void *x);
 } bl_ring;
 
 extern const bl_ring real_ring, integer_ring;

@@ -88,25 +88,33 @@ static void RING(conv_channels)(bl_op op, const bl_conv_sizes *s, WIDE *x, WIDE 
  * two others. */
 static void RING(conv)(bl_op op, const bl_conv_sizes *s, void *x, void *w, void *z)
 {
-    int64_t p[5]; /* example, row and column of the result, row and column of the window */
-    for (p[0] = 0; p[0] < s->batch; p[0]++)
-        for (p[1] = 0; p[1] < s->result[0]; p[1]++)
-            for (p[2] = 0; p[2] < s->result[1]; p[2]++)
-                for (p[3] = 0; p[3] < s->window[0]; p[3]++)
-                    for (p[4] = 0; p[4] < s->window[1]; p[4]++) {
-                        int64_t row = p[1] * s->stride[0] + p[3] * s->dilation[0] - s->low[0];
-                        int64_t col = p[2] * s->stride[1] + p[4] * s->dilation[1] - s->low[1];
-                        if (row < 0 || row >= s->image[0] || col < 0 || col >= s->image[1])
-                            continue;
-                        RING(conv_channels)
-                        (op, s,
-                         (WIDE *)x + ((p[0] * s->image[0] + row) * s->image[1] + col) * s->inputs,
-                         (WIDE *)w +
-                             (p[3] * s->window[1] + p[4]) * (s->inputs / s->groups) * s->outputs,
-                         (WIDE *)z +
-                             ((p[0] * s->result[0] + p[1]) * s->result[1] + p[2]) * s->outputs);
-                    }
+    int64_t p[BL_MAX_RANK] = {0};
+    bl_shape places = window_places(s);
+    int64_t count = bl_shape_count(places), in = s->inputs / s->groups;
+    for (int64_t n = 0; n < count; n++, next_index(places, p)) {
+        int64_t pixel = pixel_under(s, p);
+        if (pixel < 0)
+            continue;
+        RING(conv_channels)
+        (op, s, (WIDE *)x + pixel * s->inputs,
+         (WIDE *)w + (p[3] * s->window[1] + p[4]) * in * s->outputs,
+         (WIDE *)z + ((p[0] * s->result[0] + p[1]) * s->result[1] + p[2]) * s->outputs);
+    }
+}
+
+/* Adds every window to the pixels it was taken from. */
+static void RING(fold)(const bl_conv_sizes *s, const void *windows, void *image)
+{
+    int64_t place[BL_MAX_RANK] = {0};
+    bl_shape places = window_places(s);
+    const WIDE *from = windows;
+    int64_t count = bl_shape_count(places);
+    for (int64_t n = 0; n < count; n++, from += s->inputs, next_index(places, place)) {
+        int64_t pixel = pixel_under(s, place);
+        for (int64_t i = 0; i < s->inputs && pixel >= 0; i++)
+            ((WIDE *)image)[pixel * s->inputs + i] += from[i];
+    }
 }
 
 const bl_ring RING(ring) = {RING(add_rows),    RING(add_along), RING(reduce), RING(fill),
-                            RING(running_sum), RING(dot),       RING(conv)};
+                            RING(running_sum), RING(dot),       RING(conv),   RING(fold)};

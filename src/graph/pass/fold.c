@@ -127,7 +127,7 @@ static bool fold_reshape(const bl_graph *g, bl_draft *draft)
     return true;
 }
 
-bool bl_fold(const bl_graph *g, bl_draft *draft)
+bool bl_fold_constants(const bl_graph *g, bl_draft *draft)
 {
     if (draft->node.op == BL_OP_constant)
         return fold_constant(draft);

@@ -74,7 +74,7 @@ static bl_status rewrite_node(rewriting *r, int32_t id)
     int32_t known = BL_CHANGED;
     start_draft(r, bl_node_at(r->from, id));
     for (int i = 0; i < MOST_CHANGES && known == BL_CHANGED; i++)
-        known = bl_fold(r->to, &r->draft) ? BL_KEEP : bl_simplify(r->to, &r->draft);
+        known = bl_fold_constants(r->to, &r->draft) ? BL_KEEP : bl_simplify(r->to, &r->draft);
     if (known < 0)
         known = bl_merge(&r->merger, r->to, &r->draft);
     if (known < 0)

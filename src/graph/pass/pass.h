@@ -30,7 +30,7 @@ bool bl_splat(const bl_graph *g, int32_t id, double *value);
 void bl_draft_splat(bl_draft *draft, double value);
 
 /* If the draft's value is known: makes it a constant and returns true. */
-bool bl_fold(const bl_graph *g, bl_draft *draft);
+bool bl_fold_constants(const bl_graph *g, bl_draft *draft);
 
 /* BL_KEEP: as it is; BL_CHANGED: the draft is another node of the same value; else the id of a node
  * of the same value. */

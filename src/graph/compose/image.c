@@ -1,0 +1,128 @@
+/* Composites over images [B,H,W,C]: pooling, transposed convolution, resizing. */
+#define BL_KEEP_PLACE
+#include <math.h>
+
+#include "base/base.h"
+#include "graph/build.h"
+
+static bool is_image(const char *name, bl_tensor x)
+{
+    if (!bl_need_tensor(name, x))
+        return false;
+    bl_type type = bl_type_of(x);
+    if (bl_dtype_is_float(type.dtype) && type.shape.rank == 4)
+        return true;
+    bl_poison(x.graph, "%s: needs a float image [B,H,W,C], not %s", name, bl_show(type));
+    return false;
+}
+
+/* --- pooling -----------------------------------------------------------------------------------
+ */
+
+bl_tensor(bl_max_pool2)(bl_tensor x)
+{
+    if (!bl_need_tensor("max_pool2", x))
+        return bl_poisoned(x.graph);
+    bl_type type = bl_type_of(x);
+    const int64_t *d = type.shape.dim;
+    if (type.shape.rank != 4 || d[1] % 2 || d[2] % 2)
+        return bl_poison(x.graph, "max_pool2: needs [B,H,W,C] with H and W even, not %s",
+                         bl_show(type));
+    bl_shape windows = BL_SHAPE(d[0], d[1] / 2, 2, d[2] / 2, 2, d[3]);
+    return bl_reduce_max(bl_reshape(x, windows), 2, 4);
+}
+
+/* The padding is made here, of what no maximum chooses. */
+bl_tensor(bl_max_pool)(bl_tensor x, int64_t rows, int64_t columns, bl_conv_options options)
+{
+    if (!is_image("max_pool", x))
+        return bl_poisoned(x.graph);
+    bl_shape low = BL_SHAPE(0, options.low[0], options.low[1], 0);
+    bl_shape high = BL_SHAPE(0, options.high[0], options.high[1], 0);
+    bl_tensor padded = bl_pad(x, low, high, -INFINITY);
+    for (int i = 0; i < 2; i++)
+        options.low[i] = options.high[i] = 0;
+    return bl_reduce_max(bl_patches(padded, rows, columns, options), 3, 4);
+}
+
+bl_tensor(bl_mean_pool)(bl_tensor x, int64_t rows, int64_t columns, bl_conv_options options)
+{
+    if (!is_image("mean_pool", x))
+        return bl_poisoned(x.graph);
+    return bl_mean(bl_patches(x, rows, columns, options), 3, 4);
+}
+
+/* --- transposed convolution --------------------------------------------------------------------
+ */
+
+/* The size of an image whose conv has `windows` places along one axis. */
+static int64_t image_size(int64_t windows, int64_t window, const bl_conv_options *o, int axis)
+{
+    int64_t stride = o->stride[axis] ? o->stride[axis] : 1;
+    int64_t dilation = o->dilation[axis] ? o->dilation[axis] : 1;
+    return (windows - 1) * stride + (window - 1) * dilation + 1 - o->low[axis] - o->high[axis];
+}
+
+bl_tensor(bl_conv_transpose)(bl_tensor x, bl_tensor w, bl_conv_options options)
+{
+    if (!is_image("conv_transpose", x) || !bl_need_tensor("conv_transpose", w))
+        return bl_poisoned(bl_graph_of((bl_tensor[]){x, w}, 2));
+    bl_shape image = bl_type_of(x).shape, filter = bl_type_of(w).shape;
+    if (filter.rank != 4)
+        return bl_poison(x.graph, "conv_transpose: filter must be [h,w,O/groups,I], not %s",
+                         bl_show(bl_type_of(w)));
+    for (int i = 0; i < 2; i++)
+        image.dim[1 + i] = image_size(image.dim[1 + i], filter.dim[i], &options, i);
+    image.dim[3] = filter.dim[2] * (options.groups ? options.groups : 1);
+    return bl_conv_dx(x, w, image, options);
+}
+
+/* --- resizing: a product with a matrix of two weights a row along each axis --------------------
+ */
+
+/* to[i] is at (i + 1/2) old / new - 1/2, between two old places; beyond the ends is the end. */
+static void fill_weights(bl_array *weights, int64_t new_size, int64_t old_size)
+{
+    for (int64_t i = 0; i < new_size; i++) {
+        double at = ((double)i + 0.5) * (double)old_size / (double)new_size - 0.5;
+        at = fmin(fmax(at, 0), (double)(old_size - 1));
+        int64_t left = (int64_t)at, right = left + 1 < old_size ? left + 1 : left;
+        double share = at - (double)left;
+        bl_array_set(weights, i * old_size + left, 1 - share);
+        if (right > left)
+            bl_array_set(weights, i * old_size + right, share);
+    }
+}
+
+/* Axis 1 or 2 of an image at `new_size`. */
+static bl_tensor resize_axis(bl_tensor x, int axis, int64_t new_size)
+{
+    bl_type type = bl_type_of(x);
+    int64_t old_size = type.shape.dim[axis];
+    if (new_size == old_size)
+        return x;
+    bl_array weights;
+    if (bl_array_new(type.dtype, BL_SHAPE(new_size, old_size), &weights) != BL_OK)
+        return bl_poison(x.graph, "resize_bilinear: %s", bl_error());
+    fill_weights(&weights, new_size, old_size);
+    bl_tensor matrix = bl_constant(x.graph, &weights);
+    bl_array_free(&weights);
+    int order[] = {axis, axis == 1 ? 0 : 1, axis == 1 ? 2 : 0, 3, BL_END};
+    int back[] = {axis == 1 ? 1 : 2, axis == 1 ? 0 : 1, axis == 1 ? 2 : 0, 3, BL_END};
+    bl_tensor first = bl_transpose_to(x, order);
+    bl_shape shape = bl_type_of(first).shape;
+    int64_t rest = bl_shape_count(bl_shape_drop(shape, 1));
+    bl_tensor z = bl_dot(matrix, bl_reshape(first, BL_SHAPE(old_size, rest)), false, false);
+    shape.dim[0] = new_size;
+    return bl_transpose_to(bl_reshape(z, shape), back);
+}
+
+bl_tensor(bl_resize_bilinear)(bl_tensor x, int64_t rows, int64_t columns)
+{
+    if (!is_image("resize_bilinear", x))
+        return bl_poisoned(x.graph);
+    if (rows < 1 || columns < 1 || bl_dim(x, 1) < 1 || bl_dim(x, 2) < 1)
+        return bl_poison(x.graph, "resize_bilinear: cannot resize %s to %lld x %lld",
+                         bl_show(bl_type_of(x)), (long long)rows, (long long)columns);
+    return resize_axis(resize_axis(x, 1, rows), 2, columns);
+}

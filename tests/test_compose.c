@@ -1,0 +1,252 @@
+/* Windows, their adjoint, products of small integers, and the composites over images, groups,
+ * attention and order: values by hand, edges, and the messages of bad operands. */
+#include "support.h"
+
+#define S(...) BL_SHAPE(__VA_ARGS__)
+#define F(...) ((bl_conv_options){__VA_ARGS__})
+
+/* --- windows -----------------------------------------------------------------------------------
+ */
+
+static void patches_are_windows_in_row_major_order(void **state)
+{
+    bl_tensor x = input(state, BL_F32, 1, 2, 3, 1), z = bl_patches(x, 2, 2, F(0));
+    expect_type(z, "f32[1,1,2,2,2,1]");
+    expect_result(z, x, VALUES(1, 2, 3, 4, 5, 6), VALUES(1, 2, 4, 5, 2, 3, 5, 6));
+}
+
+static void padding_is_zero_and_dilation_skips(void **state)
+{
+    bl_tensor x = input(state, BL_I32, 1, 1, 3, 1);
+    bl_tensor z = bl_patches(x, 1, 2, F(.low = {0, 1}, .dilation = {1, 2}, .stride = {1, 2}));
+    expect_result(z, x, VALUES(7, 8, 9), VALUES(0, 8));
+}
+
+static void fold_adds_up_what_overlaps(void **state)
+{
+    bl_tensor x = input(state, BL_I8, 1, 1, 2, 1, 2, 1);
+    expect_result(bl_fold(x, S(1, 1, 3, 1), F(0)), x, VALUES(1, 2, 3, 4), VALUES(1, 5, 4));
+    bl_tensor counts = bl_fold(bl_patches(bl_full(*state, BL_F32, S(1, 3, 3, 1), 1), 2, 2, F(0)),
+                               S(1, 3, 3, 1), F(0));
+    expect_result(counts, x, VALUES(1, 2, 3, 4), VALUES(1, 2, 1, 2, 4, 2, 1, 2, 1));
+}
+
+static void a_convolution_is_patches_times_the_filter(void **state)
+{
+    bl_tensor x = input(state, BL_F64, 2, 5, 4, 3), w = bl_iota(*state, BL_F64, S(2, 3, 3, 2), 2);
+    bl_conv_options o = F(.stride = {2, 1}, .low = {1, 2}, .high = {0, 1}, .dilation = {2, 1});
+    bl_tensor z = bl_conv(x, w, o), windows = bl_patches(x, 2, 3, o);
+    bl_tensor rows = bl_reshape(windows, S(2, bl_dim(z, 1), bl_dim(z, 2), 18));
+    double values[120], zero[120] = {0};
+    for (int i = 0; i < 120; i++)
+        values[i] = (i * 37 % 19) - 9;
+    bl_tensor difference = bl_sub(z, bl_matmul(rows, bl_reshape(w, S(18, 2))));
+    assert_in_range(bl_type_count(bl_type_of(difference)), 1, 120);
+    expect_result(difference, x, values, zero);
+}
+
+static void windows_of_nothing(void **state)
+{
+    bl_tensor x = input(state, BL_F32, 0, 3, 3, 2), z = bl_patches(x, 2, 2, F(0));
+    expect_type(z, "f32[0,2,2,2,2,2]");
+    expect_result(bl_sum(bl_fold(z, S(0, 3, 3, 2), F(0))), x, VALUES(0), VALUES(0));
+    bl_tensor none = input(state, BL_F32, 1, 3, 3, 0);
+    expect_result(bl_sum(bl_patches(none, 3, 3, F(0))), none, VALUES(0), VALUES(0));
+}
+
+/* --- small integers ----------------------------------------------------------------------------
+ */
+
+static void products_of_i8_are_summed_in_i32(void **state)
+{
+    bl_tensor x = input(state, BL_I8, 2, 3), z = bl_dot(x, x, false, true);
+    expect_type(z, "i32[2,2]");
+    expect_result(z, x, VALUES(-128, -128, -128, 127, 127, 127),
+                  VALUES(49152, -48768, -48768, 48387));
+}
+
+/* --- pooling, resizing -------------------------------------------------------------------------
+ */
+
+static void overlapping_maxima_share_a_pixel(void **state)
+{
+    bl_tensor x = input(state, BL_F64, 1, 1, 5, 1);
+    bl_tensor z = bl_max_pool(x, 1, 3, F(.stride = {1, 2}));
+    const double *values = VALUES(1, 2, 9, 4, 3);
+    expect_result(z, x, values, VALUES(9, 9));
+    expect_gradient(bl_sum(z), x, values, VALUES(0, 0, 2, 0, 0));
+}
+
+static void padding_is_never_the_maximum(void **state)
+{
+    bl_tensor x = input(state, BL_F64, 1, 2, 2, 1);
+    bl_tensor z = bl_max_pool(x, 3, 3, F(.low = {1, 1}, .high = {1, 1}));
+    expect_result(z, x, VALUES(-4, -3, -2, -1), VALUES(-1, -1, -1, -1));
+}
+
+static void mean_pool_counts_padding_as_zeros(void **state)
+{
+    bl_tensor x = input(state, BL_F64, 1, 1, 3, 1);
+    bl_tensor z = bl_mean_pool(x, 1, 2, F(.stride = {1, 2}, .high = {0, 1}));
+    expect_result(z, x, VALUES(2, 4, 6), VALUES(3, 3));
+}
+
+static void a_transposed_convolution_spreads_the_filter(void **state)
+{
+    bl_tensor x = input(state, BL_F64, 1, 1, 2, 1);
+    bl_array weights = array_of((bl_type){BL_F64, S(1, 3, 1, 1)}, VALUES(1, 10, 100));
+    bl_tensor z = bl_conv_transpose(x, bl_constant(*state, &weights), F(.stride = {1, 2}));
+    bl_array_free(&weights);
+    expect_result(z, x, VALUES(1, 2), VALUES(1, 10, 102, 20, 200));
+}
+
+static void bilinear_sizes(void **state)
+{
+    bl_tensor x = input(state, BL_F64, 1, 1, 2, 1);
+    expect_result(bl_resize_bilinear(x, 1, 4), x, VALUES(0, 4), VALUES(0, 1, 3, 4));
+    bl_tensor tall = input(state, BL_F64, 1, 4, 1, 1);
+    expect_result(bl_resize_bilinear(tall, 2, 1), tall, VALUES(0, 2, 4, 6), VALUES(1, 5));
+    assert_int_equal(bl_resize_bilinear(x, 1, 2).id, x.id);
+    bl_tensor square = input(state, BL_F64, 1, 2, 2, 1);
+    expect_result(bl_resize_bilinear(square, 3, 3), square, VALUES(0, 2, 4, 6),
+                  VALUES(0, 1, 2, 2, 3, 4, 4, 5, 6));
+}
+
+/* --- normalisation -----------------------------------------------------------------------------
+ */
+
+static void normalised_groups(void **state)
+{
+    bl_tensor x = input(state, BL_F64, 1, 2, 4); /* groups {0,1} and {2,3} over both rows */
+    const double *values = VALUES(1, 3, 0, 0, 1, 3, 0, 0);
+    expect_result(bl_group_normalize(x, 2, 1, 0, 0.5), x, values,
+                  VALUES(-sqrt(2. / 3), sqrt(2. / 3), 0, 0, -sqrt(2. / 3), sqrt(2. / 3), 0, 0));
+    expect_result(bl_instance_normalize(x, 2, 1, 1), x, values, VALUES(1, 1, 1, 1, 1, 1, 1, 1));
+    expect_result(bl_layer_normalize(x, 1, 0, 0.5), x, values,
+                  VALUES(0, sqrt(2), -sqrt(0.5), -sqrt(0.5), 0, sqrt(2), -sqrt(0.5), -sqrt(0.5)));
+}
+
+static void a_constant_row_normalises_to_zero_with_a_finite_gradient(void **state)
+{
+    bl_tensor x = input(state, BL_F32, 1, 3), z = bl_layer_normalize(x, 1, 0, 1e-5);
+    expect_result(z, x, VALUES(80, 80, 80), VALUES(0, 0, 0));
+    expect_gradient(bl_sum(bl_mul(z, bl_iota(*state, BL_F32, S(1, 3), 1))), x, VALUES(80, 80, 80),
+                    VALUES(-sqrt(1e5), 0, sqrt(1e5)));
+}
+
+/* --- attention ---------------------------------------------------------------------------------
+ */
+
+static void attention_is_a_weighted_mean(void **state)
+{
+    bl_tensor q = input(state, BL_F64, 1, 1);
+    bl_array keys = array_of((bl_type){BL_F64, S(2, 1)}, VALUES(0, 1));
+    bl_tensor k = bl_constant(*state, &keys), v = bl_add(bl_mul(k, 4), 1);
+    bl_array_free(&keys);
+    expect_result(bl_attention(q, k, v, 1), q, VALUES(log(3)), VALUES(4));
+    expect_result(bl_attention(q, k, v, 1), q, VALUES(800), VALUES(5));
+}
+
+static void a_row_that_sees_nothing_is_zero_with_gradient_zero(void **state)
+{
+    bl_tensor q = input(state, BL_F64, 2, 1);
+    bl_tensor mask = bl_lt(bl_iota(*state, BL_I32, S(2, 2), 0), 1); /* row 1 sees nothing */
+    bl_tensor z = bl_attention(q, q, q, mask);
+    expect_result(z, q, VALUES(0, 6), VALUES(3, 0));
+    bl_tensor second = bl_reshape(bl_slice_axis(z, 0, 1, 2), BL_SCALAR);
+    expect_gradient(second, q, VALUES(0, 6), VALUES(0, 0));
+    bl_tensor twice = gradient(bl_sum(bl_square(z)), q);
+    expect_gradient(bl_mul(0, bl_sum(twice)), q, VALUES(80, -80), VALUES(0, 0));
+}
+
+/* --- order -------------------------------------------------------------------------------------
+ */
+
+static void sorting_keeps_ties_in_order(void **state)
+{
+    bl_tensor x = input(state, BL_F64, 4), value, index;
+    const double *values = VALUES(2, 5, 2, 5);
+    expect_result(bl_sort(x, 0, false), x, values, VALUES(2, 2, 5, 5));
+    bl_top_k(x, 3, &value, &index);
+    expect_result(value, x, values, VALUES(5, 5, 2));
+    expect_result(index, x, values, VALUES(1, 3, 0));
+    expect_gradient(bl_sum(value), x, values, VALUES(1, 1, 0, 1));
+    bl_top_k(x, 0, &value, NULL);
+    expect_type(value, "f64[0]");
+}
+
+/* --- errors ------------------------------------------------------------------------------------
+ */
+
+#define REFUSES(expression, message)                                                               \
+    do {                                                                                           \
+        bl_graph *fresh = bl_graph_new();                                                          \
+        bl_tensor image = bl_input(fresh, "x", BL_F32, S(1, 4, 4, 3));                             \
+        bl_tensor matrix = bl_input(fresh, "m", BL_F32, S(2, 3));                                  \
+        (void)matrix, (void)image;                                                                 \
+        expect_error(expression, message);                                                         \
+        bl_graph_free(fresh);                                                                      \
+    } while (0)
+
+static bl_tensor top(bl_tensor x, int64_t k)
+{
+    bl_tensor value;
+    bl_top_k(x, k, &value, NULL);
+    return value;
+}
+
+static void errors_name_what_is_wrong(void **state)
+{
+    (void)state;
+    REFUSES(bl_patches(matrix, 1, 1, F(0)), "patches: image must be [B,H,W,C], not f32[2,3]");
+    REFUSES(bl_patches(image, 5, 1, F(0)),
+            "patches: a window of 5 x 1 is larger than the padded image f32[1,4,4,3]");
+    REFUSES(bl_patches(image, 0, 1, F(0)),
+            "patches: strides, dilations and windows are at least 1, padding at least 0");
+    REFUSES(bl_patches(image, 2, 2, F(.groups = 3)), "patches: windows have no groups, not 3");
+    REFUSES(bl_fold(matrix, S(1, 2, 2, 1), F(0)),
+            "fold: needs windows [B,H',W',h,w,C], not f32[2,3]");
+    REFUSES(bl_fold(bl_patches(image, 2, 2, F(0)), S(1, 5, 4, 3), F(0)),
+            "fold: the windows of f32[1,5,4,3] are f32[1,4,3,2,2,3], not f32[1,3,3,2,2,3]");
+    REFUSES(bl_dot(bl_cast(matrix, BL_I32), bl_cast(matrix, BL_I32), false, true),
+            "dot: operands must both be f32, both f64 or both i8, not i32[2,3] and i32[2,3]");
+    REFUSES(bl_max_pool(matrix, 2, 2, F(0)),
+            "max_pool: needs a float image [B,H,W,C], not f32[2,3]");
+    REFUSES(bl_conv_transpose(image, matrix, F(0)),
+            "conv_transpose: filter must be [h,w,O/groups,I], not f32[2,3]");
+    REFUSES(bl_resize_bilinear(image, 0, 4),
+            "resize_bilinear: cannot resize f32[1,4,4,3] to 0 x 4");
+    REFUSES(bl_group_normalize(image, 2, 1, 0, 0),
+            "group_normalize: 3 channels are not 2 equal groups");
+    REFUSES(bl_layer_normalize(image, matrix, 0, 0),
+            "layer_normalize: scale and shift must be [3] or numbers, not f32[2,3]");
+    REFUSES(bl_attention(matrix, bl_transpose(matrix), matrix, 1),
+            "attention: needs q[..,T,d] k[..,S,d] v[..,S,e], not f32[2,3], f32[3,2] and f32[2,3]");
+    REFUSES(bl_attention(matrix, matrix, matrix, matrix),
+            "attention: mask must be bool, not f32[2,3]");
+    REFUSES(top(matrix, 4), "top_k: there are no 4 largest of f32[2,3]");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(patches_are_windows_in_row_major_order),
+        TEST(padding_is_zero_and_dilation_skips),
+        TEST(fold_adds_up_what_overlaps),
+        TEST(a_convolution_is_patches_times_the_filter),
+        TEST(windows_of_nothing),
+        TEST(products_of_i8_are_summed_in_i32),
+        TEST(overlapping_maxima_share_a_pixel),
+        TEST(padding_is_never_the_maximum),
+        TEST(mean_pool_counts_padding_as_zeros),
+        TEST(a_transposed_convolution_spreads_the_filter),
+        TEST(bilinear_sizes),
+        TEST(normalised_groups),
+        TEST(a_constant_row_normalises_to_zero_with_a_finite_gradient),
+        TEST(attention_is_a_weighted_mean),
+        TEST(a_row_that_sees_nothing_is_zero_with_gradient_zero),
+        TEST(sorting_keeps_ties_in_order),
+        TEST(errors_name_what_is_wrong),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
