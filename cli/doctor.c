@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "ballast/program.h"
 #include "base/base.h"
 #include "cli.h"
 
@@ -50,6 +51,21 @@ static const char *processor(void)
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? "AVX2" : NULL;
 }
 
+/* Compiles and runs 1 + 1 on the device: the whole engine in one sentence. */
+static bool engine_adds(const bl_device *device)
+{
+    bl_graph *g = bl_graph_new();
+    if (!g)
+        return false;
+    bl_tensor x = bl_input(g, "x", BL_F32, BL_SCALAR), y = bl_add(x, 1);
+    float one = 1;
+    bl_array in = {.type = bl_type_of(x), .data = &one}, out = {0};
+    bool fine = bl_evaluate(device, &x, &in, 1, &y, &out, 1) == BL_OK && bl_f32(&out)[0] == 2;
+    bl_array_free(&out);
+    bl_graph_free(g);
+    return fine;
+}
+
 int cli_doctor(int argc, char **argv)
 {
     bool json = false;
@@ -69,8 +85,12 @@ int cli_doctor(int argc, char **argv)
     char cores[32];
     snprintf(cores, sizeof cores, "%ld processors", sysconf(_SC_NPROCESSORS_ONLN));
     const char *vector = processor();
+    bool reference = engine_adds(bl_device_reference()), cpu = engine_adds(bl_device_cpu());
     const finding findings[] = {
         {true, "ballast", BALLAST_VERSION, ""},
+        {reference, "reference", "the reference executor computes",
+         "the reference executor fails: this build is broken"},
+        {cpu, "cpu", "the cpu executor computes", "the cpu executor fails: this build is broken"},
         {vector != NULL, "vectors", vector ? vector : "",
          "no AVX2 found: everything works, slowly"},
         {true, "cores", cores, ""},
@@ -87,5 +107,5 @@ int cli_doctor(int argc, char **argv)
         print(&findings[i], json, &first);
     if (json)
         fputs("\n]\n", stdout);
-    return CLI_OK;
+    return reference && cpu ? CLI_OK : CLI_NO;
 }
