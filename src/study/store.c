@@ -1,0 +1,432 @@
+/* The SQLite file of studies; the only file that knows SQLite. Each public function is one
+ * transaction. To change the schema, raise SCHEMA and migrate in create_schema. */
+#include "study/store.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <sqlite3.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define SCHEMA 1
+
+struct bl_store {
+    sqlite3 *db;
+    char *path;
+    char owner[64]; /* this process: "host/pid/start time" */
+};
+
+/* --- SQLite with our errors ----------------------------------------------------------------------
+ */
+static bl_status failed(bl_store *s, int code)
+{
+    int primary = code & 0xff;
+    if (primary == SQLITE_NOTADB || primary == SQLITE_CORRUPT)
+        return bl_fail(BL_INVALID, "%s: not a store of studies (%s)", s->path,
+                       sqlite3_errmsg(s->db));
+    if (primary == SQLITE_NOMEM)
+        return bl_no_memory(0);
+    return bl_fail(BL_IO, "store %s: %s", s->path,
+                   primary == SQLITE_FULL ? "the disk is full; what was finished is kept"
+                                          : sqlite3_errmsg(s->db));
+}
+
+static bl_status run_sql(bl_store *s, const char *sql)
+{
+    int code = sqlite3_exec(s->db, sql, NULL, NULL, NULL);
+    return code == SQLITE_OK ? BL_OK : failed(s, code);
+}
+
+/* A statement with its values: i integer (int64_t), t text. */
+static bl_status prepare(bl_store *s, sqlite3_stmt **statement, const char *sql, const char *kinds,
+                         ...)
+{
+    int code = sqlite3_prepare_v2(s->db, sql, -1, statement, NULL);
+    if (code != SQLITE_OK)
+        return failed(s, code);
+    va_list values;
+    va_start(values, kinds);
+    for (int i = 0; kinds[i] && code == SQLITE_OK; i++)
+        code = kinds[i] == 'i' ? sqlite3_bind_int64(*statement, i + 1, va_arg(values, int64_t))
+                               : sqlite3_bind_text(*statement, i + 1, va_arg(values, const char *),
+                                                   -1, SQLITE_TRANSIENT);
+    va_end(values);
+    if (code == SQLITE_OK)
+        return BL_OK;
+    sqlite3_finalize(*statement);
+    return failed(s, code);
+}
+
+/* Runs a prepared statement that returns nothing. */
+static bl_status finish(bl_store *s, sqlite3_stmt *statement)
+{
+    int code = sqlite3_step(statement);
+    sqlite3_finalize(statement);
+    return code == SQLITE_DONE || code == SQLITE_ROW ? BL_OK : failed(s, code);
+}
+
+static bl_status begin(bl_store *s)
+{
+    return run_sql(s, "BEGIN IMMEDIATE");
+}
+
+/* Commits after BL_OK, else rolls back and keeps the first message. */
+static bl_status end(bl_store *s, bl_status status)
+{
+    if (status == BL_OK)
+        status = run_sql(s, "COMMIT");
+    if (status != BL_OK && !sqlite3_get_autocommit(s->db))
+        sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+    return status;
+}
+
+/* --- who owns a job
+ * -------------------------------------------------------------------------------- */
+/* When a process started, in clock ticks since boot: tells it from a later one with its number. */
+static unsigned long long start_time(long pid)
+{
+    char path[64], text[1024];
+    snprintf(path, sizeof path, "/proc/%ld/stat", pid);
+    FILE *f = fopen(path, "r");
+    if (!f)
+        return 0;
+    size_t n = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    text[n] = 0;
+    char *at = strrchr(text, ')'); /* the name may hold anything; 20 fields follow it */
+    for (int field = 0; at && field < 20; field++)
+        at = strchr(at + 1, ' ');
+    return at ? strtoull(at + 1, NULL, 10) : 0;
+}
+
+static void name_owner(char owner[64])
+{
+    char host[32] = "";
+    gethostname(host, sizeof host - 1);
+    snprintf(owner, 64, "%s/%ld/%llu", host, (long)getpid(), start_time((long)getpid()));
+}
+
+/* An owner on another machine counts as alive. */
+static bool is_alive(const char *owner)
+{
+    char host[32] = "";
+    gethostname(host, sizeof host - 1);
+    size_t n = strlen(host);
+    if (strncmp(owner, host, n) != 0 || owner[n] != '/')
+        return true;
+    char *rest;
+    long pid = strtol(owner + n + 1, &rest, 10);
+    return *rest == '/' && start_time(pid) == strtoull(rest + 1, NULL, 10);
+}
+
+/* --- opening
+ * ---------------------------------------------------------------------------------------- */
+static bl_status make_folders(const char *path)
+{
+    char *copy = bl_copy_text(path);
+    if (!copy)
+        return bl_no_memory(strlen(path));
+    bl_status status = BL_OK;
+    for (char *slash = strchr(copy + 1, '/'); slash && status == BL_OK;
+         slash = strchr(slash + 1, '/')) {
+        *slash = 0;
+        if (mkdir(copy, 0777) != 0 && errno != EEXIST && access(copy, F_OK) != 0)
+            status = bl_fail(BL_IO, "store %s: cannot make the folder %s: %s", path, copy,
+                             strerror(errno));
+        *slash = '/';
+    }
+    bl_release(copy);
+    return status;
+}
+
+static bl_status create_schema(bl_store *s)
+{
+    sqlite3_stmt *statement;
+    BL_TRY(prepare(s, &statement, "PRAGMA user_version", ""));
+    int code = sqlite3_step(statement);
+    int version = code == SQLITE_ROW ? sqlite3_column_int(statement, 0) : 0;
+    sqlite3_finalize(statement);
+    if (code != SQLITE_ROW)
+        return failed(s, code);
+    if (version == SCHEMA)
+        return BL_OK;
+    if (version > SCHEMA)
+        return bl_fail(BL_INVALID,
+                       "store %s: written by a later ballast (schema %d, this one knows %d)",
+                       s->path, version, SCHEMA);
+    BL_TRY(begin(s));
+    return end(
+        s,
+        run_sql(
+            s,
+            "CREATE TABLE IF NOT EXISTS studies (id INTEGER PRIMARY KEY, plan TEXT NOT NULL "
+            "UNIQUE);"
+            "CREATE TABLE IF NOT EXISTS jobs ("
+            " study INTEGER NOT NULL REFERENCES studies(id), arm TEXT NOT NULL,"
+            " replicate INTEGER NOT NULL, state TEXT NOT NULL, owner TEXT, result TEXT, error TEXT,"
+            " PRIMARY KEY (study, arm, replicate)) WITHOUT ROWID;"
+            "PRAGMA user_version = 1"));
+}
+
+bl_status bl_store_open(const char *path, bl_store **out)
+{
+    *out = NULL;
+    BL_TRY(make_folders(path));
+    bl_store *s = bl_alloc(sizeof *s);
+    if (!s || !(s->path = bl_copy_text(path))) {
+        bl_release(s);
+        return bl_no_memory(sizeof *s);
+    }
+    name_owner(s->owner);
+    int code = sqlite3_open_v2(path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL);
+    bl_status status = code == SQLITE_OK ? BL_OK : failed(s, code);
+    if (status == BL_OK) {
+        sqlite3_busy_timeout(s->db, 20000);
+        sqlite3_extended_result_codes(s->db, 1);
+        status = run_sql(
+            s, "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON");
+    }
+    if (status == BL_OK)
+        status = create_schema(s);
+    if (status != BL_OK) {
+        bl_store_close(s);
+        return status;
+    }
+    *out = s;
+    return BL_OK;
+}
+
+void bl_store_close(bl_store *s)
+{
+    if (!s)
+        return;
+    sqlite3_close(s->db);
+    bl_release(s->path);
+    bl_release(s);
+}
+
+char *bl_store_default_path(void)
+{
+    const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
+    if (state && *state)
+        return bl_format("%s/ballast/studies.db", state);
+    return bl_format("%s/.local/state/ballast/studies.db", home && *home ? home : ".");
+}
+
+/* --- studies and jobs
+ * --------------------------------------------------------------------------------- */
+static bl_status find_study(bl_store *s, const char *plan, int64_t *study)
+{
+    sqlite3_stmt *statement;
+    BL_TRY(prepare(s, &statement, "INSERT OR IGNORE INTO studies (plan) VALUES (?)", "t", plan));
+    BL_TRY(finish(s, statement));
+    BL_TRY(prepare(s, &statement, "SELECT id FROM studies WHERE plan = ?", "t", plan));
+    int code = sqlite3_step(statement);
+    *study = code == SQLITE_ROW ? sqlite3_column_int64(statement, 0) : 0;
+    sqlite3_finalize(statement);
+    return code == SQLITE_ROW ? BL_OK : failed(s, code);
+}
+
+bl_status bl_store_study(bl_store *s, const char *plan, bool fresh, int64_t *study)
+{
+    BL_TRY(begin(s));
+    bl_status status = find_study(s, plan, study);
+    sqlite3_stmt *statement;
+    if (status == BL_OK && fresh) {
+        status = prepare(s, &statement, "DELETE FROM jobs WHERE study = ?", "i", *study);
+        if (status == BL_OK)
+            status = finish(s, statement);
+    }
+    return end(s, status);
+}
+
+bl_status bl_store_want(bl_store *s, int64_t study, const char *const *arm, int arms,
+                        int replicates)
+{
+    BL_TRY(begin(s));
+    bl_status status = BL_OK;
+    sqlite3_stmt *statement;
+    for (int i = 0; i < arms * replicates && status == BL_OK; i++) {
+        status = prepare(
+            s, &statement,
+            "INSERT INTO jobs (study, arm, replicate, state) VALUES (?, ?, ?, 'pending')"
+            " ON CONFLICT DO UPDATE SET state = 'pending', error = NULL WHERE state = 'failed'",
+            "iti", study, arm[i % arms], (int64_t)(i / arms));
+        if (status == BL_OK)
+            status = finish(s, statement);
+    }
+    return end(s, status);
+}
+
+/* Running jobs of processes that are gone are pending again. */
+static bl_status take_over(bl_store *s, int64_t study)
+{
+    enum { MOST = 64 };
+    char gone[MOST][64];
+    int count = 0;
+    sqlite3_stmt *statement;
+    BL_TRY(prepare(s, &statement,
+                   "SELECT DISTINCT owner FROM jobs WHERE study = ? AND state = 'running'", "i",
+                   study));
+    int code;
+    while ((code = sqlite3_step(statement)) == SQLITE_ROW) {
+        const char *owner = (const char *)sqlite3_column_text(statement, 0);
+        if (owner && count < MOST && !is_alive(owner))
+            snprintf(gone[count++], sizeof gone[0], "%s", owner);
+    }
+    sqlite3_finalize(statement);
+    if (code != SQLITE_DONE)
+        return failed(s, code);
+    for (int i = 0; i < count; i++) {
+        BL_TRY(prepare(s, &statement,
+                       "UPDATE jobs SET state = 'pending', owner = NULL WHERE study = ? AND owner "
+                       "= ? AND state = 'running'",
+                       "it", study, gone[i]));
+        BL_TRY(finish(s, statement));
+    }
+    return BL_OK;
+}
+
+static bl_status is_pending(bl_store *s, int64_t study, const char *arm, int replicate,
+                            bool *pending)
+{
+    sqlite3_stmt *statement;
+    BL_TRY(prepare(
+        s, &statement,
+        "SELECT 1 FROM jobs WHERE study = ? AND arm = ? AND replicate = ? AND state = 'pending'",
+        "iti", study, arm, (int64_t)replicate));
+    int code = sqlite3_step(statement);
+    sqlite3_finalize(statement);
+    *pending = code == SQLITE_ROW;
+    return code == SQLITE_ROW || code == SQLITE_DONE ? BL_OK : failed(s, code);
+}
+
+static bl_status claim_next(bl_store *s, int64_t study, const char *const *arm, int arms,
+                            int replicates, bl_claim *claim)
+{
+    BL_TRY(take_over(s, study));
+    for (int i = 0; i < arms * replicates; i++) {
+        bool pending;
+        BL_TRY(is_pending(s, study, arm[i % arms], i / arms, &pending));
+        if (!pending)
+            continue;
+        sqlite3_stmt *statement;
+        BL_TRY(prepare(s, &statement,
+                       "UPDATE jobs SET state = 'running', owner = ? WHERE study = ? AND arm = ? "
+                       "AND replicate = ?",
+                       "titi", s->owner, study, arm[i % arms], (int64_t)(i / arms)));
+        BL_TRY(finish(s, statement));
+        claim->replicate = i / arms;
+        claim->arm = bl_copy_text(arm[i % arms]);
+        return claim->arm ? BL_OK : bl_no_memory(strlen(arm[i % arms]));
+    }
+    return BL_OK;
+}
+
+bl_status bl_store_claim(bl_store *s, int64_t study, const char *const *arm, int arms,
+                         int replicates, bl_claim *claim)
+{
+    *claim = (bl_claim){0};
+    BL_TRY(begin(s));
+    bl_status status = end(s, claim_next(s, study, arm, arms, replicates, claim));
+    if (status != BL_OK)
+        bl_claim_free(claim);
+    return status;
+}
+
+void bl_claim_free(bl_claim *claim)
+{
+    bl_release(claim->arm);
+    *claim = (bl_claim){0};
+}
+
+static bl_status set_state(bl_store *s, int64_t study, const bl_claim *claim, const char *state,
+                           const char *column, const char *text)
+{
+    char sql[256];
+    snprintf(sql, sizeof sql,
+             "UPDATE jobs SET state = ?, owner = NULL, %s = ? WHERE study = ? AND arm = ? AND "
+             "replicate = ? AND owner = ?",
+             column);
+    BL_TRY(begin(s));
+    sqlite3_stmt *statement;
+    bl_status status = prepare(s, &statement, sql, "ttitit", state, text, study, claim->arm,
+                               (int64_t)claim->replicate, s->owner);
+    if (status == BL_OK)
+        status = finish(s, statement);
+    return end(s, status);
+}
+
+bl_status bl_store_finish(bl_store *s, int64_t study, const bl_claim *claim, const char *result)
+{
+    return set_state(s, study, claim, "done", "result", result);
+}
+
+bl_status bl_store_fail(bl_store *s, int64_t study, const bl_claim *claim, const char *error)
+{
+    return set_state(s, study, claim, "failed", "error", error);
+}
+
+bl_status bl_store_release(bl_store *s, int64_t study)
+{
+    BL_TRY(begin(s));
+    sqlite3_stmt *statement;
+    bl_status status = prepare(s, &statement,
+                               "UPDATE jobs SET state = 'pending', owner = NULL WHERE study = ? "
+                               "AND owner = ? AND state = 'running'",
+                               "it", study, s->owner);
+    if (status == BL_OK)
+        status = finish(s, statement);
+    return end(s, status);
+}
+
+bl_status bl_store_count(bl_store *s, int64_t study, const char *const *arm, int arms,
+                         int replicates, bl_job_counts *counts)
+{
+    *counts = (bl_job_counts){0};
+    for (int a = 0; a < arms; a++) {
+        sqlite3_stmt *statement;
+        BL_TRY(prepare(s, &statement,
+                       "SELECT state, count(*) FROM jobs WHERE study = ? AND arm = ? AND replicate "
+                       "< ? GROUP BY state",
+                       "iti", study, arm[a], (int64_t)replicates));
+        int code;
+        while ((code = sqlite3_step(statement)) == SQLITE_ROW) {
+            const char *state = (const char *)sqlite3_column_text(statement, 0);
+            int *to = !strcmp(state, "pending")   ? &counts->pending
+                      : !strcmp(state, "running") ? &counts->running
+                      : !strcmp(state, "done")    ? &counts->done
+                                                  : &counts->failed;
+            *to += sqlite3_column_int(statement, 1);
+        }
+        sqlite3_finalize(statement);
+        if (code != SQLITE_DONE)
+            return failed(s, code);
+    }
+    return BL_OK;
+}
+
+static char *column_copy(sqlite3_stmt *statement, int column)
+{
+    const char *text = (const char *)sqlite3_column_text(statement, column);
+    return text ? bl_copy_text(text) : NULL;
+}
+
+bl_status bl_store_result(bl_store *s, int64_t study, const char *arm, int replicate, char **result,
+                          char **error)
+{
+    *result = *error = NULL;
+    sqlite3_stmt *statement;
+    BL_TRY(prepare(s, &statement,
+                   "SELECT result, error FROM jobs WHERE study = ? AND arm = ? AND replicate = ?",
+                   "iti", study, arm, (int64_t)replicate));
+    int code = sqlite3_step(statement);
+    if (code == SQLITE_ROW) {
+        *result = column_copy(statement, 0);
+        *error = column_copy(statement, 1);
+    }
+    sqlite3_finalize(statement);
+    return code == SQLITE_ROW || code == SQLITE_DONE ? BL_OK : failed(s, code);
+}

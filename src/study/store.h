@@ -1,0 +1,53 @@
+/* Where the results of studies are kept: one SQLite file, written by the parent process alone.
+ *
+ * A job is known by its study (the plan: data, corruption, recipe, seed, version), its arm and its
+ * replicate, so a study that is asked for more arms or replicates keeps what it has. States go
+ * pending -> running -> done or failed. A running job belongs to an owner, a process on this
+ * machine; when its process is gone the job is pending again. Several commands may use one file. */
+#ifndef BL_STUDY_STORE_H
+#define BL_STUDY_STORE_H
+
+#include "base/base.h"
+
+typedef struct bl_store bl_store;
+
+typedef struct bl_claim {
+    char *arm;
+    int replicate;
+} bl_claim;
+
+typedef struct bl_job_counts {
+    int pending, running, done, failed;
+} bl_job_counts;
+
+/* Creates the file and the folders above it. Errors: not a database, another schema, no space. */
+bl_status bl_store_open(const char *path, bl_store **out);
+void bl_store_close(bl_store *store);
+
+/* Finds or adds the study of a canonical plan; `fresh` forgets its results first. */
+bl_status bl_store_study(bl_store *store, const char *plan, bool fresh, int64_t *study);
+/* Asks for jobs: arms x replicates 0..replicates-1, those missing are added as pending; failed ones
+ * are tried again. */
+bl_status bl_store_want(bl_store *store, int64_t study, const char *const *arm, int arms,
+                        int replicates);
+/* Takes the next pending job among the wanted ones, replicate by replicate in the order of the
+ * arms, for this process; claim->arm is NULL if there is none. Jobs of processes that are gone
+ * become pending first. */
+bl_status bl_store_claim(bl_store *store, int64_t study, const char *const *arm, int arms,
+                         int replicates, bl_claim *claim);
+void bl_claim_free(bl_claim *claim);
+bl_status bl_store_finish(bl_store *store, int64_t study, const bl_claim *claim,
+                          const char *result);
+bl_status bl_store_fail(bl_store *store, int64_t study, const bl_claim *claim, const char *error);
+/* Gives back what this process holds. */
+bl_status bl_store_release(bl_store *store, int64_t study);
+bl_status bl_store_count(bl_store *store, int64_t study, const char *const *arm, int arms,
+                         int replicates, bl_job_counts *counts);
+/* The result of a job, or NULL with *error set where it failed, or both NULL; bl_release them. */
+bl_status bl_store_result(bl_store *store, int64_t study, const char *arm, int replicate,
+                          char **result, char **error);
+
+/* $XDG_STATE_HOME/ballast/studies.db, or ~/.local/state/ballast/studies.db; bl_release it. */
+char *bl_store_default_path(void);
+
+#endif
