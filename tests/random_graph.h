@@ -666,6 +666,26 @@ static inline void random_windows(random_graph *r)
     random_keep_sum(r, bl_fold(z, random_shape_of(x), o), most * x.bound, most * x.error);
 }
 
+/* Decompositions of well-conditioned exact matrices; what is kept does not depend on signs. */
+static inline void random_matrix(random_graph *r)
+{
+    int n = 1 + random_below(r, 6);
+    random_tensor x = random_new(r, BL_F32, BL_SHAPE(2, n, n), 0);
+    bl_tensor place = bl_iota(r->graph, BL_I32, BL_SHAPE(n, n), 0), one = bl_full_like(x.t, 1);
+    bl_tensor unit = bl_cast(bl_eq(place, bl_transpose(place)), BL_F32);
+    bl_tensor a = bl_add(bl_dot(x.t, x.t, false, true), unit), w, u, v;
+    double bound = 4 * n * n + 1, loss = 1e-6 * n * bound;
+    bl_tensor l = bl_cholesky(a);
+    random_keep(r, l, sqrt(bound), loss);
+    bl_tensor lower = bl_add(bl_clamp(x.t, -0.25, 0.25), bl_mul(2, unit));
+    random_keep(r, bl_triangular_solve(lower, one, random_below(r, 2), random_below(r, 2)), 4,
+                1e-5);
+    bl_eigh(a, &w, &v);
+    random_keep(r, w, bound, loss);
+    bl_svd(x.t, &u, &w, &v);
+    random_keep(r, w, 2 * n, 1e-6 * n * n);
+}
+
 /* --- the graph -----------------------------------------------------------------------------------
  */
 
@@ -679,7 +699,7 @@ static inline void random_make(random_graph *r)
         random_logic,  random_select, random_integers, random_reshape,        random_transpose,
         random_slice,  random_pad,    random_rows,     random_other_movement, random_along,
         random_order,  random_bits,   random_reduce,   random_reduce,         random_cumsum,
-        random_dot,    random_conv,   random_windows,
+        random_dot,    random_conv,   random_windows,  random_matrix,
     };
     makers[random_below(r, (int)(sizeof makers / sizeof makers[0]))](r);
 }

@@ -27,6 +27,37 @@ static bl_tensor largest(bl_tensor x, int64_t k)
     return value;
 }
 
+/* 1, 2, 3, .. on the diagonal: keeps eigenvalues and singular values apart. */
+static bl_tensor ladder(bl_graph *g, int64_t rows, int64_t columns)
+{
+    bl_shape shape = S(rows, columns);
+    bl_tensor row = bl_iota(g, BL_I32, shape, 0), column = bl_iota(g, BL_I32, shape, 1);
+    return bl_select(bl_eq(row, column), bl_add(bl_cast(row, BL_F64), 1), 0);
+}
+
+/* a a^T + diagonal, symmetric and positive definite. */
+static bl_tensor definite(bl_tensor a)
+{
+    bl_tensor square = bl_dot(a, a, false, true);
+    return bl_add(square, ladder(a.graph, bl_dim(a, -2), bl_dim(a, -2)));
+}
+
+/* Something of every eigenvalue and every component of every eigenvector. */
+static bl_tensor eigen_mixture(bl_tensor x)
+{
+    bl_tensor w, v;
+    bl_eigh(x, &w, &v);
+    return bl_add(bl_mul(bl_exp(v), bl_expand(w, -2)), bl_expand(bl_mul(w, w), -1));
+}
+
+static bl_tensor singular_mixture(bl_tensor x)
+{
+    bl_tensor u, s, v;
+    bl_svd(x, &u, &s, &v);
+    bl_tensor both = bl_dot(bl_mul(bl_exp(u), bl_expand(s, -2)), bl_sin(v), false, true);
+    return bl_add(both, bl_expand(bl_sum_keep(bl_mul(s, s), -1), -1));
+}
+
 /* X(name, low, high, shapes of the inputs a, b, c; expression). The inputs are drawn from
  * low..high, away from the kinks, since a central difference across one is not the derivative. */
 #define CASES(X)                                                                                   \
@@ -113,6 +144,15 @@ static bl_tensor largest(bl_tensor x, int64_t k)
                         F(.stride = {2, 1}, .low = {1, 0}, .high = {0, 1}, .dilation = {1, 2}))))  \
     X(fold, -1, 1, (S(2, 2, 3, 2, 2, 2)),                                                          \
       bl_exp(bl_fold(a, S(2, 3, 4, 2), F(.stride = {2, 1}, .high = {1, 0}))))                      \
+    X(cholesky, -1, 1, (S(2, 3, 3)), bl_exp(bl_cholesky(definite(a))))                             \
+    X(solve, 0.5, 1, (S(2, 3, 3), S(2, 3, 2)), bl_exp(bl_triangular_solve(a, b, false, false)))    \
+    X(solve_transposed, 0.5, 1, (S(3, 3), S(3, 2)), bl_triangular_solve(a, b, false, true))        \
+    X(solve_right, 0.5, 1, (S(3, 3), S(2, 3)), bl_triangular_solve(a, b, true, false))             \
+    X(solve_right_transposed, 0.5, 1, (S(3, 3), S(2, 3)), bl_triangular_solve(a, b, true, true))   \
+    X(eigh, -0.4, 0.4, (S(2, 3, 3)), eigen_mixture(bl_add(a, ladder(g, 3, 3))))                    \
+    X(svd_tall, -0.4, 0.4, (S(2, 4, 2)), singular_mixture(bl_add(a, ladder(g, 4, 2))))             \
+    X(svd_wide, -0.4, 0.4, (S(2, 3)), singular_mixture(bl_add(a, ladder(g, 2, 3))))                \
+    X(svd_square, -0.4, 0.4, (S(3, 3)), singular_mixture(bl_add(a, ladder(g, 3, 3))))              \
     COMPOSITES(X)
 
 #define COMPOSITES(X)                                                                              \
@@ -360,8 +400,9 @@ static void a_zero_cotangent_gives_zero_at_any_finite_operands(void **state)
 #define X(name) expect_zero_gradients(#name, bl_##name(both), a, b);
     X(neg)
     X(abs)
-    X(sign) X(exp) X(expm1) X(log) X(log1p) X(sqrt) X(rsqrt) X(sin) X(cos) X(tanh) X(atan)
-        X(sigmoid) X(erf) X(floor) X(round) X(lgamma) X(digamma)
+    X(sign)
+    X(exp) X(expm1) X(log) X(log1p) X(sqrt) X(rsqrt) X(sin) X(cos) X(tanh) X(atan) X(sigmoid) X(erf)
+        X(floor) X(round) X(lgamma) X(digamma)
 #undef X
 #define X(name) expect_zero_gradients(#name, bl_##name(a, b), a, b);
             X(add) X(sub) X(mul) X(div) X(pow) X(atan2) X(max) X(min) X(rem)

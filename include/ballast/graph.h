@@ -262,6 +262,28 @@ BL_API bl_tensor bl_fold(bl_tensor patches, bl_shape x_shape, bl_conv_options op
 #define bl_patches(x, rows, ...) BL_AT(bl_patches(BL_T(x), rows, __VA_ARGS__))
 #define bl_fold(patches, ...) BL_AT(bl_fold(BL_T(patches), __VA_ARGS__))
 
+/* --- linear algebra (of the last two axes; f32 or f64; leading axes are a batch) ------------- */
+/* x is read as its symmetric part (x + x^T) / 2 in cholesky and eigh, and gradients are symmetric.
+ * Where eigenvalues or singular values coincide, or one is 0, the gradient of their vectors is not
+ * defined and taken as 0; that of the values, and of what no rotation of those vectors changes, is
+ * exact. */
+/* Lower L with L L^T = x[..,n,n]. Not positive definite is an error when the program runs. */
+BL_API bl_tensor bl_cholesky(bl_tensor x);
+/* X with L X = b (right: X L = b), L^T in place of L if `transpose`: l[..,n,n], of which only the
+ * lower triangle is read, b[..,n,k] (right: [..,k,n]). An upper system is a transposed lower one. */
+BL_API bl_tensor bl_triangular_solve(bl_tensor l, bl_tensor b, bool right, bool transpose);
+/* x[..,n,n] = V diag(w) V^T: w[..,n] ascending, the columns of V[..,n,n] of unit length with the
+ * largest component positive (the first of equals). */
+BL_API void bl_eigh(bl_tensor x, bl_tensor *w, bl_tensor *v);
+/* x[..,m,n] = U diag(s) V^T, thin: U[..,m,k] s[..,k] V[..,n,k], k = min(m,n), s descending, the
+ * columns of U and V of unit length, the largest component of each of U's positive. */
+BL_API void bl_svd(bl_tensor x, bl_tensor *u, bl_tensor *s, bl_tensor *v);
+#define bl_cholesky(x) BL_AT(bl_cholesky(BL_T(x)))
+#define bl_triangular_solve(l, b, right, transpose)                                                \
+    BL_AT(bl_triangular_solve(BL_T(l), BL_T(b), right, transpose))
+#define bl_eigh(x, w, v) BL_AT(bl_eigh(BL_T(x), w, v))
+#define bl_svd(x, u, s, v) BL_AT(bl_svd(BL_T(x), u, s, v))
+
 /* --- composites: plain functions over the primitives, each stable at logits of +-80 --------- */
 BL_API bl_tensor bl_relu(bl_tensor x);
 BL_API bl_tensor bl_gelu(bl_tensor x);     /* tanh form */

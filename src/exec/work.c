@@ -40,6 +40,26 @@ static double contraction_flops(const bl_graph *g, const bl_node *node)
     }
 }
 
+/* Of n x n x n multiplications and additions, in each of `matrices`: the usual counts. */
+static double linear_algebra_flops(const bl_graph *g, const bl_node *node)
+{
+    bl_shape x = operand_type(g, node, 0).shape;
+    double rows = (double)x.dim[x.rank - 2], columns = (double)x.dim[x.rank - 1];
+    double matrices = 1;
+    for (int i = 0; i < x.rank - 2; i++)
+        matrices *= (double)x.dim[i];
+    switch (node->op) {
+    case BL_OP_cholesky:
+        return matrices * rows * rows * rows / 3;
+    case BL_OP_triangular_solve:
+        return (double)bl_type_count(node->type) * rows;
+    case BL_OP_eigh:
+        return matrices * 9 * rows * rows * rows;
+    default:
+        return matrices * 14 * rows * columns * fmin(rows, columns);
+    }
+}
+
 static double index_flops(const bl_graph *g, const bl_node *node)
 {
     if (node->op == BL_OP_add_at || node->op == BL_OP_add_along)
@@ -62,6 +82,8 @@ double bl_node_flops(const bl_graph *g, int32_t id)
         return (double)bl_type_count(operand_type(g, node, 0));
     case BL_CONTRACT:
         return contraction_flops(g, node);
+    case BL_LINALG:
+        return linear_algebra_flops(g, node);
     case BL_INDEX:
         return index_flops(g, node);
     default:

@@ -15,7 +15,7 @@ typedef enum bl_op {
 } bl_op;
 
 typedef enum bl_op_class {
-    BL_LEAF, BL_UNARY, BL_BINARY, BL_TERNARY, BL_MOVE, BL_INDEX, BL_REDUCE, BL_CONTRACT
+    BL_LEAF, BL_UNARY, BL_BINARY, BL_TERNARY, BL_MOVE, BL_INDEX, BL_REDUCE, BL_CONTRACT, BL_LINALG, BL_CONTROL
 } bl_op_class;
 
 /* Parameters of a primitive; ops.def says which it uses, the others are zero, so that two nodes are

@@ -24,6 +24,8 @@ enum { CHUNK = 512 };
 #define LOOP_INDEX(name, meaning)
 #define LOOP_REDUCE(name, meaning)
 #define LOOP_CONTRACT(name, meaning)
+#define LOOP_LINALG(name, meaning)
+#define LOOP_CONTROL(name, meaning)
 
 static void compute(bl_op op, const double *xs, const double *ys, const double *zs, int64_t count,
                     double *result)

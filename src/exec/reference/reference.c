@@ -18,6 +18,8 @@
 #define KERNEL_INDEX(name)    reference_##name
 #define KERNEL_REDUCE(name)   reference_##name
 #define KERNEL_CONTRACT(name) reference_##name
+#define KERNEL_LINALG(name)   reference_##name
+#define KERNEL_CONTROL(name)  reference_##name
 static bl_kernel *const kernels[BL_OPS] = {
 #define OP(class, name, operands, meaning, text) [BL_OP_##name] = KERNEL_##class(name),
 #include "graph/ops.def"
@@ -39,7 +41,8 @@ size_t scratch_elements(const bl_graph *graph, const bl_node *node)
     bl_op_class class = bl_op_class_of(node->op);
     bool moves_rows =
         node->op == BL_OP_take || node->op == BL_OP_put || node->op == BL_OP_take_along;
-    if (moves_rows || (class != BL_INDEX && class != BL_REDUCE && class != BL_CONTRACT))
+    if (moves_rows ||
+        (class != BL_INDEX && class != BL_REDUCE && class != BL_CONTRACT && class != BL_LINALG))
         return 0;
     int64_t count = bl_type_count(node->type);
     for (int i = 0; i < node->operands; i++)

@@ -42,6 +42,8 @@ bl_kernel reference_elementwise;
 #define KERNEL_INDEX(name)                       bl_kernel reference_##name;
 #define KERNEL_REDUCE(name)                      bl_kernel reference_##name;
 #define KERNEL_CONTRACT(name)                    bl_kernel reference_##name;
+#define KERNEL_LINALG(name)                      bl_kernel reference_##name;
+#define KERNEL_CONTROL(name)                     bl_kernel reference_##name;
 #define OP(class, name, operands, meaning, text) KERNEL_##class(name)
 #include "graph/ops.def"
 #undef OP
@@ -53,6 +55,8 @@ bl_kernel reference_elementwise;
 #undef KERNEL_INDEX
 #undef KERNEL_REDUCE
 #undef KERNEL_CONTRACT
+#undef KERNEL_LINALG
+#undef KERNEL_CONTROL
 
 /* Eight-byte elements of scratch memory that the node's kernel uses. */
 size_t scratch_elements(const bl_graph *graph, const bl_node *node);

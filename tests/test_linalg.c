@@ -1,0 +1,286 @@
+/* Linear algebra: decompositions put together again, their conventions, and gradients where values
+ * coincide or vanish. */
+#include "support.h"
+
+#define S(...) BL_SHAPE(__VA_ARGS__)
+
+static bl_tensor flipped(bl_tensor x)
+{
+    return bl_rank(x) == 3 ? bl_transpose(x, 0, 2, 1) : bl_transpose(x);
+}
+
+static bl_tensor identity(bl_graph *g, int64_t n)
+{
+    bl_tensor same = bl_eq(bl_iota(g, BL_I32, S(n, n), 0), bl_iota(g, BL_I32, S(n, n), 1));
+    return bl_cast(same, BL_F64);
+}
+
+/* The largest |y| for pseudorandom inputs in [-1, 1]. */
+static double largest_of(bl_tensor y, bl_tensor x)
+{
+    int64_t count = bl_type_count(bl_type_of(x));
+    double *values = bl_alloc((size_t)count * sizeof *values);
+    bl_random random = bl_random_new(bl_key_from_seed(3));
+    for (int64_t i = 0; i < count; i++)
+        values[i] = 2 * bl_random_unit(&random) - 1;
+    bl_array z = evaluate(bl_reduce_max(bl_abs(y)), &x, (const double *const *)&values, 1);
+    double largest = bl_array_get(&z, 0);
+    bl_array_free(&z);
+    bl_release(values);
+    return largest;
+}
+
+static void expect_small(bl_tensor y, bl_tensor x, double bound)
+{
+    double got = largest_of(y, x);
+    if (!(got <= bound))
+        fail_msg("the largest is %g, expected at most %g", got, bound);
+}
+
+/* --- cholesky and triangular systems -----------------------------------------------------------
+ */
+
+static void cholesky_by_hand(void **state)
+{
+    bl_tensor x = input(state, BL_F64, 2, 2);
+    expect_result(bl_cholesky(x), x, VALUES(4, 2, 2, 10), VALUES(2, 0, 1, 3));
+    expect_result(bl_cholesky(x), x, VALUES(4, 0, 4, 10), VALUES(2, 0, 1, 3)); /* symmetric part */
+    bl_tensor one = input(state, BL_F32, 3, 1, 1);
+    expect_result(bl_cholesky(one), one, VALUES(4, 9, 16), VALUES(2, 3, 4));
+}
+
+static void factors_multiply_to_the_matrix(void **state)
+{
+    bl_tensor x = input(state, BL_F64, 3, 20, 20);
+    bl_tensor a = bl_add(bl_dot(x, x, false, true), identity(*state, 20));
+    bl_tensor l = bl_cholesky(a);
+    expect_small(bl_sub(bl_dot(l, l, false, true), a), x, 1e-13);
+    bl_tensor half = bl_triangular_solve(l, x, false, false);
+    bl_tensor solved = bl_triangular_solve(l, half, false, true);
+    expect_small(bl_sub(bl_dot(a, solved, false, false), x), x, 1e-11);
+    bl_tensor right = bl_triangular_solve(l, bl_triangular_solve(l, x, true, true), true, false);
+    expect_small(bl_sub(bl_dot(right, a, false, false), x), x, 1e-11);
+}
+
+static void the_gradient_of_a_log_determinant_is_the_inverse(void **state)
+{
+    bl_tensor x = input(state, BL_F64, 2, 2);
+    bl_tensor l = bl_cholesky(x), diagonal = bl_sum(bl_mul(l, identity(*state, 2)), 1);
+    expect_gradient(bl_mul(2, bl_sum(bl_log(diagonal))), x, VALUES(4, 2, 2, 10),
+                    VALUES(10. / 36, -2. / 36, -2. / 36, 4. / 36));
+}
+
+static void an_indefinite_matrix_is_an_error_of_the_run(void **state)
+{
+    bl_tensor x = input(state, BL_F64, 2, 2, 2), l = bl_cholesky(x);
+    bl_array in = array_of(bl_type_of(x), VALUES(1, 0, 0, 1, 1, 2, 2, 1)), out;
+    assert_int_equal(bl_evaluate(bl_device_reference(), &x, &in, 1, &l, &out, 1), BL_INVALID);
+    const char *expected = "cholesky: matrix 1 is not positive definite: pivot 1 is -3, at ";
+    assert_memory_equal(bl_error(), expected, strlen(expected));
+    bl_array_free(&in);
+}
+
+static void only_the_lower_triangle_is_read(void **state)
+{
+    bl_tensor b = input(state, BL_F64, 2, 1);
+    bl_array values = array_of((bl_type){BL_F64, S(2, 2)}, VALUES(2, NAN, 1, 4));
+    bl_tensor l = bl_constant(*state, &values);
+    bl_array_free(&values);
+    expect_result(bl_triangular_solve(l, b, false, false), b, VALUES(6, 11), VALUES(3, 2));
+    expect_result(bl_triangular_solve(l, b, false, true), b, VALUES(6, 8), VALUES(2, 2));
+}
+
+/* --- eigh --------------------------------------------------------------------------------------
+ */
+
+static void eigenvalues_ascend_and_vectors_point_forward(void **state)
+{
+    bl_tensor x = input(state, BL_F64, 2, 2), w, v;
+    double half = sqrt(0.5);
+    bl_eigh(x, &w, &v);
+    expect_result(w, x, VALUES(2, 1, 1, 2), VALUES(1, 3));
+    expect_result(bl_abs(v), x, VALUES(2, 1, 1, 2), VALUES(half, half, half, half));
+    expect_result(bl_reduce_max(v, 0), x, VALUES(2, 1, 1, 2), VALUES(half, half));
+    expect_result(v, x, VALUES(3, 0, 0, -5), VALUES(0, 1, 1, 0));
+    bl_tensor one = input(state, BL_F64, 1, 1);
+    bl_eigh(one, &w, &v);
+    expect_result(bl_add(bl_expand(w, 1), v), one, VALUES(-7), VALUES(-6));
+}
+
+static void eigenvectors_rebuild_the_matrix(void **state)
+{
+    bl_tensor x = input(state, BL_F64, 3, 24, 24), w, v;
+    bl_tensor a = bl_add(x, flipped(x));
+    bl_eigh(a, &w, &v);
+    bl_tensor back = bl_dot(bl_mul(v, bl_expand(w, -2)), v, false, true);
+    expect_small(bl_sub(back, a), x, 1e-12);
+    expect_small(bl_sub(bl_dot(v, v, true, false), identity(*state, 24)), x, 1e-13);
+    bl_tensor largest = bl_reduce_max(bl_abs(v), 1);
+    expect_small(bl_sub(bl_reduce_max(v, 1), largest), x, 0);
+    expect_small(bl_relu(bl_sub(bl_slice_axis(w, 1, 0, 23), bl_slice_axis(w, 1, 1, 24))), x, 0);
+}
+
+static void eigenvalues_that_coincide_have_finite_gradients(void **state)
+{
+    bl_tensor x = input(state, BL_F64, 3, 3), w, v;
+    const double *twice = VALUES(2, 0, 0, 0, 2, 0, 0, 0, 5);
+    bl_eigh(x, &w, &v);
+    expect_gradient(bl_sum(w), x, twice, VALUES(1, 0, 0, 0, 1, 0, 0, 0, 1));
+    bl_tensor square = bl_sum(bl_mul(w, w)); /* |x|^2, whose gradient is 2x and Hessian 2 */
+    expect_gradient(square, x, twice, VALUES(4, 0, 0, 0, 4, 0, 0, 0, 10));
+    bl_tensor rebuilt = bl_dot(bl_mul(v, bl_expand(bl_mul(w, w), -2)), v, false, true);
+    bl_tensor corner = bl_slice(rebuilt, S(0, 0), S(1, 1), S(1, 1)); /* (x^2)[0,0] */
+    expect_gradient(bl_sum(corner), x, twice, VALUES(4, 0, 0, 0, 0, 0, 0, 0, 0));
+    bl_tensor any = gradient(bl_sum(bl_mul(v, bl_iota(*state, BL_F64, S(3, 3), 0))), x);
+    bl_tensor second = gradient(bl_sum(bl_mul(any, any)), x);
+    expect_result(bl_cast(bl_isfinite(second), BL_F64), x, VALUES(0, 0, 0, 0, 0, 0, 0, 0, 0),
+                  VALUES(1, 1, 1, 1, 1, 1, 1, 1, 1));
+}
+
+/* --- svd ---------------------------------------------------------------------------------------
+ */
+
+static void check_svd(bl_graph *g, bl_tensor x)
+{
+    bl_tensor u, s, v;
+    bl_svd(x, &u, &s, &v);
+    int64_t k = bl_dim(s, -1);
+    bl_tensor back = bl_dot(bl_mul(u, bl_expand(s, -2)), v, false, true);
+    expect_small(bl_sub(back, x), x, 1e-13);
+    expect_small(bl_sub(bl_dot(u, u, true, false), identity(g, k)), x, 1e-13);
+    expect_small(bl_sub(bl_dot(v, v, true, false), identity(g, k)), x, 1e-13);
+    expect_small(bl_sub(bl_reduce_max(u, -2), bl_reduce_max(bl_abs(u), -2)), x, 0);
+}
+
+static void singular_vectors_rebuild_the_matrix(void **state)
+{
+    check_svd(*state, input(state, BL_F64, 2, 9, 17));
+    check_svd(*state, input(state, BL_F64, 17, 9));
+    check_svd(*state, input(state, BL_F64, 12, 12));
+    check_svd(*state, input(state, BL_F64, 5, 1));
+    check_svd(*state, input(state, BL_F64, 1, 1));
+}
+
+static void svd_by_hand(void **state)
+{
+    bl_tensor x = input(state, BL_F32, 2, 3), u, s, v;
+    bl_svd(x, &u, &s, &v);
+    const double *values = VALUES(0, 0, -2, 3, 0, 0);
+    expect_result(u, x, values, VALUES(0, 1, 1, 0));
+    expect_result(s, x, values, VALUES(3, 2));
+    expect_result(v, x, values, VALUES(1, 0, 0, 0, 0, -1));
+}
+
+static void a_singular_matrix_has_a_whole_basis_and_a_finite_gradient(void **state)
+{
+    bl_tensor x = input(state, BL_F64, 3, 2), u, s, v;
+    const double *one = VALUES(3, 4, 3, 4, 3, 4), *zero = VALUES(0, 0, 0, 0, 0, 0);
+    bl_svd(x, &u, &s, &v);
+    expect_result(s, x, one, VALUES(5 * sqrt(3), 0));
+    expect_result(bl_dot(u, u, true, false), x, one, VALUES(1, 0, 0, 1));
+    expect_result(bl_dot(u, u, true, false), x, zero, VALUES(1, 0, 0, 1));
+    expect_result(bl_dot(v, v, true, false), x, zero, VALUES(1, 0, 0, 1));
+    bl_tensor dx = gradient(bl_add(bl_sum(bl_exp(u)), bl_sum(bl_exp(v))), x);
+    bl_tensor second = gradient(bl_sum(bl_mul(dx, dx)), x);
+    expect_result(bl_cast(bl_isfinite(dx), BL_F64), x, zero, VALUES(1, 1, 1, 1, 1, 1));
+    expect_result(bl_cast(bl_isfinite(second), BL_F64), x, one, VALUES(1, 1, 1, 1, 1, 1));
+    /* the largest value alone: its gradient is u v^T */
+    double third = 1 / sqrt(3);
+    expect_gradient(bl_sum(bl_slice_axis(s, 0, 0, 1)), x, one,
+                    VALUES(.6 * third, .8 * third, .6 * third, .8 * third, .6 * third, .8 * third));
+}
+
+static void the_nuclear_norm_of_a_rotation(void **state) /* all singular values are 1 */
+{
+    bl_tensor x = input(state, BL_F64, 2, 2), u, s, v;
+    bl_svd(x, &u, &s, &v);
+    expect_gradient(bl_sum(s), x, VALUES(.6, -.8, .8, .6), VALUES(.6, -.8, .8, .6));
+    bl_tensor polar = bl_dot(u, v, false, true);
+    expect_result(polar, x, VALUES(.6, -.8, .8, .6), VALUES(.6, -.8, .8, .6));
+}
+
+/* --- edges -------------------------------------------------------------------------------------
+ */
+
+static void matrices_of_nothing(void **state)
+{
+    bl_tensor x = input(state, BL_F64, 2, 0, 0), flat = input(state, BL_F64, 3, 0), u, s, v, w;
+    bl_eigh(x, &w, &v);
+    expect_type(w, "f64[2,0]");
+    expect_type(v, "f64[2,0,0]");
+    expect_gradient(bl_add(bl_sum(w), bl_sum(v)), x, VALUES(0), VALUES(0));
+    expect_gradient(bl_sum(bl_cholesky(x)), x, VALUES(0), VALUES(0));
+    bl_svd(flat, &u, &s, &v);
+    expect_type(u, "f64[3,0]");
+    expect_type(s, "f64[0]");
+    expect_type(v, "f64[0,0]");
+    expect_gradient(bl_add(bl_sum(u), bl_sum(s)), flat, VALUES(0), VALUES(0));
+    bl_tensor l = input(state, BL_F64, 2, 2), none = bl_zeros_like(bl_slice_axis(l, 1, 0, 0));
+    expect_result(bl_sum(bl_triangular_solve(l, none, false, true)), l, VALUES(1, 0, 0, 1),
+                  VALUES(0));
+}
+
+static bl_tensor eigenvalues(bl_tensor x)
+{
+    bl_tensor w, v;
+    bl_eigh(x, &w, &v);
+    assert_true(bl_is_poison(v));
+    return w;
+}
+
+static bl_tensor singular_values(bl_tensor x)
+{
+    bl_tensor u, s, v;
+    bl_svd(x, &u, &s, &v);
+    assert_true(bl_is_poison(u) && bl_is_poison(v));
+    return s;
+}
+
+#define REFUSES(expression, message)                                                               \
+    do {                                                                                           \
+        bl_graph *fresh = bl_graph_new();                                                          \
+        bl_tensor a = bl_input(fresh, "a", BL_F32, S(2, 3)),                                       \
+                  c = bl_input(fresh, "c", BL_I32, S(2, 2));                                       \
+        bl_tensor l = bl_input(fresh, "l", BL_F32, S(2, 2));                                       \
+        (void)a, (void)c, (void)l;                                                                 \
+        expect_error(expression, message);                                                         \
+        bl_graph_free(fresh);                                                                      \
+    } while (0)
+
+static void errors_name_what_is_wrong(void **state)
+{
+    (void)state;
+    REFUSES(bl_cholesky(a), "cholesky: the last two axes of f32[2,3] differ");
+    REFUSES(bl_cholesky(c), "cholesky: operand must be float [..,n,n], not i32[2,2]");
+    REFUSES(bl_cholesky(bl_sum(a)), "cholesky: operand must be float [..,n,n], not f32[]");
+    REFUSES(bl_cholesky(4), "cholesky: needs a tensor, not the bare number 4");
+    REFUSES(eigenvalues(a), "eigh: the last two axes of f32[2,3] differ");
+    REFUSES(singular_values(c), "svd: operand must be float [..,m,n], not i32[2,2]");
+    REFUSES(bl_triangular_solve(a, a, false, false),
+            "triangular_solve: the last two axes of f32[2,3] differ");
+    REFUSES(bl_triangular_solve(l, a, true, false),
+            "triangular_solve: L and b do not fit: f32[2,2] and f32[2,3]");
+    REFUSES(bl_triangular_solve(l, bl_sum(a, 0), false, false),
+            "triangular_solve: L and b do not fit: f32[2,2] and f32[3]");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(cholesky_by_hand),
+        TEST(factors_multiply_to_the_matrix),
+        TEST(the_gradient_of_a_log_determinant_is_the_inverse),
+        TEST(an_indefinite_matrix_is_an_error_of_the_run),
+        TEST(only_the_lower_triangle_is_read),
+        TEST(eigenvalues_ascend_and_vectors_point_forward),
+        TEST(eigenvectors_rebuild_the_matrix),
+        TEST(eigenvalues_that_coincide_have_finite_gradients),
+        TEST(singular_vectors_rebuild_the_matrix),
+        TEST(svd_by_hand),
+        TEST(a_singular_matrix_has_a_whole_basis_and_a_finite_gradient),
+        TEST(the_nuclear_norm_of_a_rotation),
+        TEST(matrices_of_nothing),
+        TEST(errors_name_what_is_wrong),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
