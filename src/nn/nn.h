@@ -1,11 +1,11 @@
 /* Models: a forward pass asks for its parameters and names its sites by path, and never mentions a
  * regularizer.
  *
- *     static bl_tensor mlp(bl_model *m, bl_tensor x)
+ *     static bl_tensor two_layers(bl_model *m, bl_tensor x)
  *     {
- *         for (int i = 0; i < m->depth; i++)
- *             x = bl_site(m, PATH("dense%d/out", i + 1), BL_SITE_HIDDEN, 0, bl_relu(bl_dense(m,
- * PATH("dense%d", i + 1), x, m->width))); return bl_classifier(m, x);
+ *         bl_tensor hidden = bl_relu(bl_dense(m, "dense1", x, 128));
+ *         hidden = bl_site(m, "dense1/out", BL_SITE_HIDDEN, 0, hidden);
+ *         return bl_classifier(m, bl_relu(bl_dense(m, "dense2", hidden, 128)));
  *     }
  *
  * The same function is visited once to declare the parameters (their shapes follow from the
@@ -28,7 +28,7 @@ typedef enum bl_initializer {
     BL_INIT_ONE,
     BL_INIT_HE,     /* normal, sd sqrt(2 / fan_in) */
     BL_INIT_GLOROT, /* normal, sd sqrt(2 / (fan_in + fan_out)) */
-    BL_INIT_LECUN   /* normal, sd sqrt(1 / fan_in) */
+    BL_INIT_LECUN   /* normal, sd sqrt(1 / fan_in): the classifier, which no relu follows */
 } bl_initializer;
 
 typedef struct bl_parameter {
@@ -70,7 +70,8 @@ typedef bl_tensor bl_forward_function(bl_model *m, bl_tensor x);
 struct bl_model {
     bl_architecture architecture;
     bl_graph *graph;
-    bool training;
+    bool training; /* batch normalisation by the batch's statistics, which it records */
+    bl_tensor rate; /* share of the batch's statistics in the next running ones: 0.1 */
     void *context;
     bl_tensor (*parameter)(void *context, const bl_parameter *declaration);
     bl_tensor (*site)(void *context, const bl_site_info *site, bl_tensor value);
@@ -87,16 +88,29 @@ int bl_model_count(void);
 const char *bl_model_name(int i);
 const char *bl_model_summary(int i);
 
+/* A model's row in the table of model.c. `images`: it takes [B,H,W,C] only. */
+typedef struct bl_model_entry {
+    const char *name, *summary;
+    bl_forward_function *forward;
+    bool images;
+} bl_model_entry;
+bl_forward_function bl_linear_model, bl_mlp_model, bl_cnn_model, bl_resnet20_model;
+
 /* --- layers --- */
+/* "block3/conv1" for the length of the enclosing block: BL_PATH("block%d/conv1", 3). */
+#define BL_PATH(...) bl_path((char[BL_PATH_BYTES]){0}, __VA_ARGS__)
+#define BL_PATH_BYTES 96
+const char *bl_path(char bytes[BL_PATH_BYTES], const char *format, ...) BL_PRINTF(2, 3);
+bl_tensor bl_flatten(bl_tensor x); /* [B,..] -> [B,D] */
 bl_tensor bl_param(bl_model *m, const char *path, bl_shape shape, bl_role role,
                    bl_initializer start);
 bl_tensor bl_site(bl_model *m, const char *path, bl_site_kind kind, double depth, bl_tensor value);
 bl_tensor bl_dense(bl_model *m, const char *path, bl_tensor x,
-                   int64_t outputs); /* [B,I] -> [B,outputs], He */
+                   int64_t outputs); /* [B,I] -> [B,outputs], with bias; He */
 bl_tensor bl_convolution(bl_model *m, const char *path, bl_tensor x, int64_t size, int64_t channels,
                          int64_t stride, bool bias); /* size x size, padding "same" */
-/* Batch statistics while training, with running averages (0.9 old + 0.1 new, unbiased variance);
- * running ones in evaluation. eps 1e-5. Over all axes but the last. */
+/* Batch statistics while training, with running averages (1 - rate of the old, rate of the new,
+ * unbiased variance); running ones in evaluation. eps 1e-5. Over all axes but the last. */
 bl_tensor bl_batch_norm(bl_model *m, const char *path, bl_tensor x);
 bl_tensor bl_layer_norm(bl_model *m, const char *path,
                         bl_tensor x); /* over the last axis, eps 1e-5 */
