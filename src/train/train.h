@@ -81,7 +81,7 @@ typedef struct bl_arm_effect {
     bool ended_early;        /* an epoch hook ended the run before its last planned epoch */
     bl_metric measure[8];    /* bl_measure, means over the run */
     int measures;
-    bool inert; /* none of the five numbers is above 1e-12 and training did not end early */
+    bool inert; /* none of the five numbers is above 1e-6 (rounding) and training did not end early */
 } bl_arm_effect;
 
 typedef struct bl_run_result {
