@@ -14,9 +14,10 @@ bl_tensor bl_flatten(bl_tensor x)
 static bl_tensor affine(bl_model *m, const char *path, bl_tensor x, int64_t outputs,
                         bl_initializer start)
 {
-    bl_tensor weight = bl_param(m, BL_PATH("%s/weight", path), BL_SHAPE(bl_dim(x, -1), outputs),
-                                BL_WEIGHT, start);
-    bl_tensor bias = bl_param(m, BL_PATH("%s/bias", path), BL_SHAPE(outputs), BL_BIAS, BL_INIT_ZERO);
+    bl_tensor weight =
+        bl_param(m, BL_PATH("%s/weight", path), BL_SHAPE(bl_dim(x, -1), outputs), BL_WEIGHT, start);
+    bl_tensor bias =
+        bl_param(m, BL_PATH("%s/bias", path), BL_SHAPE(outputs), BL_BIAS, BL_INIT_ZERO);
     return bl_add(bl_matmul(x, weight), bias);
 }
 
@@ -44,16 +45,17 @@ static void pad_same(int64_t input, int64_t filter, int64_t stride, int64_t *low
 bl_tensor bl_convolution(bl_model *m, const char *path, bl_tensor x, int64_t size, int64_t channels,
                          int64_t stride, bool bias)
 {
-    bl_tensor filter = bl_param(m, BL_PATH("%s/weight", path),
-                                BL_SHAPE(size, size, bl_dim(x, 3), channels), BL_WEIGHT, BL_INIT_HE);
+    bl_tensor filter =
+        bl_param(m, BL_PATH("%s/weight", path), BL_SHAPE(size, size, bl_dim(x, 3), channels),
+                 BL_WEIGHT, BL_INIT_HE);
     bl_conv_options options = {.stride = {stride, stride}};
     for (int i = 0; i < 2; i++)
         pad_same(bl_dim(x, 1 + i), size, stride, &options.low[i], &options.high[i]);
     bl_tensor z = bl_conv(x, filter, options);
     if (!bias)
         return z;
-    return bl_add(z, bl_param(m, BL_PATH("%s/bias", path), BL_SHAPE(channels), BL_BIAS,
-                              BL_INIT_ZERO));
+    return bl_add(z,
+                  bl_param(m, BL_PATH("%s/bias", path), BL_SHAPE(channels), BL_BIAS, BL_INIT_ZERO));
 }
 
 static bl_tensor moved_average(bl_model *m, bl_tensor old, bl_tensor now)

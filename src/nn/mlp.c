@@ -2,7 +2,10 @@
 #define BL_KEEP_PLACE
 #include "nn/nn.h"
 
-bl_tensor bl_linear_model(bl_model *m, bl_tensor x) { return bl_classifier(m, bl_flatten(x)); }
+bl_tensor bl_linear_model(bl_model *m, bl_tensor x)
+{
+    return bl_classifier(m, bl_flatten(x));
+}
 
 /* The last hidden layer is the classifier's input, which the classifier offers as a site. */
 bl_tensor bl_mlp_model(bl_model *m, bl_tensor x)

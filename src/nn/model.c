@@ -18,7 +18,10 @@ static const bl_model_entry model_table[] = {
      bl_resnet20_model, true},
 };
 
-int bl_model_count(void) { return (int)(sizeof model_table / sizeof *model_table); }
+int bl_model_count(void)
+{
+    return (int)(sizeof model_table / sizeof *model_table);
+}
 
 const char *bl_model_name(int i)
 {

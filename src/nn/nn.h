@@ -70,7 +70,7 @@ typedef bl_tensor bl_forward_function(bl_model *m, bl_tensor x);
 struct bl_model {
     bl_architecture architecture;
     bl_graph *graph;
-    bool training; /* batch normalisation by the batch's statistics, which it records */
+    bool training;  /* batch normalisation by the batch's statistics, which it records */
     bl_tensor rate; /* share of the batch's statistics in the next running ones: 0.1 */
     void *context;
     bl_tensor (*parameter)(void *context, const bl_parameter *declaration);
@@ -98,7 +98,7 @@ bl_forward_function bl_linear_model, bl_mlp_model, bl_cnn_model, bl_resnet20_mod
 
 /* --- layers --- */
 /* "block3/conv1" for the length of the enclosing block: BL_PATH("block%d/conv1", 3). */
-#define BL_PATH(...) bl_path((char[BL_PATH_BYTES]){0}, __VA_ARGS__)
+#define BL_PATH(...)  bl_path((char[BL_PATH_BYTES]){0}, __VA_ARGS__)
 #define BL_PATH_BYTES 96
 const char *bl_path(char bytes[BL_PATH_BYTES], const char *format, ...) BL_PRINTF(2, 3);
 bl_tensor bl_flatten(bl_tensor x); /* [B,..] -> [B,D] */

@@ -117,7 +117,10 @@ static double images_changed(const bl_training *t)
     return (double)changed / (double)batch->size;
 }
 
-static double share(double part, double whole) { return whole > 0 ? part / whole : part > 0; }
+static double share(double part, double whole)
+{
+    return whole > 0 ? part / whole : part > 0;
+}
 
 bl_status bl_audit_run(bl_training *t)
 {

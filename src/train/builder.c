@@ -5,11 +5,12 @@
 
 #include "train/training.h"
 
-static const char *const argument_name[BL_ARGS] = {
-    "inputs",   "targets",       "index", "epoch",         "step",
-    "progress", "learning_rate", "key",   "statistic_rate"};
+static const char *const argument_name[BL_ARGS] = {"inputs",        "targets", "index",
+                                                   "epoch",         "step",    "progress",
+                                                   "learning_rate", "key",     "statistic_rate"};
 
-/* --- slots --------------------------------------------------------------------------------------- */
+/* --- slots ---------------------------------------------------------------------------------------
+ */
 static bool make_room(bl_builder *b)
 {
     int slots = b->t->slots;
@@ -56,7 +57,8 @@ void bl_builder_set(bl_builder *b, int slot, bl_tensor next)
     b->next[slot] = next;
 }
 
-/* --- the model's callbacks ----------------------------------------------------------------------- */
+/* --- the model's callbacks -----------------------------------------------------------------------
+ */
 bl_tensor bl_builder_weight(bl_builder *b, int parameter, bl_tensor value)
 {
     int part = b->part;
@@ -128,7 +130,8 @@ static void statistic_next(void *context, const char *path, bl_tensor next)
     bl_builder_set(b, statistic_slot(b, path), next);
 }
 
-/* --- forward passes -------------------------------------------------------------------------------- */
+/* --- forward passes
+ * -------------------------------------------------------------------------------- */
 typedef struct bl_view { /* what a forward pass with other parameters must put back */
     bl_tensor *raw, *value;
     bool *seen;
@@ -166,7 +169,8 @@ static bl_outputs forward_now(bl_builder *b, bl_tensor inputs)
     return (bl_outputs){.logits = logits, .features = b->model.features};
 }
 
-/* The pass whose values the step keeps; a parameter the model did not ask for keeps its raw value. */
+/* The pass whose values the step keeps; a parameter the model did not ask for keeps its raw value.
+ */
 bl_outputs bl_builder_forward(bl_builder *b)
 {
     memset(b->seen, 0, (size_t)b->step.parameters * sizeof *b->seen);
@@ -218,25 +222,24 @@ bl_tensor bl_loss_at(bl_step *s, const bl_tensor *raw)
     return result;
 }
 
-/* --- opening ----------------------------------------------------------------------------------------- */
+/* --- opening
+ * ----------------------------------------------------------------------------------------- */
 static void open_arguments(bl_builder *b, int64_t batch)
 {
     const bl_training_data *data = b->t->data;
     bl_shape inputs = data->train.inputs.type.shape, targets = data->train.targets.type.shape;
     inputs.dim[0] = targets.dim[0] = batch;
-    const bl_type type[BL_ARGS] = {
-        [BL_ARG_INPUTS] = {BL_F32, inputs},
-        [BL_ARG_TARGETS] = {data->train.targets.type.dtype, targets},
-        [BL_ARG_INDEX] = {BL_I32, BL_SHAPE(batch)},
-        [BL_ARG_EPOCH] = {BL_F32, BL_SCALAR},
-        [BL_ARG_STEP] = {BL_I32, BL_SCALAR},
-        [BL_ARG_PROGRESS] = {BL_F32, BL_SCALAR},
-        [BL_ARG_LEARNING_RATE] = {BL_F32, BL_SCALAR},
-        [BL_ARG_KEY] = {BL_U32, BL_SHAPE(2)},
-        [BL_ARG_STATISTIC_RATE] = {BL_F32, BL_SCALAR}};
+    const bl_type type[BL_ARGS] = {[BL_ARG_INPUTS] = {BL_F32, inputs},
+                                   [BL_ARG_TARGETS] = {data->train.targets.type.dtype, targets},
+                                   [BL_ARG_INDEX] = {BL_I32, BL_SHAPE(batch)},
+                                   [BL_ARG_EPOCH] = {BL_F32, BL_SCALAR},
+                                   [BL_ARG_STEP] = {BL_I32, BL_SCALAR},
+                                   [BL_ARG_PROGRESS] = {BL_F32, BL_SCALAR},
+                                   [BL_ARG_LEARNING_RATE] = {BL_F32, BL_SCALAR},
+                                   [BL_ARG_KEY] = {BL_U32, BL_SHAPE(2)},
+                                   [BL_ARG_STATISTIC_RATE] = {BL_F32, BL_SCALAR}};
     for (int i = 0; i < BL_ARGS; i++)
-        b->argument[i] =
-            bl_input(b->step.graph, argument_name[i], type[i].dtype, type[i].shape);
+        b->argument[i] = bl_input(b->step.graph, argument_name[i], type[i].dtype, type[i].shape);
 }
 
 static void open_step(bl_builder *b, int64_t batch)
@@ -310,7 +313,8 @@ void bl_builder_close(bl_builder *b)
     bl_release(b->next);
 }
 
-/* --- what graph hooks may call ---------------------------------------------------------------------- */
+/* --- what graph hooks may call
+ * ---------------------------------------------------------------------- */
 static const char *part_name(const bl_builder *b)
 {
     return b->part >= 0 ? b->t->arm->part[b->part].name : "step";
@@ -400,9 +404,8 @@ void bl_measure(bl_step *s, const char *name, bl_tensor value)
         bl_poison(s->graph, "more than %d measures in one arm", BL_MEASURES);
         return;
     }
-    bl_tensor number = bl_is_number(value)
-                           ? bl_full(s->graph, BL_F32, BL_SCALAR, value.number)
-                           : bl_cast(bl_reshape(value, BL_SCALAR), BL_F32);
+    bl_tensor number = bl_is_number(value) ? bl_full(s->graph, BL_F32, BL_SCALAR, value.number)
+                                           : bl_cast(bl_reshape(value, BL_SCALAR), BL_F32);
     b->measure_name[b->measures] = bl_arena_text(b->t->arena, name);
     b->measure[b->measures++] = number;
 }

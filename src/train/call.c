@@ -4,7 +4,8 @@
 
 #include "train/training.h"
 
-/* --- batches --------------------------------------------------------------------------------------- */
+/* --- batches
+ * --------------------------------------------------------------------------------------- */
 bl_status bl_batch_new(const bl_training *t, int64_t size, bl_batch *out)
 {
     const bl_part *train = &t->data->train;
@@ -53,7 +54,8 @@ void bl_batch_set(bl_training *t, bl_batch *batch, int64_t step)
     memcpy(batch->argument[BL_ARG_KEY].data, key.word, sizeof key.word);
 }
 
-static void gather_rows(const bl_array *from, const int32_t *rows, int64_t n, int64_t size, void *to)
+static void gather_rows(const bl_array *from, const int32_t *rows, int64_t n, int64_t size,
+                        void *to)
 {
     size_t bytes =
         bl_type_bytes(from->type) / (size_t)(from->type.shape.dim[0] ? from->type.shape.dim[0] : 1);
@@ -85,7 +87,8 @@ void bl_batch_gather(bl_batch *batch, const bl_part *part, const int32_t *rows, 
         bl_i32(&batch->argument[BL_ARG_INDEX])[i] = rows[i < n ? i : 0];
 }
 
-/* --- calls ------------------------------------------------------------------------------------------ */
+/* --- calls
+ * ------------------------------------------------------------------------------------------ */
 static bl_status allocate(bl_call *call, int ins, int outs)
 {
     call->in = bl_alloc((size_t)ins * sizeof *call->in);
@@ -151,8 +154,7 @@ static bl_array slot_array(const bl_training *t, int slot, bool renewed)
 void bl_call_bind(bl_training *t, bl_call *call, const bl_batch *batch, bool renewed)
 {
     for (int i = 0; i < call->ins; i++)
-        call->in[i] =
-            i < BL_ARGS ? batch->argument[i] : slot_array(t, call->in_slot[i], renewed);
+        call->in[i] = i < BL_ARGS ? batch->argument[i] : slot_array(t, call->in_slot[i], renewed);
     for (int o = 0; o < call->outs; o++)
         if (call->out_slot[o] != BL_NO_SLOT)
             call->out[o] = slot_array(t, call->out_slot[o], renewed);

@@ -16,8 +16,8 @@ static char *experiment_text(const bl_training *t)
                      "%08x%08x %08x%08x %08x%08x; %lld %lld %016llx",
                      r->model.name, (long long)r->model.width, (long long)r->model.depth,
                      (long long)r->model.outputs, r->model.output_bias, r->optimizer,
-                     r->learning_rate, r->momentum, r->weight_decay, r->nesterov, r->beta1, r->beta2,
-                     r->epsilon, r->schedule, r->step_at[0], r->step_at[1], r->step_at[2],
+                     r->learning_rate, r->momentum, r->weight_decay, r->nesterov, r->beta1,
+                     r->beta2, r->epsilon, r->schedule, r->step_at[0], r->step_at[1], r->step_at[2],
                      r->step_at[3], r->step_factor, (long long)r->epochs, (long long)r->batch,
                      r->loss, t->arm->text ? t->arm->text : "", t->arm->null ? " null" : "",
                      k->init.word[0], k->init.word[1], k->order.word[0], k->order.word[1],
@@ -86,13 +86,16 @@ static bl_status restore(bl_training *t, const bl_dictionary *d, const char *pat
     bool same = text && note && strcmp(text, note) == 0;
     bl_release(text);
     if (!same)
-        return bl_fail(BL_INVALID, "%s is the checkpoint of another run: delete it, or name another "
-                                   "file", path);
+        return bl_fail(BL_INVALID,
+                       "%s is the checkpoint of another run: delete it, or name another "
+                       "file",
+                       path);
     const bl_array *tally = bl_dictionary_find(d, "run/tally");
     const bl_array *curve = bl_dictionary_find(d, "run/curve");
     if (!tally || bl_type_bytes(tally->type) != sizeof t->tally || !curve ||
         curve->type.dtype != BL_F64)
-        return bl_fail(BL_INVALID, "%s: run/tally or run/curve is missing or of another size", path);
+        return bl_fail(BL_INVALID, "%s: run/tally or run/curve is missing or of another size",
+                       path);
     for (int i = 0; i < t->slots; i++) {
         const bl_array *from = bl_dictionary_find(d, t->slot[i].name);
         if (!from || !bl_type_equal(from->type, t->slot[i].type))

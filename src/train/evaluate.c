@@ -116,7 +116,8 @@ bl_status bl_evaluate_rows(bl_training *t, bl_call *call, const bl_part *part, c
     return status;
 }
 
-/* --- held-out part: the parameters as they are --------------------------------------------------- */
+/* --- held-out part: the parameters as they are ---------------------------------------------------
+ */
 static bl_status need_plain(bl_training *t)
 {
     return t->plain.program ? BL_OK : bl_evaluate_compile(t, false, &t->plain);
@@ -149,7 +150,8 @@ bl_status bl_training_validation_features(bl_training *t, bl_array *features, bl
     return status;
 }
 
-/* --- statistics of averaged parameters ------------------------------------------------------------ */
+/* --- statistics of averaged parameters
+ * ------------------------------------------------------------ */
 static bool wants_renewal(const bl_training *t)
 {
     for (int i = 0; i < t->arm->parts; i++)
@@ -158,7 +160,10 @@ static bool wants_renewal(const bl_training *t)
     return false;
 }
 
-static bool is_statistic(const bl_slot *slot) { return strncmp(slot->name, "model/", 6) == 0; }
+static bool is_statistic(const bl_slot *slot)
+{
+    return strncmp(slot->name, "model/", 6) == 0;
+}
 
 static int build_renewal(bl_builder *b, bl_tensor *outputs, int *out_slot)
 {
@@ -234,7 +239,8 @@ bl_status bl_renew_statistics(bl_training *t)
     return status;
 }
 
-/* --- export ----------------------------------------------------------------------------------------- */
+/* --- export
+ * ----------------------------------------------------------------------------------------- */
 /* Effective parameters as they are trained, then as they are evaluated. */
 static void build_export(bl_builder *b, bl_tensor *outputs)
 {
@@ -318,15 +324,16 @@ bl_status bl_export(bl_training *t, bl_dictionary *out, double *moved)
     return status;
 }
 
-/* --- prediction --------------------------------------------------------------------------------------- */
+/* --- prediction
+ * --------------------------------------------------------------------------------------- */
 static bl_status load_state(bl_training *t, const bl_dictionary *state)
 {
     for (int i = 0; i < t->slots; i++) {
         const bl_array *from = bl_dictionary_find(state, t->slot[i].name);
         char want[BL_TYPE_TEXT], got[BL_TYPE_TEXT];
         if (!from)
-            return bl_fail(BL_INVALID, "the model has no array %s, which %s needs",
-                           t->slot[i].name, t->experiment->recipe.model.name);
+            return bl_fail(BL_INVALID, "the model has no array %s, which %s needs", t->slot[i].name,
+                           t->experiment->recipe.model.name);
         if (!bl_type_equal(from->type, t->slot[i].type))
             return bl_fail(BL_INVALID, "array %s of the model is %s, expected %s", t->slot[i].name,
                            bl_type_text(from->type, got), bl_type_text(t->slot[i].type, want));

@@ -17,7 +17,8 @@ static double seconds_now(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-/* --- before the first step -------------------------------------------------------------------------- */
+/* --- before the first step
+ * -------------------------------------------------------------------------- */
 static bl_status check_data(const bl_experiment *e)
 {
     const bl_training_data *data = e->data;
@@ -69,8 +70,8 @@ static bl_status check(const bl_experiment *e)
                        (long long)r->epochs, (long long)r->batch);
     bool classes = strcmp(r->loss, "cross_entropy") == 0;
     if (!classes && strcmp(r->loss, "squared") != 0 && strcmp(r->loss, "absolute") != 0)
-        return bl_fail(BL_INVALID, "unknown loss \"%s\": there are cross_entropy, squared, absolute",
-                       r->loss);
+        return bl_fail(BL_INVALID,
+                       "unknown loss \"%s\": there are cross_entropy, squared, absolute", r->loss);
     if (classes != (e->data->classes > 0))
         return bl_fail(BL_INVALID, "loss %s does not fit the targets: %s", r->loss,
                        e->data->classes > 0 ? "they are classes" : "they are numbers");
@@ -102,7 +103,8 @@ static bl_status prepare(bl_training *t)
     return BL_OK;
 }
 
-/* --- one step ----------------------------------------------------------------------------------------- */
+/* --- one step
+ * ----------------------------------------------------------------------------------------- */
 static void draw_order(bl_training *t, int64_t epoch)
 {
     if (t->ordered_epoch == epoch)
@@ -163,7 +165,8 @@ static bl_status do_step(bl_training *t, bool *finite)
     return BL_OK;
 }
 
-/* --- after an epoch ------------------------------------------------------------------------------------ */
+/* --- after an epoch
+ * ------------------------------------------------------------------------------------ */
 /* relu hides a NaN from the loss, so the parameters are looked at too. */
 static bool parameters_finite(const bl_training *t)
 {
@@ -249,7 +252,8 @@ static bl_status end_epoch(bl_training *t, bool *finite)
     return BL_OK;
 }
 
-/* --- the loop ------------------------------------------------------------------------------------------- */
+/* --- the loop
+ * ------------------------------------------------------------------------------------------- */
 typedef struct bl_clock {
     double started, reported, in_steps;
     int64_t steps; /* in this session */
@@ -263,8 +267,8 @@ static void report(const bl_training *t, const bl_progress *progress, bl_clock *
     if (!epoch && now - clock->reported < 0.2)
         return;
     clock->reported = now;
-    double loss = t->tally.epoch_steps > 0 ? t->tally.epoch_loss / t->tally.epoch_steps
-                                           : t->tally.train_loss;
+    double loss =
+        t->tally.epoch_steps > 0 ? t->tally.epoch_loss / t->tally.epoch_steps : t->tally.train_loss;
     progress->report(progress->context, (int64_t)t->tally.step, t->steps,
                      (int64_t)t->tally.step / t->batches, loss);
 }
@@ -279,7 +283,8 @@ static bl_status interrupt(const bl_training *t)
                    path ? path : "");
 }
 
-static bl_status run_steps(bl_training *t, const bl_progress *progress, bl_clock *clock, bool *finite)
+static bl_status run_steps(bl_training *t, const bl_progress *progress, bl_clock *clock,
+                           bool *finite)
 {
     while ((int64_t)t->tally.step < t->steps && t->tally.stop == 0 && *finite) {
         double before = seconds_now();
@@ -297,7 +302,8 @@ static bl_status run_steps(bl_training *t, const bl_progress *progress, bl_clock
     return BL_OK;
 }
 
-/* --- the result ------------------------------------------------------------------------------------------ */
+/* --- the result
+ * ------------------------------------------------------------------------------------------ */
 /* Share of the wrongly labelled training examples that are predicted as their wrong label. */
 static bl_status score_memorised(bl_training *t, bl_run_result *result)
 {
@@ -333,10 +339,11 @@ static bl_status score(bl_training *t, bl_run_result *result)
     bl_array logits = {0};
     BL_TRY(bl_renew_statistics(t));
     BL_TRY(bl_evaluate_rows(t, &t->evaluate, test, NULL, test->count, &logits, NULL));
-    result->metrics = t->data->classes > 0
-                          ? bl_metrics_classification(&logits, bl_i32(&test->targets), result->metric)
-                          : bl_metrics_regression(&logits, bl_f32(&test->targets),
-                                                  t->data->target_scale, result->metric);
+    result->metrics =
+        t->data->classes > 0
+            ? bl_metrics_classification(&logits, bl_i32(&test->targets), result->metric)
+            : bl_metrics_regression(&logits, bl_f32(&test->targets), t->data->target_scale,
+                                    result->metric);
     bl_array_free(&logits);
     return score_memorised(t, result);
 }

@@ -1,5 +1,5 @@
-/* Metrics, on the host and in double: what a trained model is judged by. To add one, compute it here
- * and append it to the list; the tasks say which one is primary and in which direction. */
+/* Metrics, on the host and in double: what a trained model is judged by. To add one, compute it
+ * here and append it to the list; the tasks say which one is primary and in which direction. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* Optimisers: each adds the nodes of one parameter's update to the step's graph and keeps its slots
- * as state ("optimizer/momentum/dense1/weight"). To add one, write an update and a row of the table.
- * Weight decay acts on weights only, not on biases and gains. */
+ * as state ("optimizer/momentum/dense1/weight"). To add one, write an update and a row of the
+ * table. Weight decay acts on weights only, not on biases and gains. */
 #define BL_KEEP_PLACE
 #include <math.h>
 #include <string.h>
@@ -10,8 +10,8 @@
 static int optimizer_slot(bl_builder *b, const char *name, int parameter)
 {
     char *full = bl_format("optimizer/%s/%s", name, b->t->parameter[parameter].path);
-    int slot = full ? bl_slot_add(b->t, full, b->t->parameter[parameter].type, 0, BL_NO_SLOT)
-                    : BL_NO_SLOT;
+    int slot =
+        full ? bl_slot_add(b->t, full, b->t->parameter[parameter].type, 0, BL_NO_SLOT) : BL_NO_SLOT;
     bl_release(full);
     if (slot == BL_NO_SLOT)
         bl_poison(b->step.graph, "memory is short for the optimiser's state");
@@ -60,8 +60,7 @@ static bl_tensor adam_step(bl_builder *b, int i, bl_tensor w, bl_tensor g)
     double beta1 = recipe->beta1, beta2 = recipe->beta2;
     int first = optimizer_slot(b, "first", i), second = optimizer_slot(b, "second", i);
     bl_tensor m = bl_add(bl_mul(beta1, bl_builder_now(b, first)), bl_mul(1 - beta1, g));
-    bl_tensor v =
-        bl_add(bl_mul(beta2, bl_builder_now(b, second)), bl_mul(1 - beta2, bl_square(g)));
+    bl_tensor v = bl_add(bl_mul(beta2, bl_builder_now(b, second)), bl_mul(1 - beta2, bl_square(g)));
     bl_builder_set(b, first, m);
     bl_builder_set(b, second, v);
     bl_tensor rate = bl_div(s->learning_rate, correction(s, beta1));

@@ -40,14 +40,14 @@ int bl_slot_add(bl_training *t, const char *name, bl_type type, double initial, 
     char *kept = bl_arena_text(t->arena, name);
     if (!kept || !BL_GROW(t->slot, t->slots, t->slot_capacity))
         return BL_NO_SLOT;
-    t->slot[t->slots] =
-        (bl_slot){.name = kept, .type = type, .initial = initial, .copies = copies};
+    t->slot[t->slots] = (bl_slot){.name = kept, .type = type, .initial = initial, .copies = copies};
     if (t->started && fill(t, &t->slot[t->slots]) != BL_OK)
         return BL_NO_SLOT;
     return t->slots++;
 }
 
-/* --- declaring the model: one visit with callbacks that write down what it asks for ------------ */
+/* --- declaring the model: one visit with callbacks that write down what it asks for ------------
+ */
 typedef struct bl_declaration {
     bl_training *t;
     bl_graph *graph;
@@ -67,8 +67,10 @@ static bl_tensor declare_parameter(void *context, const bl_parameter *parameter)
             t->parameter[t->parameters] = *parameter;
             t->parameter[t->parameters++].path = path;
         } else {
-            d->status = bl_fail(BL_INVALID, "parameter %s: memory is short or the model asks for "
-                                            "it twice", parameter->path);
+            d->status = bl_fail(BL_INVALID,
+                                "parameter %s: memory is short or the model asks for "
+                                "it twice",
+                                parameter->path);
         }
         bl_release(name);
     }
@@ -169,9 +171,10 @@ static bl_status declare_part(bl_training *t, const bl_arm_part *part)
          i++) {
         bl_type type;
         if (!read_type(t, declared[i].type, &type))
-            return bl_fail(BL_INVALID, "%s: state %s has the type \"%s\"; expected one like "
-                                       "\"f32[N,C]\"", part->name, declared[i].name,
-                           declared[i].type);
+            return bl_fail(BL_INVALID,
+                           "%s: state %s has the type \"%s\"; expected one like "
+                           "\"f32[N,C]\"",
+                           part->name, declared[i].name, declared[i].type);
         char *name = bl_format("%s/%s", part->name, declared[i].name);
         int slot = name ? bl_slot_add(t, name, type, declared[i].initial, BL_NO_SLOT) : BL_NO_SLOT;
         bl_release(name);
@@ -193,7 +196,8 @@ static bl_status declare_arm(bl_training *t)
     return BL_OK;
 }
 
-/* --- starting ----------------------------------------------------------------------------------- */
+/* --- starting -----------------------------------------------------------------------------------
+ */
 static double initial_deviation(const bl_parameter *p)
 {
     double fan_out = (double)(p->type.shape.rank ? p->type.shape.dim[p->type.shape.rank - 1] : 1);
@@ -238,7 +242,8 @@ double bl_squared_distance(const float *a, const float *b, int64_t count, double
     return distance;
 }
 
-/* --- host hooks: what they do to the parameters is measured -------------------------------------- */
+/* --- host hooks: what they do to the parameters is measured --------------------------------------
+ */
 typedef bl_status bl_host_hook(bl_training *t, const void *options);
 
 static bl_host_hook *host_hook(const bl_hooks *hooks, bool init)
@@ -262,7 +267,7 @@ static double moved_from(const bl_training *t, const bl_array *before)
     double distance = 0, norm = 0;
     for (int i = 0; i < t->parameters; i++)
         distance += bl_squared_distance(bl_f32(&t->slot[i].value), bl_f32(&before[i]),
-                                         bl_type_count(t->slot[i].type), &norm);
+                                        bl_type_count(t->slot[i].type), &norm);
     return sqrt(norm > 0 ? distance / norm : distance);
 }
 
@@ -357,7 +362,8 @@ void bl_training_free(bl_training *t)
     bl_release(t);
 }
 
-/* --- what host hooks may call ------------------------------------------------------------------ */
+/* --- what host hooks may call ------------------------------------------------------------------
+ */
 static bl_array *own_array(bl_training *t, const char *name, const char *path)
 {
     char *full = path ? bl_format("%s/%s/%s", t->arm->part[t->part].name, name, path)
@@ -367,7 +373,10 @@ static bl_array *own_array(bl_training *t, const char *name, const char *path)
     return slot == BL_NO_SLOT ? NULL : &t->slot[slot].value;
 }
 
-bl_array *bl_training_state(bl_training *t, const char *name) { return own_array(t, name, NULL); }
+bl_array *bl_training_state(bl_training *t, const char *name)
+{
+    return own_array(t, name, NULL);
+}
 
 bl_array *bl_training_parameter(bl_training *t, int i)
 {
@@ -385,10 +394,22 @@ int bl_training_parameters(const bl_training *t, const bl_parameter **parameter)
     return t->parameters;
 }
 
-int64_t bl_training_epoch(const bl_training *t) { return t->epoch; }
-int64_t bl_training_epochs(const bl_training *t) { return t->experiment->recipe.epochs; }
-double bl_training_validation(const bl_training *t) { return t->tally.validation; }
-void bl_training_stop(bl_training *t) { t->tally.stop = 1; }
+int64_t bl_training_epoch(const bl_training *t)
+{
+    return t->epoch;
+}
+int64_t bl_training_epochs(const bl_training *t)
+{
+    return t->experiment->recipe.epochs;
+}
+double bl_training_validation(const bl_training *t)
+{
+    return t->tally.validation;
+}
+void bl_training_stop(bl_training *t)
+{
+    t->tally.stop = 1;
+}
 
 bl_key bl_training_key(bl_training *t, const char *name)
 {

@@ -39,7 +39,8 @@ struct bl_step {
                                    standardised. Evaluation graphs: as given, for metrics only */
     bl_target_form target_form; /* a batch hook that softens labels sets DISTRIBUTIONS */
     bl_tensor labels; /* i32 [B], the labels as given, whatever batch hooks do; regression: unset */
-    bl_tensor index;  /* i32 [B], distinct rows of the training set, 0..examples-1; unset in evaluation */
+    bl_tensor
+        index; /* i32 [B], distinct rows of the training set, 0..examples-1; unset in evaluation */
 
     bl_tensor logits;   /* [B,C]; predictions [B,L] in regression */
     bl_tensor features; /* [B,K], the classifier's input */
@@ -108,8 +109,8 @@ bl_array *bl_training_parameter_state(bl_training *t, const char *name, int i);
 int bl_training_parameters(const bl_training *t, const bl_parameter **parameter);
 int64_t bl_training_epoch(const bl_training *t);  /* the one just finished, from 1 */
 int64_t bl_training_epochs(const bl_training *t); /* planned */
-/* Held-out score after this epoch, lower is better: the mean task loss of the parameters as they are,
- * without any part's evaluate hook. NaN if nothing is held out. */
+/* Held-out score after this epoch, lower is better: the mean task loss of the parameters as they
+ * are, without any part's evaluate hook. NaN if nothing is held out. */
 double bl_training_validation(const bl_training *t);
 void bl_training_stop(bl_training *t); /* the run ends after this epoch */
 /* Features f32 [n,K] and labels i32 [n] (f32 [n,L]) of the held-out part under the current

@@ -76,12 +76,13 @@ typedef struct bl_arm_effect {
     double examples_changed; /* share of the examples whose input or target a hook changed */
     double gradient_share;   /* |g_arm - g_baseline| / |g_baseline| on audited batches, mean */
     double update_share;     /* |step added by update hooks| / |the optimiser's step|, likewise */
-    double host_moved;       /* largest relative change of the parameters by an init or epoch hook */
+    double host_moved; /* largest relative change of the parameters by an init or epoch hook */
     double parameters_moved; /* relative distance of the evaluated weights from the trained ones */
     bool ended_early;        /* an epoch hook ended the run before its last planned epoch */
     bl_metric measure[8];    /* bl_measure, means over the run */
     int measures;
-    bool inert; /* none of the five numbers is above 1e-6 (rounding) and training did not end early */
+    bool inert; /* none of the five numbers is above 1e-6 (rounding) and training did not end early
+                 */
 } bl_arm_effect;
 
 typedef struct bl_run_result {

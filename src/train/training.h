@@ -103,7 +103,8 @@ struct bl_training {
 };
 
 /* state.c */
-bl_status bl_training_new(const bl_experiment *experiment, bl_training **out); /* declared, no data */
+bl_status bl_training_new(const bl_experiment *experiment,
+                          bl_training **out); /* declared, no data */
 void bl_training_free(bl_training *t);
 int bl_slot_find(const bl_training *t, const char *name);
 /* Finds or adds; BL_NO_SLOT if memory is short. */
@@ -129,7 +130,8 @@ bl_status bl_call_compile(struct bl_builder *b, const bl_tensor *outputs, const 
 void bl_call_bind(bl_training *t, bl_call *call, const bl_batch *batch, bool renewed);
 void bl_call_free(bl_call *call);
 
-/* --- a graph being built ----------------------------------------------------------------------- */
+/* --- a graph being built -----------------------------------------------------------------------
+ */
 typedef struct bl_builder {
     bl_training *t;
     bl_step step;
@@ -161,7 +163,7 @@ bl_tensor bl_builder_weight(bl_builder *b, int parameter, bl_tensor raw);
 bl_status bl_builder_collect(bl_builder *b, bl_tensor *outputs, int *out_slot, int *count);
 
 /* step.c */
-void bl_step_build(bl_builder *b);      /* fills s->updated and the next state */
+void bl_step_build(bl_builder *b); /* fills s->updated and the next state */
 void bl_step_build_baseline(bl_builder *b, bl_tensor *gradient); /* of the same step, no hooks */
 bl_status bl_step_compile(bl_training *t);
 
