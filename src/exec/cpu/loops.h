@@ -1,0 +1,53 @@
+/* The innermost loops, one per primitive and element type, compiled once per instruction set.
+ *
+ * loops.inc is the one source; loops_base.c, loops_avx2.c and loops_avx512.c include it and are
+ * compiled with their flags (CMakeLists.txt). bl_loops_best picks a table for this processor. To
+ * widen: a row in ops.def is enough for a correct loop, made from its meaning; a fast one is a line
+ * in the lists of loops.inc. */
+#ifndef BL_CPU_LOOPS_H
+#define BL_CPU_LOOPS_H
+
+#include "graph/node.h"
+
+/* z[i] = f(x[i], y[i], w[i]) for i < n; z may be exactly x, y or w, but not overlap otherwise. */
+typedef void bl_loop(void *z, const void *x, const void *y, const void *w, int64_t n);
+
+/* Which operands are single elements. */
+enum { BL_VV, BL_VS, BL_SV, BL_BINARY_MODES };
+enum { BL_VVV, BL_VVS, BL_VSV, BL_VSS, BL_TERNARY_MODES };
+
+/* Sums: what each part of a reduction accumulates. */
+enum { BL_SUM, BL_MAX, BL_MIN, BL_REDUCTIONS };
+
+typedef struct bl_loops {
+    const char *name;
+    /* By the operands' type (of the values, for select). NULL: the type rule refuses it. */
+    bl_loop *unary[BL_OPS][BL_DTYPES];
+    bl_loop *binary[BL_OPS][BL_DTYPES][BL_BINARY_MODES];
+    bl_loop *ternary[BL_OPS][BL_DTYPES][BL_TERNARY_MODES];
+    bl_loop *cast[BL_DTYPES][BL_DTYPES]; /* from, to */
+
+    /* z[r] = reduction of x[r,0..columns), for rows; f32 and f64 (others NULL). */
+    void (*reduce_rows[BL_REDUCTIONS][BL_DTYPES])(void *z, const void *x, int64_t rows,
+                                                  int64_t columns);
+    /* z[c] = z[c] op x[r,c]: sums in the element type. */
+    void (*reduce_columns[BL_REDUCTIONS][BL_DTYPES])(void *z, const void *x, int64_t rows,
+                                                     int64_t columns);
+    /* z[r,c] = x[r] */
+    void (*spread[9])(void *z, const void *x, int64_t rows, int64_t columns); /* by element size */
+    /* c[m,n] = sum over k of a[m,k] b[k,n], each with its strides. */
+    void (*gemm)(int64_t m, int64_t n, int64_t k, const float *a, int64_t a_row, int64_t a_column,
+                 const float *b, int64_t b_row, int64_t b_column, float *c, int64_t c_row);
+    void (*philox)(const uint32_t *key, uint32_t word2, uint32_t word3, uint64_t first_block,
+                   int64_t blocks, uint32_t *out);
+} bl_loops;
+
+extern const bl_loops bl_loops_base;
+#if defined(__x86_64__)
+extern const bl_loops bl_loops_avx2, bl_loops_avx512;
+#endif
+
+/* The widest of this processor. */
+const bl_loops *bl_loops_best(void);
+
+#endif

@@ -1,0 +1,299 @@
+/* Transcendental functions of one f32, without branches, so that a loop over them vectorises.
+ *
+ * Each is a reduction of the argument to a short interval, a polynomial fitted there by weighted
+ * minimax, and a reconstruction; special values are put right by selects at the end. Errors in units
+ * in the last place against libm in double, over all binades (tests/test_cpu.c measures them): exp
+ * 2, expm1 3, log 2, log1p 3, tanh 4, sigmoid 4, sin and cos 2, erf 3, atan 3, pow 1. To add one,
+ * write it here, list it in FAST_UNARY of loops.inc and add a row to the test. */
+#ifndef BL_CPU_VECTOR_MATH_H
+#define BL_CPU_VECTOR_MATH_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+static inline uint32_t bits_of(float x)
+{
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    return u;
+}
+
+static inline float float_of(uint32_t u)
+{
+    float x;
+    memcpy(&x, &u, sizeof x);
+    return x;
+}
+
+static inline double double_of(uint64_t u)
+{
+    double x;
+    memcpy(&x, &u, sizeof x);
+    return x;
+}
+
+static inline uint64_t bits_of_double(double x)
+{
+    uint64_t u;
+    memcpy(&u, &x, sizeof u);
+    return u;
+}
+
+/* 2^n for -126 <= n <= 127; any n gives some bits. */
+static inline float power_of_2(int32_t n) { return float_of((uint32_t)(n + 127) << 23); }
+
+/* x = n ln 2 + r, |r| <= ln(2) / 2: adding 1.5 * 2^23 rounds to an integer and leaves it in the low
+ * bits. ln 2 is subtracted in two parts, of which the first has few bits, so n times it is exact. */
+typedef struct reduced {
+    float r;
+    int32_t n;
+} reduced;
+
+static inline reduced reduce_exp(float x)
+{
+    const float magic = 12582912.0f;
+    float shifted = x * 1.44269504089f + magic, n = shifted - magic;
+    float r = x - n * 0.693359375f;
+    reduced z = {r + n * 2.12194440e-4f, (int32_t)(bits_of(shifted) - bits_of(magic))};
+    return z;
+}
+
+static inline float vm_exp(float x)
+{
+    float c = x < -104.0f ? -104.0f : x;
+    c = c > 89.0f ? 89.0f : c;
+    reduced z = reduce_exp(c);
+    float r = z.r, p = 1.991937763e-04f;
+    p = p * r + 1.394722497e-03f;
+    p = p * r + 8.333262643e-03f;
+    p = p * r + 4.166625375e-02f;
+    p = p * r + 1.666666687e-01f;
+    p = p * r + 5.000000083e-01f;
+    p = p * (r * r) + r + 1.0f;
+    int32_t half = z.n >> 1; /* in two steps, so that overflow and subnormals come out right */
+    return p * power_of_2(half) * power_of_2(z.n - half);
+}
+
+static inline float vm_expm1(float x)
+{
+    float c = x < -30.0f ? -30.0f : x;
+    c = c > 89.0f ? 89.0f : c;
+    reduced z = reduce_exp(c);
+    float r = z.r, p = 1.991503113e-04f;
+    p = p * r + 1.394205986e-03f;
+    p = p * r + 8.333271722e-03f;
+    p = p * r + 4.166634188e-02f;
+    p = p * r + 1.666666682e-01f;
+    p = p * r + 5.000000049e-01f;
+    p = p * (r * r) + r;
+    float scale = power_of_2(z.n - 1);
+    float y = (scale * p + (scale - 0.5f)) * 2.0f;
+    y = z.n == 0 ? p : y;
+    return x == 0.0f ? x : y;
+}
+
+static inline float vm_log(float x)
+{
+    int tiny = x < 1.17549435e-38f;
+    uint32_t bits = bits_of(tiny ? x * 8388608.0f : x);
+    int32_t exponent = (int32_t)(bits - 0x3f3504f3u) >> 23; /* mantissa in [sqrt(1/2), sqrt(2)) */
+    float f = float_of(bits - ((uint32_t)exponent << 23)) - 1.0f;
+    float n = (float)exponent - (tiny ? 23.0f : 0.0f);
+    float p = 7.040965887e-02f;
+    p = p * f - 1.197992111e-01f;
+    p = p * f + 1.191676491e-01f;
+    p = p * f - 1.235586117e-01f;
+    p = p * f + 1.420953395e-01f;
+    p = p * f - 1.667055126e-01f;
+    p = p * f + 2.000268771e-01f;
+    p = p * f - 2.499996855e-01f;
+    p = p * f + 3.333330434e-01f;
+    float square = f * f, y = p * f * square;
+    y = y - n * 2.12194440e-4f;
+    y = y - 0.5f * square;
+    y = (f + y) + n * 0.693359375f;
+    y = x < INFINITY ? y : x;
+    y = x == 0.0f ? -INFINITY : y;
+    return x < 0.0f ? NAN : y;
+}
+
+/* log(u) of u = 1 + x rounded, and what the rounding lost, divided by u. */
+static inline float vm_log1p(float x)
+{
+    float u = 1.0f + x, lost = x > 1.0f ? 1.0f - (u - x) : x - (u - 1.0f);
+    float y = vm_log(u) + (u > 0.0f ? lost / u : 0.0f);
+    y = x < INFINITY ? y : x;
+    return x == 0.0f ? x : y;
+}
+
+static inline float vm_tanh(float x)
+{
+    float a = fabsf(x), s = x * x;
+    float p = 2.097718226e-03f;
+    p = p * s - 8.128997049e-03f;
+    p = p * s + 2.168164127e-02f;
+    p = p * s - 5.394339952e-02f;
+    p = p * s + 1.333318054e-01f;
+    p = p * s - 3.333333019e-01f;
+    float small = p * s * x + x;
+    float b = a > 20.0f ? 20.0f : a;
+    float large = copysignf(1.0f - 2.0f / (vm_exp(2.0f * b) + 1.0f), x);
+    large = a < 0.625f ? small : large;
+    return x == x ? large : x;
+}
+
+static inline float vm_sigmoid(float x)
+{
+    float e = vm_exp(-fabsf(x)), d = 1.0f / (1.0f + e);
+    return x < 0.0f ? e * d : d;
+}
+
+/* x = n pi/2 + r in double, where |x| <= 1e6: the parts of pi/2 have 33 bits, so n times them is
+ * exact. */
+static inline double reduce_angle(double x, uint64_t *n)
+{
+    const double magic = 6755399441055744.0;
+    double shifted = x * 0.63661977236758134308 + magic, k = shifted - magic;
+    *n = bits_of_double(shifted);
+    double r = x - k * 1.57079632673412561417;
+    return r - k * 6.07710050650619224932e-11;
+}
+
+static inline double sin_reduced(double r)
+{
+    double s = r * r, p = -2.5052108385441720e-08;
+    p = p * s + 2.7557319223985893e-06;
+    p = p * s - 1.9841269841269841e-04;
+    p = p * s + 8.3333333333333333e-03;
+    p = p * s - 1.6666666666666667e-01;
+    return p * s * r + r;
+}
+
+static inline double cos_reduced(double r)
+{
+    double s = r * r, p = 2.0876756987868099e-09;
+    p = p * s - 2.7557319223985888e-07;
+    p = p * s + 2.4801587301587302e-05;
+    p = p * s - 1.3888888888888889e-03;
+    p = p * s + 4.1666666666666667e-02;
+    p = p * s - 0.5;
+    return p * s + 1.0;
+}
+
+static inline float vm_sin(float x)
+{
+    uint64_t n;
+    double r = reduce_angle((double)x, &n), s = sin_reduced(r), c = cos_reduced(r);
+    double y = n & 1 ? c : s;
+    y = n & 2 ? -y : y;
+    return x == 0.0f ? x : (float)y;
+}
+
+static inline float vm_cos(float x)
+{
+    uint64_t n;
+    double r = reduce_angle((double)x, &n), s = sin_reduced(r), c = cos_reduced(r);
+    double y = n & 1 ? s : c;
+    y = (n + 1) & 2 ? -y : y;
+    return (float)y;
+}
+
+static inline float vm_erf(float x)
+{
+    float a = fabsf(x), s = x * x;
+    float p = 8.362306806e-05f;
+    p = p * s - 8.141480220e-04f;
+    p = p * s + 5.200989967e-03f;
+    p = p * s - 2.685941348e-02f;
+    p = p * s + 1.128369650e-01f;
+    p = p * s - 3.761263386e-01f;
+    float small = p * s * x + 1.128379167f * x;
+    float b = a > 4.0f ? 4.0f : a;
+    float q = 6.628188686e-07f;
+    q = q * b + 1.232991058e-05f;
+    q = q * b - 3.847851097e-04f;
+    q = q * b + 4.013395291e-03f;
+    q = q * b - 2.481279277e-02f;
+    q = q * b + 1.079057027e-01f;
+    q = q * b + 6.336273157e-01f;
+    q = q * b + 1.129397063e+00f;
+    q = q * b - 1.533822437e-04f;
+    float large = copysignf(1.0f - vm_exp(-q), x);
+    large = a < 0.92f ? small : large;
+    return x == x ? large : x;
+}
+
+static inline float vm_atan(float x)
+{
+    float a = fabsf(x), t = a > 1.0f ? 1.0f / a : a, s = t * t;
+    float p = -1.827184644e-03f;
+    p = p * s + 1.106431500e-02f;
+    p = p * s - 3.145546907e-02f;
+    p = p * s + 5.823432004e-02f;
+    p = p * s - 8.419445964e-02f;
+    p = p * s + 1.095757185e-01f;
+    p = p * s - 1.426524460e-01f;
+    p = p * s + 1.999863855e-01f;
+    p = p * s - 3.333330186e-01f;
+    float y = p * s * t + t;
+    y = a > 1.0f ? 1.57079632679f - y : y;
+    y = copysignf(y, x);
+    return x == x ? y : x;
+}
+
+/* log2 of a positive finite double that was a float: the mantissa's atanh series, in double. */
+static inline double log2_of(double x)
+{
+    uint64_t bits = bits_of_double(x);
+    int64_t exponent = (int64_t)(bits - 0x3fe6a09e667f3bcdu) >> 52;
+    double m = double_of(bits - ((uint64_t)exponent << 52));
+    double t = (m - 1.0) / (m + 1.0), s = t * t;
+    double p = 1.0 / 13.0;
+    p = p * s + 1.0 / 11.0;
+    p = p * s + 1.0 / 9.0;
+    p = p * s + 1.0 / 7.0;
+    p = p * s + 1.0 / 5.0;
+    p = p * s + 1.0 / 3.0;
+    return (p * s * t + t) * 2.8853900817779268147 + (double)exponent;
+}
+
+static inline double exp2_of(double x)
+{
+    const double magic = 6755399441055744.0;
+    double c = x < -300.0 ? -300.0 : x;
+    c = c > 300.0 ? 300.0 : c;
+    double shifted = c + magic, r = (c - (shifted - magic)) * 0.69314718055994530942;
+    double p = 2.7557319223985893e-06;
+    p = p * r + 2.4801587301587302e-05;
+    p = p * r + 1.9841269841269841e-04;
+    p = p * r + 1.3888888888888889e-03;
+    p = p * r + 8.3333333333333333e-03;
+    p = p * r + 4.1666666666666667e-02;
+    p = p * r + 1.6666666666666667e-01;
+    p = p * r + 0.5;
+    p = p * r + 1.0;
+    p = p * r + 1.0;
+    return p * double_of((bits_of_double(shifted) + 1023) << 52);
+}
+
+/* |x|^y as 2^(y log2 |x|) in double; 0 and infinity are huge logarithms; the sign last. */
+static inline float vm_pow(float x, float y)
+{
+    double a = (double)fabsf(x);
+    double w = y > 1e30f ? 1e30 : y < -1e30f ? -1e30 : (double)y;
+    double log = log2_of(a);
+    log = a == 0.0 ? -1e30 : log;
+    log = a < (double)INFINITY ? log : 1e30;
+    log = a == a ? log : a;
+    double z = exp2_of(w * log);
+    float half = y * 0.5f, r = (float)z;
+    int integer = floorf(y) == y, odd = integer & (floorf(half) != half);
+    uint32_t negative = bits_of(x) & 0x80000000u;
+    r = float_of(bits_of(r) ^ (odd ? negative : 0u));
+    r = (x < 0.0f) & (x > -INFINITY) & !integer ? NAN : r;
+    r = y == y ? r : y;
+    return (x == 1.0f) | (y == 0.0f) ? 1.0f : r;
+}
+
+#endif
