@@ -106,6 +106,8 @@ struct cpu_plan {
     void **address; /* of every stored node */
     void **value;   /* operands as the reference kernels want them */
     int32_t *home;  /* of every node: the output it is written to, or -1 */
+    int32_t *over;  /* of every node: the operand of its kernel over which it is written, or -1 */
+    int32_t *slot;  /* of every node, while its group is lowered */
     char *slab, *constants;
     size_t slab_bytes, constant_bytes, scratch_bytes;
     char *scratch; /* scratch_bytes for every thread */
@@ -152,9 +154,13 @@ cpu_view cpu_operand_view(const cpu_plan *plan, const bl_node *node, int i);
 typedef bl_status cpu_prepare(cpu_plan *plan, cpu_kernel *kernel, const bl_node *node);
 cpu_prepare cpu_prepare_opaque, cpu_prepare_reference, cpu_prepare_dot, cpu_prepare_convolution;
 cpu_prepare cpu_prepare_take, cpu_prepare_put, cpu_prepare_add_at, cpu_prepare_random_bits;
-cpu_prepare cpu_prepare_concat, cpu_prepare_pad;
+cpu_prepare cpu_prepare_concat, cpu_prepare_pad, cpu_prepare_take_along, cpu_prepare_add_along;
+cpu_prepare cpu_prepare_argsort;
 /* Whether the kernel of `node` reads operand i through any view of this form. */
 bool cpu_reads_view(const cpu_plan *plan, const bl_node *node, int i, const cpu_view *view);
+
+bool cpu_is_fill(const cpu_view *view); /* one element, repeated */
+bool cpu_dot_reads(const cpu_plan *plan, const bl_node *node, const cpu_view *view);
 
 /* oneDNN (onednn.c) */
 void cpu_free_engine(cpu_plan *plan);

@@ -1,0 +1,82 @@
+/* Which kernel runs a node that is not fused: the list, and the reference executor's loop for what
+ * is not on it. */
+#include <string.h>
+
+#include "exec/cpu/cpu.h"
+#include "exec/reference/reference.h"
+
+/* A bl_prepare that answers BL_UNSUPPORTED leaves the node to the reference loop. */
+static cpu_prepare *const prepare[BL_OPS] = {
+    [BL_OP_dot] = cpu_prepare_dot,
+    [BL_OP_conv] = cpu_prepare_convolution,
+    [BL_OP_conv_dx] = cpu_prepare_convolution,
+    [BL_OP_conv_dw] = cpu_prepare_convolution,
+    [BL_OP_take] = cpu_prepare_take,
+    [BL_OP_put] = cpu_prepare_put,
+    [BL_OP_add_at] = cpu_prepare_add_at,
+    [BL_OP_take_along] = cpu_prepare_take_along,
+    [BL_OP_add_along] = cpu_prepare_add_along,
+    [BL_OP_argsort] = cpu_prepare_argsort,
+    [BL_OP_random_bits] = cpu_prepare_random_bits,
+    [BL_OP_concat] = cpu_prepare_concat,
+    [BL_OP_pad] = cpu_prepare_pad,
+};
+
+/* --- the reference loops ---------------------------------------------------------------------- */
+
+#define KERNEL_LEAF(name)     [BL_OP_##name] = reference_##name,
+#define KERNEL_UNARY(name)    [BL_OP_##name] = reference_elementwise,
+#define KERNEL_BINARY(name)   [BL_OP_##name] = reference_elementwise,
+#define KERNEL_TERNARY(name)  [BL_OP_##name] = reference_elementwise,
+#define KERNEL_MOVE(name)     [BL_OP_##name] = reference_##name,
+#define KERNEL_INDEX(name)    [BL_OP_##name] = reference_##name,
+#define KERNEL_REDUCE(name)   [BL_OP_##name] = reference_##name,
+#define KERNEL_CONTRACT(name) [BL_OP_##name] = reference_##name,
+static bl_kernel *const reference[BL_OPS] = {
+#define OP(class, name, operands, meaning, text) KERNEL_##class(name)
+#include "graph/ops.def"
+#undef OP
+};
+
+static bl_status run_reference(cpu_plan *plan, cpu_kernel *kernel)
+{
+    const bl_node *node = cpu_node(plan, kernel->node);
+    for (int i = 0; i < node->operands; i++)
+        plan->value[node->operand[i]] = cpu_operand(plan, node, i);
+    bl_call call = {plan->signature.graph, node, plan->value, plan->address[kernel->node],
+                    (uint64_t *)(void *)plan->scratch};
+    return reference[node->op](&call);
+}
+
+bl_status cpu_prepare_reference(cpu_plan *plan, cpu_kernel *kernel, const bl_node *node)
+{
+    size_t scratch = scratch_elements(plan->signature.graph, node) * sizeof(uint64_t);
+    if (scratch > plan->scratch_bytes)
+        plan->scratch_bytes = scratch;
+    kernel->run = run_reference;
+    kernel->how = "reference";
+    return BL_OK;
+}
+
+bl_status cpu_prepare_opaque(cpu_plan *plan, cpu_kernel *kernel, const bl_node *node)
+{
+    if (!prepare[node->op])
+        return cpu_prepare_reference(plan, kernel, node);
+    bl_status status = prepare[node->op](plan, kernel, node);
+    return status == BL_UNSUPPORTED ? cpu_prepare_reference(plan, kernel, node) : status;
+}
+
+bool cpu_reads_view(const cpu_plan *plan, const bl_node *node, int i, const cpu_view *view)
+{
+    if (cpu_is_contiguous(view))
+        return true;
+    switch (node->op) {
+    case BL_OP_dot:
+        return cpu_dot_reads(plan, node, view);
+    case BL_OP_add_at:
+    case BL_OP_add_along:
+        return i == 0 && cpu_is_fill(view);
+    default:
+        return false;
+    }
+}
