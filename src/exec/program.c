@@ -16,7 +16,7 @@
  */
 
 static const bl_device devices[] = {
-    {&bl_executor_reference}, /* cpu: replaced by bl_executor_cpu when src/exec/cpu lands */
+    {&bl_executor_cpu},
     {&bl_executor_reference},
 };
 

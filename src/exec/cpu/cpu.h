@@ -2,13 +2,12 @@
  *
  * compile.c reads a graph in this order:
  *   views.c    broadcasts, transposes, slices, reshapes, constants and iotas become views: how
- *              another node's storage is read. They cost nothing until someone needs them in memory.
- *   fuse.c     elementwise nodes and reductions are gathered into groups; a group is one kernel.
- *              What is left (contractions, indexing, sorting, ..) is a group of its own.
- *   memory.c   storage that is alive at the same time gets its own place in one slab; donated
- *              buffers and dying operands are written in place.
- *   lower.c    a fused group becomes a program of loops over tiles that stay in the first cache.
- * The result is a flat list of kernels, which run replays.
+ *              another node's storage is read. They cost nothing until someone needs them in
+ * memory. fuse.c     elementwise nodes and reductions are gathered into groups; a group is one
+ * kernel. What is left (contractions, indexing, sorting, ..) is a group of its own. memory.c
+ * storage that is alive at the same time gets its own place in one slab; donated buffers and dying
+ * operands are written in place. lower.c    a fused group becomes a program of loops over tiles
+ * that stay in the first cache. The result is a flat list of kernels, which run replays.
  *
  * To add a kernel for a primitive: write a bl_prepare in the file of its class that fills in
  * kernel.run (and kernel.data), and list it in kernels.c. Until then the reference executor's loop
@@ -51,15 +50,15 @@ typedef enum cpu_reduction { CPU_NOT, CPU_OF_ROW, CPU_OF_COLUMN, CPU_OF_ALL } cp
 
 typedef struct cpu_fact {
     cpu_kind kind;
-    cpu_view *view;         /* of a view, constant or iota; else NULL: row-major */
-    int32_t group;          /* -1: none */
-    bool stored;            /* needs memory */
-    bool terminal;          /* a reduction whose result exists only when its kernel is done */
-    cpu_class space;        /* in its group: CPU_FULL or CPU_ROW */
+    cpu_view *view;          /* of a view, constant or iota; else NULL: row-major */
+    int32_t group;           /* -1: none */
+    bool stored;             /* needs memory */
+    bool terminal;           /* a reduction whose result exists only when its kernel is done */
+    cpu_class space;         /* in its group: CPU_FULL or CPU_ROW */
     cpu_class operand_space; /* of a reduction */
     cpu_reduction reduction;
-    int64_t columns;        /* of a reduction: elements of a row */
-    int32_t last_reader;    /* the last group that reads it from memory */
+    int64_t columns;     /* of a reduction: elements of a row */
+    int32_t last_reader; /* the last group that reads it from memory */
 } cpu_fact;
 
 typedef struct cpu_group {

@@ -14,8 +14,8 @@
 #include "exec/cpu/cpu.h"
 
 enum {
-    GROUP_NODES = 192,      /* nodes of a group */
-    ROW_COLUMNS = 16384,    /* the longest row that is kept in cache between reductions */
+    GROUP_NODES = 192,   /* nodes of a group */
+    ROW_COLUMNS = 16384, /* the longest row that is kept in cache between reductions */
     CANDIDATES = 8
 };
 
@@ -158,8 +158,7 @@ static bool reduction_fits(const cpu_plan *plan, int32_t id, int32_t g, cpu_clas
     } else if (cpu_view_count(&view) != group->count) {
         return false;
     }
-    return fact->reduction == CPU_OF_ALL || group->columns == 0 ||
-           group->columns == fact->columns;
+    return fact->reduction == CPU_OF_ALL || group->columns == 0 || group->columns == fact->columns;
 }
 
 static bool join(cpu_plan *plan, int32_t id, int32_t g)

@@ -117,8 +117,7 @@ static lanes lanes_of(const cpu_plan *plan, const bl_node *node)
 {
     bl_shape x = operand_type(plan, node, 0).shape, index = operand_type(plan, node, 1).shape;
     int axis = node->attr->axis;
-    return (lanes){product(x, 0, axis), index.dim[axis], product(x, axis + 1, x.rank),
-                   x.dim[axis]};
+    return (lanes){product(x, 0, axis), index.dim[axis], product(x, axis + 1, x.rank), x.dim[axis]};
 }
 
 #define TAKE_ALONG(T)                                                                              \

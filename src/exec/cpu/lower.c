@@ -119,13 +119,10 @@ static bl_status gather_leaf(lowering *l, cpu_view view, cpu_class class, int si
         kept *= view.dim[rank++];
     view.rank = rank; /* of a value that is one a row: only the axes of the rows */
     BL_TRY(new_register(l, class, size, out));
-    return emit(l, (cpu_instruction){.kind = DO_GATHER,
-                                     .class = class,
-                                     .z = *out,
-                                     .x = -1,
-                                     .y = -1,
-                                     .w = -1,
-                                     .view = view});
+    return emit(
+        l,
+        (cpu_instruction){
+            .kind = DO_GATHER, .class = class, .z = *out, .x = -1, .y = -1, .w = -1, .view = view});
 }
 
 static bl_status read_leaf(lowering *l, cpu_view view, cpu_class space, int size, int32_t *out)
@@ -147,8 +144,9 @@ static bl_status read_leaf(lowering *l, cpu_view view, cpu_class space, int size
     int32_t row = *out;
     l->program->slot[row].class = CPU_SINGLE; /* does not move */
     BL_TRY(new_register(l, CPU_FULL, size, out));
-    return emit(l, (cpu_instruction){
-                       .kind = DO_REPEAT, .class = CPU_FULL, .z = *out, .x = row, .y = -1, .w = -1});
+    return emit(l,
+                (cpu_instruction){
+                    .kind = DO_REPEAT, .class = CPU_FULL, .z = *out, .x = row, .y = -1, .w = -1});
 }
 
 static bl_status leaf_slot(lowering *l, const cpu_view *view, cpu_class space, int size,
@@ -224,7 +222,10 @@ static bl_status choose_loop(lowering *l, const bl_node *node, cpu_instruction *
     return BL_OK;
 }
 
-static cpu_class wider(cpu_class a, cpu_class b) { return a < b ? a : b; }
+static cpu_class wider(cpu_class a, cpu_class b)
+{
+    return a < b ? a : b;
+}
 
 static bl_status lower_map(lowering *l, int32_t id)
 {
@@ -237,7 +238,7 @@ static bl_status lower_map(lowering *l, int32_t id)
         BL_TRY(operand_slot(l, id, o, fact->space, operand[o]));
         i.class = wider(i.class, class_of(l, *operand[o]));
     }
-    if (fact->view) { /* a copy: the value is the operand's */
+    if (fact->view || !bl_op_is_elementwise(node->op)) { /* a copy: the value is the operand's */
         l->plan->slot[id] = i.x;
         return BL_OK;
     }
@@ -351,9 +352,8 @@ static bl_status store(lowering *l, int32_t id)
     cpu_program *p = l->program;
     int32_t slot = l->plan->slot[id], out, over = l->plan->over[id];
     int size = (int)bl_dtype_size(cpu_node(l->plan, id)->type.dtype);
-    BL_TRY(new_slot(l,
-                    (cpu_slot){.kind = SLOT_MEMORY, .class = fact->space, .node = id, .size = size},
-                    &out));
+    BL_TRY(new_slot(
+        l, (cpu_slot){.kind = SLOT_MEMORY, .class = fact->space, .node = id, .size = size}, &out));
     cpu_instruction i = {.kind = class_of(l, slot) == fact->space ? DO_COPY : DO_SPREAD,
                          .class = fact->space,
                          .from = class_of(l, slot),

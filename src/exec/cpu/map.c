@@ -18,7 +18,7 @@ typedef struct tile {
 typedef struct part {
     const cpu_program *program;
     const cpu_plan *plan;
-    void **at;     /* of every slot, in this tile */
+    void **at; /* of every slot, in this tile */
     char *states;
     int64_t pending; /* rows not flushed */
     tile tile;
@@ -84,8 +84,7 @@ static void do_gather(const part *p, const cpu_instruction *i)
 {
     const cpu_slot *z = &p->program->slot[i->z];
     const tile *t = &p->tile;
-    int64_t start =
-        i->class == CPU_ROW ? t->row : t->row * p->program->columns + t->column;
+    int64_t start = i->class == CPU_ROW ? t->row : t->row * p->program->columns + t->column;
     gather(&i->view, p->plan->address[i->view.source], start, elements(t, i->class), z->size,
            p->at[i->z]);
 }

@@ -1,9 +1,9 @@
 /* A fused group as a program of loops over tiles.
  *
- * The group's elements are rows x columns. A tile is a few whole rows, one row, or a stretch of one;
- * its values live in registers, which are stretches of scratch memory small enough for the first
- * cache. lower.c writes the program, map.c runs it. To add an instruction: a kind here, its case in
- * map.c's step, and a place in lower.c that emits it. */
+ * The group's elements are rows x columns. A tile is a few whole rows, one row, or a stretch of
+ * one; its values live in registers, which are stretches of scratch memory small enough for the
+ * first cache. lower.c writes the program, map.c runs it. To add an instruction: a kind here, its
+ * case in map.c's step, and a place in lower.c that emits it. */
 #ifndef BL_CPU_MAP_H
 #define BL_CPU_MAP_H
 
@@ -33,8 +33,8 @@ typedef enum cpu_instruction_kind {
 
 typedef struct cpu_instruction {
     cpu_instruction_kind kind;
-    cpu_class class;   /* how many elements */
-    cpu_class from;    /* of spread: what x is */
+    cpu_class class; /* how many elements */
+    cpu_class from;  /* of spread: what x is */
     bl_loop *loop;
     int32_t z, x, y, w; /* slots; z a state for column and all; -1: none */
     int reduction;      /* BL_SUM, .. */
@@ -49,7 +49,7 @@ typedef struct cpu_state { /* what a part accumulates of a reduction over column
     int reduction;
     bl_dtype dtype;
     int64_t columns, width; /* width: columns, several times over where rows are short */
-    int64_t offset, total;  /* bytes in the part's states: elements, and doubles for sums of reals */
+    int64_t offset, total; /* bytes in the part's states: elements, and doubles for sums of reals */
 } cpu_state;
 
 typedef struct cpu_list {

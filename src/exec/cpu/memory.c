@@ -214,7 +214,8 @@ static size_t take(placing *p, size_t bytes)
 {
     size_t best = p->frees;
     for (size_t i = 0; i < p->frees; i++)
-        if (p->free[i].bytes >= bytes && (best == p->frees || p->free[i].bytes < p->free[best].bytes))
+        if (p->free[i].bytes >= bytes &&
+            (best == p->frees || p->free[i].bytes < p->free[best].bytes))
             best = i;
     cpu_plan *plan = p->plan;
     if (best < p->frees) {
@@ -329,8 +330,10 @@ static bl_status place_constants(cpu_plan *plan)
     size_t at = 64; /* the first stands for what has no elements */
     for (int32_t id = 0; id < plan->nodes; id++)
         if (is_constant(plan, id))
-            at += ((size_t)constant_count(plan, id) *
-                       bl_dtype_size(cpu_node(plan, id)->type.dtype) + 63) & ~(size_t)63;
+            at +=
+                ((size_t)constant_count(plan, id) * bl_dtype_size(cpu_node(plan, id)->type.dtype) +
+                 63) &
+                ~(size_t)63;
     plan->constants = bl_alloc_aligned(at);
     if (!plan->constants)
         return bl_no_memory(at);
@@ -341,11 +344,11 @@ static bl_status place_constants(cpu_plan *plan)
         if (!is_constant(plan, id))
             continue;
         const bl_node *node = cpu_node(plan, id);
-        plan->address[id] = node->attr->data ? (void *)(uintptr_t)node->attr->data
-                                             : (void *)(plan->constants + at);
+        plan->address[id] =
+            node->attr->data ? (void *)(uintptr_t)node->attr->data : (void *)(plan->constants + at);
         fill_constant(plan, id, plan->constants + at);
-        at += ((size_t)constant_count(plan, id) * bl_dtype_size(node->type.dtype) + 63) &
-              ~(size_t)63;
+        at +=
+            ((size_t)constant_count(plan, id) * bl_dtype_size(node->type.dtype) + 63) & ~(size_t)63;
     }
     return BL_OK;
 }
@@ -385,8 +388,8 @@ bl_status cpu_place(cpu_plan *plan)
                  .dying_next = bl_alloc(n * sizeof(int32_t))};
     plan->before = bl_alloc(outputs * sizeof *plan->before);
     plan->after = bl_alloc(outputs * sizeof *plan->after);
-    bool enough = p.kernel_of && p.last && p.offset && p.in_slab && p.dying_first &&
-                  p.dying_next && plan->before && plan->after;
+    bool enough = p.kernel_of && p.last && p.offset && p.in_slab && p.dying_first && p.dying_next &&
+                  plan->before && plan->after;
     bl_status status = enough ? place_everything(&p) : bl_no_memory(n * sizeof(size_t));
     bl_release(p.kernel_of);
     bl_release(p.last);

@@ -171,9 +171,9 @@ static dnnl_memory_desc_t describe_matrix(const product *p, matrix x, int64_t ro
 
 static bool make_product(engine *e, product *p)
 {
-    dnnl_memory_desc_t d[3] = {
-        describe_matrix(p, p->a, p->m, p->k), describe_matrix(p, p->b, p->k, p->n),
-        describe_matrix(p, (matrix){p->m * p->n, p->n, 1}, p->m, p->n)};
+    dnnl_memory_desc_t d[3] = {describe_matrix(p, p->a, p->m, p->k),
+                               describe_matrix(p, p->b, p->k, p->n),
+                               describe_matrix(p, (matrix){p->m * p->n, p->n, 1}, p->m, p->n)};
     dnnl_matmul_desc_t operation;
     dnnl_primitive_desc_t description;
     if (dnnl_matmul_desc_init(&operation, &d[0], &d[1], NULL, &d[2]) != dnnl_success ||
@@ -182,8 +182,8 @@ static bool make_product(engine *e, product *p)
     bool made = dnnl_primitive_create(&p->primitive, description) == dnnl_success;
     dnnl_primitive_desc_destroy(description);
     for (int i = 0; i < 3 && made; i++)
-        made = dnnl_memory_create(&p->memory[i], &d[i], e->engine, DNNL_MEMORY_NONE) ==
-               dnnl_success;
+        made =
+            dnnl_memory_create(&p->memory[i], &d[i], e->engine, DNNL_MEMORY_NONE) == dnnl_success;
     return made;
 }
 
@@ -252,10 +252,10 @@ static void free_convolution(void *data)
 static bl_status reorder_filter(cpu_plan *plan, const convolution *c)
 {
     bool out = c->sum == FILTER;
-    return execute(plan, c->reorder, 2,
-                   (const dnnl_exec_arg_t[]){
-                       {DNNL_ARG_FROM, out ? c->memory[FILTER] : c->own_filter},
-                       {DNNL_ARG_TO, out ? c->own_filter : c->memory[FILTER]}});
+    return execute(
+        plan, c->reorder, 2,
+        (const dnnl_exec_arg_t[]){{DNNL_ARG_FROM, out ? c->memory[FILTER] : c->own_filter},
+                                  {DNNL_ARG_TO, out ? c->own_filter : c->memory[FILTER]}});
 }
 
 static bl_status run_convolution(cpu_plan *plan, cpu_kernel *kernel)
@@ -320,9 +320,9 @@ static dnnl_status_t describe_operation(dnnl_convolution_desc_t *operation, int 
                       dilation = {o->dilation[0] - 1, o->dilation[1] - 1};
     switch (sum) {
     case IMAGE:
-        return dnnl_dilated_convolution_backward_data_desc_init(
-            operation, dnnl_convolution_direct, &d[IMAGE], &d[FILTER], &d[RESULT], stride, dilation,
-            low, high);
+        return dnnl_dilated_convolution_backward_data_desc_init(operation, dnnl_convolution_direct,
+                                                                &d[IMAGE], &d[FILTER], &d[RESULT],
+                                                                stride, dilation, low, high);
     case FILTER:
         return dnnl_dilated_convolution_backward_weights_desc_init(
             operation, dnnl_convolution_direct, &d[IMAGE], &d[FILTER], NULL, &d[RESULT], stride,

@@ -32,7 +32,10 @@ static uint32_t key_of(bl_dtype dtype, const void *x, int64_t i)
     }
 }
 
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t smaller(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
 
 static void insert(uint64_t *key, int64_t count)
 {
@@ -82,8 +85,8 @@ static bl_status run_argsort(cpu_plan *plan, cpu_kernel *kernel)
     for (int64_t lane = 0; lane < lanes; lane++) {
         int64_t first = lane / inner * length * inner + lane % inner;
         for (int64_t l = 0; l < length; l++)
-            key[l] = (uint64_t)(key_of(x.dtype, from, first + l * inner) ^ flip) << 32 |
-                     (uint64_t)l;
+            key[l] =
+                (uint64_t)(key_of(x.dtype, from, first + l * inner) ^ flip) << 32 | (uint64_t)l;
         const uint64_t *sorted = sort(key, key + length, length);
         for (int64_t l = 0; l < length; l++)
             z[first + l * inner] = (int32_t)(uint32_t)sorted[l];

@@ -1,10 +1,10 @@
 /* Transcendental functions of one f32, without branches, so that a loop over them vectorises.
  *
  * Each is a reduction of the argument to a short interval, a polynomial fitted there by weighted
- * minimax, and a reconstruction; special values are put right by selects at the end. Errors in units
- * in the last place against libm in double, over all binades (tests/test_cpu.c measures them): exp
- * 2, expm1 3, log 2, log1p 3, tanh 4, sigmoid 4, sin and cos 2, erf 3, atan 3, pow 1. To add one,
- * write it here, list it in FAST_UNARY of loops.inc and add a row to the test. */
+ * minimax, and a reconstruction; special values are put right by selects at the end. Errors in
+ * units in the last place against libm in double, over all binades (tests/test_cpu.c measures
+ * them): exp 2, expm1 3, log 2, log1p 3, tanh 4, sigmoid 4, sin and cos 2, erf 3, atan 3, pow 1. To
+ * add one, write it here, list it in FAST_UNARY of loops.inc and add a row to the test. */
 #ifndef BL_CPU_VECTOR_MATH_H
 #define BL_CPU_VECTOR_MATH_H
 
@@ -41,10 +41,14 @@ static inline uint64_t bits_of_double(double x)
 }
 
 /* 2^n for -126 <= n <= 127; any n gives some bits. */
-static inline float power_of_2(int32_t n) { return float_of((uint32_t)(n + 127) << 23); }
+static inline float power_of_2(int32_t n)
+{
+    return float_of((uint32_t)(n + 127) << 23);
+}
 
 /* x = n ln 2 + r, |r| <= ln(2) / 2: adding 1.5 * 2^23 rounds to an integer and leaves it in the low
- * bits. ln 2 is subtracted in two parts, of which the first has few bits, so n times it is exact. */
+ * bits. ln 2 is subtracted in two parts, of which the first has few bits, so n times it is exact.
+ */
 typedef struct reduced {
     float r;
     int32_t n;
