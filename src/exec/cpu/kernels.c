@@ -24,20 +24,6 @@ static cpu_prepare *const prepare[BL_OPS] = {
 
 /* --- the reference loops ---------------------------------------------------------------------- */
 
-#define KERNEL_LEAF(name)     [BL_OP_##name] = reference_##name,
-#define KERNEL_UNARY(name)    [BL_OP_##name] = reference_elementwise,
-#define KERNEL_BINARY(name)   [BL_OP_##name] = reference_elementwise,
-#define KERNEL_TERNARY(name)  [BL_OP_##name] = reference_elementwise,
-#define KERNEL_MOVE(name)     [BL_OP_##name] = reference_##name,
-#define KERNEL_INDEX(name)    [BL_OP_##name] = reference_##name,
-#define KERNEL_REDUCE(name)   [BL_OP_##name] = reference_##name,
-#define KERNEL_CONTRACT(name) [BL_OP_##name] = reference_##name,
-static bl_kernel *const reference[BL_OPS] = {
-#define OP(class, name, operands, meaning, text) KERNEL_##class(name)
-#include "graph/ops.def"
-#undef OP
-};
-
 static bl_status run_reference(cpu_plan *plan, cpu_kernel *kernel)
 {
     const bl_node *node = cpu_node(plan, kernel->node);
@@ -45,7 +31,7 @@ static bl_status run_reference(cpu_plan *plan, cpu_kernel *kernel)
         plan->value[node->operand[i]] = cpu_operand(plan, node, i);
     bl_call call = {plan->signature.graph, node, plan->value, plan->address[kernel->node],
                     (uint64_t *)(void *)plan->scratch};
-    return reference[node->op](&call);
+    return reference_kernel(node->op)(&call);
 }
 
 bl_status cpu_prepare_reference(cpu_plan *plan, cpu_kernel *kernel, const bl_node *node)

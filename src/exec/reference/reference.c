@@ -26,6 +26,11 @@ static bl_kernel *const kernels[BL_OPS] = {
 #undef OP
 };
 
+bl_kernel *reference_kernel(bl_op op)
+{
+    return kernels[op];
+}
+
 typedef struct plan {
     bl_signature signature; /* its arrays are the program's, and outlive the plan */
     int32_t nodes;

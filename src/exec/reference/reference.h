@@ -58,6 +58,9 @@ bl_kernel reference_elementwise;
 #undef KERNEL_LINALG
 #undef KERNEL_CONTROL
 
+/* The kernel of a primitive; the cpu executor runs what it has no faster loop for by it. */
+bl_kernel *reference_kernel(bl_op op);
+
 /* Eight-byte elements of scratch memory that the node's kernel uses. */
 size_t scratch_elements(const bl_graph *graph, const bl_node *node);
 
