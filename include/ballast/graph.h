@@ -341,6 +341,8 @@ BL_API bl_tensor bl_sort(bl_tensor x, int axis, bool descending);
 BL_API void bl_top_k(bl_tensor x, int64_t k, bl_tensor *value, bl_tensor *index);
 BL_API bl_tensor bl_uniform(bl_tensor key, bl_shape shape); /* f32 [0,1): bits >> 8 * 2^-24 */
 BL_API bl_tensor bl_normal(bl_tensor key, bl_shape shape);  /* f32, Box-Muller; never infinite */
+/* f32 of `shape`, Beta(alpha, alpha), alpha > 0: the share of mixup. No gradient in alpha is meant. */
+BL_API bl_tensor bl_beta_symmetric(bl_tensor key, bl_tensor alpha, bl_shape shape);
 BL_API bl_tensor bl_key_fold(bl_tensor key, uint32_t n);    /* as bl_key_derive */
 BL_API bl_tensor bl_permutation(bl_tensor key, int64_t n);  /* i32 [n] */
 BL_API bl_tensor bl_inverse_permutation(bl_tensor index);
@@ -360,6 +362,7 @@ BL_API bl_tensor bl_straight_through(bl_tensor value, bl_tensor x);
 #define bl_soft_cross_entropy(x, y) BL_AT(bl_soft_cross_entropy(BL_T(x), BL_T(y)))
 #define bl_norm(x, axis) BL_AT(bl_norm(BL_T(x), axis))
 #define bl_norm_keep(x, axis) BL_AT(bl_norm_keep(BL_T(x), axis))
+#define bl_beta_symmetric(key, alpha, shape) BL_AT(bl_beta_symmetric(BL_T(key), BL_T(alpha), shape))
 #define bl_unit_rows(x, floor) BL_AT(bl_unit_rows(BL_T(x), floor))
 #define bl_global_norm(...) BL_AT(bl_global_norm(__VA_ARGS__))
 #define bl_max_pool2(x) BL_AT(bl_max_pool2(BL_T(x)))

@@ -173,11 +173,26 @@ typedef struct bl_tensors {
     BL_GRAPH_CONTRACT_(name, text, NULL)
 
 /* A host function: { .. return BL_OK; } on arrays. */
-#define BL_HOST(name_, LIST, text_)                                                                \
+#define BL_HOST(name, LIST, text)                                                                  \
+    BL_HOST_(name, LIST, text, BL_STRUCT_HOST_OUT, BL_TABLE_OUT)
+
+/* The same where an output is called as an input is: output image is the member out_image. */
+#define BL_HOST_APART(name, LIST, text)                                                            \
+    BL_HOST_(name, LIST, text, BL_STRUCT_HOST_OUT_APART, BL_TABLE_OUT_APART)
+#define BL_STRUCT_HOST_OUT_APART(name, type, text) bl_array out_##name;
+#define BL_TABLE_OUT_APART(name_, type_, text_)                                                    \
+    {.kind = BL_FIELD_OUT,                                                                         \
+     .name = #name_,                                                                               \
+     .type = type_,                                                                                \
+     .conditions = "",                                                                             \
+     .text = text_,                                                                                \
+     .offset = offsetof(bl_this, out_##name_)},
+
+#define BL_HOST_(name_, LIST, text_, STRUCT_OUT, TABLE_OUT)                                        \
     struct name_ {                                                                                 \
-        LIST(BL_STRUCT_HOST_IN, BL_STRUCT_HOST_OPT, BL_STRUCT_HOST_OUT)                            \
+        LIST(BL_STRUCT_HOST_IN, BL_STRUCT_HOST_OPT, STRUCT_OUT)                                    \
     };                                                                                             \
-    BL_TABLE(name_, LIST(BL_TABLE_IN, BL_TABLE_OPT, BL_TABLE_OUT))                                 \
+    BL_TABLE(name_, LIST(BL_TABLE_IN, BL_TABLE_OPT, TABLE_OUT))                                    \
     static bl_status name_##_host(struct name_ *f);                                                \
     static bl_status name_##_host_any(void *f)                                                     \
     {                                                                                              \

@@ -27,6 +27,21 @@ bl_tensor(bl_normal)(bl_tensor key, bl_shape shape)
     return bl_reshape(bl_slice_axis(both, 0, 0, count), shape);
 }
 
+/* Bailey 1994, Devroye 1996: Student's t with 2 alpha degrees of freedom is
+ * sqrt(2 alpha (U^(-1/alpha) - 1)) cos(2 pi V), and 1/2 + t / (2 sqrt(2 alpha + t^2)) is
+ * Beta(alpha, alpha). Exact for every alpha, from two uniforms, without rejection. U is in (0,1]; at
+ * the ends the quotient below is 0 or infinite and the result 1/2 or one of 0 and 1. */
+bl_tensor(bl_beta_symmetric)(bl_tensor key, bl_tensor alpha, bl_shape shape)
+{
+    int64_t count = bl_shape_count(shape);
+    bl_tensor u = unit_interval(bl_random_bits(key, 0, 0, BL_SHAPE(2, count)));
+    bl_tensor first = bl_sub(1, bl_slice_axis(u, 0, 0, 1));
+    bl_tensor side = bl_cos(bl_mul(6.283185307179586, bl_slice_axis(u, 0, 1, 2)));
+    bl_tensor odds = bl_mul(bl_expm1(bl_neg(bl_div(bl_log(first), alpha))), bl_square(side));
+    bl_tensor far = bl_rsqrt(bl_add(1, bl_div(1, odds)));
+    return bl_reshape(bl_mul(0.5, bl_add(1, bl_mul(bl_sign(side), far))), shape);
+}
+
 /* Words 0 and 1 of philox(counter {n, 0, 1, 0}): no stream of numbers uses word 2 = 1. */
 bl_tensor(bl_key_fold)(bl_tensor key, uint32_t n)
 {
