@@ -332,6 +332,10 @@ bl_status bl_options_check(const bl_contract *contract, const void *fields, bl_s
 char *bl_number_text(double value, char text[BL_NUMBER_TEXT])
 {
     double back;
+    if (value == floor(value) && fabs(value) < 1e15) { /* 100, not 1e+02 */
+        snprintf(text, BL_NUMBER_TEXT, "%.0f", value);
+        return text;
+    }
     for (int digits = 1; digits <= 17; digits++) {
         snprintf(text, BL_NUMBER_TEXT, "%.*g", digits, value);
         if (bl_parse_double(text, &back) && back == value)

@@ -406,8 +406,8 @@ static bl_status bad_element(const bl_array *array, int64_t i, piece expected)
 {
     char place[128], value[BL_NUMBER_TEXT];
     show_place(array, i, place, sizeof place);
-    return bl_fail(BL_INVALID, "%s%s%s is %s, expected %.*s", *place ? "[" : "", place,
-                   *place ? "]" : " (the value)", bl_number_text(bl_array_get(array, i), value),
+    return bl_fail(BL_INVALID, "%s%s%sis %s, expected %.*s", *place ? "[" : "", place,
+                   *place ? "] " : "", bl_number_text(bl_array_get(array, i), value),
                    expected.length, expected.at);
 }
 
