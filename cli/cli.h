@@ -26,7 +26,7 @@ typedef enum cli_kind {
     CLI_NUMBER   /* double *      --label-noise 0.4 */
 } cli_kind;
 
-#define CLI_TEXTS_MAX 64
+#define CLI_TEXTS_MAX 4096 /* operands too: a folder of files by the shell's star */
 typedef struct cli_texts {
     int count;
     const char *at[CLI_TEXTS_MAX];
@@ -63,6 +63,10 @@ int cli_fail(const char *command, bl_status code);
 /* Writes text whole to `path` (temporary name, rename), or to standard output where path is NULL or
  * "-". A full disk or closed pipe is an error. */
 bl_status cli_write(const char *path, const char *text);
+
+/* Prints text wrapped to the width and a newline; the cursor is at `column`, and every line but the
+ * first is indented. */
+void cli_wrap(const char *text, int column, int indent, int width);
 
 bool cli_colour(int descriptor); /* a terminal, and NO_COLOR is not set */
 int cli_width(int descriptor);   /* columns; 80 where it is not a terminal */

@@ -14,8 +14,7 @@
 
 /* --- help --------------------------------------------------------------------------------------
  */
-/* Prints text wrapped to the width, every line but the first indented. */
-static void wrap(const char *text, int column, int indent, int width)
+void cli_wrap(const char *text, int column, int indent, int width)
 {
     while (*text) {
         size_t length = strcspn(text, " \n");
@@ -44,7 +43,7 @@ static void print_option(const cli_option *o, int width)
     printf("  %-*s", COLUMN - 2, left);
     if (strlen(left) > COLUMN - 3)
         printf("\n%*s", COLUMN, "");
-    wrap(o->text, COLUMN, COLUMN, width);
+    cli_wrap(o->text, COLUMN, COLUMN, width);
 }
 
 static void print_help(const cli_usage *usage)

@@ -115,7 +115,9 @@ static bl_status add_arguments(call *c, const bl_field *field, const bl_dictiona
     }
     for (int i = 0; i < BL_LIST_MAX; i++) {
         char *name = bl_list_name(field->name, i);
-        const bl_array *array = name ? bl_dictionary_find(in, name) : NULL;
+        if (!name)
+            return bl_no_memory(strlen(field->name) + 12);
+        const bl_array *array = bl_dictionary_find(in, name);
         if (!array) {
             bl_release(name);
             return i ? BL_OK
@@ -205,7 +207,8 @@ static bl_status build(call *c)
             list->count = a->index + 1;
         }
     }
-    (void)bl_contract_build_in(c->graph, c->contract, c->fields);
+    BL_TRY(bl_graph_status(c->graph));
+    bl_contract_build_in(c->graph, c->contract, c->fields);
     return bl_graph_status(c->graph);
 }
 
@@ -418,6 +421,7 @@ bl_status bl_function_call(const bl_contract *contract, const bl_device *device,
 {
     if (!contract->build && !contract->host)
         return bl_fail(BL_INVALID, "%s is a list of options, not a function", contract->name);
+    bl_at(NULL, 0); /* inputs have no place in a source file */
     call c;
     bl_status status = call_begin(&c, contract, options);
     if (status == BL_OK)

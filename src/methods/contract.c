@@ -8,6 +8,8 @@
 
 #include <stdlib.h>
 
+#include "graph/build.h"
+
 /* --- fields ----------------------------------------------------------------------------------- */
 
 static void *at(const void *fields, const bl_field *field)
@@ -486,7 +488,7 @@ static bl_graph *graph_of(const bl_contract *contract, const void *fields, bool 
     return graph;
 }
 
-bool bl_contract_build_in(bl_graph *graph, const bl_contract *contract, void *fields)
+void bl_contract_build_in(bl_graph *graph, const bl_contract *contract, void *fields)
 {
     bl_symbols *symbols = bl_alloc(sizeof *symbols);
     int length = -1;
@@ -508,9 +510,10 @@ bool bl_contract_build_in(bl_graph *graph, const bl_contract *contract, void *fi
             status = BL_OK; /* the graph keeps that error; outputs are poison by themselves */
     }
     bl_release(symbols);
-    if (status != BL_OK)
+    if (status == BL_NO_MEMORY)
+        set_outputs(contract, fields, bl_out_of_memory(graph));
+    else if (status != BL_OK)
         set_outputs(contract, fields, bl_poison(graph, "%s: %s", contract->name, bl_error()));
-    return status == BL_OK;
 }
 
 void bl_contract_build(const bl_contract *contract, void *fields)

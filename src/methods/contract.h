@@ -76,7 +76,7 @@ bl_status bl_unknown_name(const char *what, const char *name, const char *const 
 bl_status bl_type_error(const bl_field *field, const char *name, int index, bl_type given,
                         const bl_symbols *symbols);
 
-/* bl_contract_build where the graph is known; false if a check failed. */
-bool bl_contract_build_in(bl_graph *graph, const bl_contract *contract, void *fields);
+/* bl_contract_build where the graph is known. */
+void bl_contract_build_in(bl_graph *graph, const bl_contract *contract, void *fields);
 
 #endif

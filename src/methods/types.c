@@ -402,13 +402,33 @@ static void show_place(const bl_array *array, int64_t i, char *out, size_t size)
                                  (long long)index[axis]);
 }
 
-static bl_status bad_element(const bl_array *array, int64_t i, piece expected)
+/* " (C is 10)" for the letters of a condition. */
+static void show_letters(piece p, const bl_symbols *symbols, bl_text *out)
+{
+    const char *end = p.at + p.length;
+    for (const char *at = p.at; at < end; at++) {
+        const char *start = at;
+        while (at < end && (isalnum((unsigned char)*at) || *at == '_'))
+            at++;
+        const bl_symbol *known = find_symbol(symbols, (piece){start, (int)(at - start)}, false, 0);
+        if (at > start && known)
+            bl_text_add(out, " (%s is %.9g)", known->name, known->value);
+    }
+}
+
+static bl_status bad_element(const bl_array *array, int64_t i, piece expected,
+                             const bl_symbols *symbols)
 {
     char place[128], value[BL_NUMBER_TEXT];
+    bl_text letters = {0};
     show_place(array, i, place, sizeof place);
-    return bl_fail(BL_INVALID, "%s%s%sis %s, expected %.*s", *place ? "[" : "", place,
-                   *place ? "] " : "", bl_number_text(bl_array_get(array, i), value),
-                   expected.length, expected.at);
+    show_letters(expected, symbols, &letters);
+    bl_number_text(bl_array_get(array, i), value);
+    bl_status status = bl_fail(BL_INVALID, "%s%s%sis %s, expected %.*s%s", *place ? "[" : "", place,
+                               *place ? "] " : "", value, expected.length, expected.at,
+                               letters.at && !letters.failed ? letters.at : "");
+    bl_text_free(&letters);
+    return status;
 }
 
 static int ascending(const void *a, const void *b)
@@ -475,7 +495,7 @@ static bl_status check_elements(piece p, const bl_symbols *symbols, const bl_arr
                     : list    ? listed(p, symbols, x)
                               : inside(&range, x);
         if (!fine)
-            return bad_element(array, i, p);
+            return bad_element(array, i, p, symbols);
     }
     return BL_OK;
 }
