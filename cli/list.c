@@ -33,9 +33,7 @@ static void print_method(const bl_method *m, int width)
 {
     enum { COLUMN = 22 };
     printf("  %-*s", COLUMN - 2, m->slug);
-    if (!m->hooks)
-        printf("(functions) ");
-    cli_wrap(m->summary, m->hooks ? COLUMN : COLUMN + 12, COLUMN, width);
+    cli_wrap(m->summary, COLUMN, COLUMN, width);
 }
 
 /* The methods of one family; of all families that have no heading where `family` is NULL. */

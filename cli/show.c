@@ -9,61 +9,77 @@
 
 /* --- rows ------------------------------------------------------------------------------------- */
 
-/* "in  logits  f32[B,C]  (grad)  raw model outputs", in columns. */
-static void print_row(const char *kind, const char *name, const char *type, const char *range,
-                      const char *text, int width)
-{
-    int column = printf("  %-7s%-14s %-10s", kind, name, type);
-    if (*range)
-        column += printf(" %-14s", range);
-    enum { TEXT = 35 };
-    if (*text && column >= TEXT) {
-        putchar('\n');
-        column = 0;
-    }
-    column += printf("%*s", TEXT - column, "");
-    cli_wrap(text, column, TEXT, width);
-}
+/* One row of a contract as it is printed; widths are those of its table. */
+typedef struct row {
+    const char *kind, *name, *type, *range, *text;
+    char value[64]; /* an option's default, in the place of the type */
+} row;
 
-static const char *kind_word(const bl_field *field)
-{
-    switch (field->kind) {
-    case BL_FIELD_OPTION:
-        return "option";
-    case BL_FIELD_IN:
-        return "in";
-    case BL_FIELD_INS:
-        return "in ..";
-    case BL_FIELD_OUT:
-        return "out";
-    case BL_FIELD_OUTS:
-        return "out ..";
-    }
-    return "";
-}
+typedef struct widths {
+    int kind, name, type, range;
+} widths;
 
-static void print_field(const bl_field *field, int width)
+static row row_of(const bl_field *field)
 {
-    if (field->kind != BL_FIELD_OPTION) {
-        print_row(kind_word(field), field->name, field->type, field->conditions, field->text,
-                  width);
-        return;
-    }
+    static const char *const kinds[] = {[BL_FIELD_IN] = "in",
+                                        [BL_FIELD_OPTION] = "option",
+                                        [BL_FIELD_OUT] = "out",
+                                        [BL_FIELD_INS] = "in 0..",
+                                        [BL_FIELD_OUTS] = "out 0.."};
+    row r = {kinds[field->kind], field->name, field->type, field->conditions, field->text, ""};
+    if (field->kind != BL_FIELD_OPTION)
+        return r;
     bl_text value = {0};
     bl_option_show_default(field, &value);
-    bool flag = bl_option_is_flag(field);
-    print_row("option", field->name, value.at && !value.failed ? value.at : "",
-              flag ? "true|false" : field->conditions, field->text, width);
+    if (value.at && !value.failed)
+        snprintf(r.value, sizeof r.value, "%s", value.at);
     bl_text_free(&value);
+    r.type = NULL;
+    if (bl_option_is_flag(field))
+        r.range = "true|false";
+    return r;
+}
+
+static void widen(int *width, const char *text)
+{
+    int length = (int)strlen(text);
+    *width = length > *width ? length : *width;
+}
+
+/* The text stands beside the columns where it has room, else below them. */
+static void print_row(const row *r, const widths *w, int width)
+{
+    int column = 2 + w->kind + 2 + w->name + 2 + w->type + 2 + w->range + 2;
+    printf("  %-*s  %-*s  %-*s  %-*s", w->kind, r->kind, w->name, r->name, w->type,
+           r->type ? r->type : r->value, w->range, r->range);
+    int indent = column;
+    if (width - column < 28) {
+        indent = 2 + w->kind + 2;
+        printf("\n%*s", indent, "");
+    } else {
+        printf("  ");
+    }
+    cli_wrap(r->text, indent, indent, width);
 }
 
 static void print_fields(const bl_contract *contract, bool only_options, int width)
 {
     int count;
     const bl_field *table = contract->table(&count);
-    for (int i = 0; i < count; i++)
-        if (!only_options || table[i].kind == BL_FIELD_OPTION)
-            print_field(&table[i], width);
+    widths w = {0};
+    for (int pass = 0; pass < 2; pass++) {
+        for (int i = 0; i < count; i++) {
+            row r = row_of(&table[i]);
+            if (only_options && table[i].kind != BL_FIELD_OPTION)
+                continue;
+            widen(&w.kind, r.kind);
+            widen(&w.name, r.name);
+            widen(&w.type, r.type ? r.type : r.value);
+            widen(&w.range, r.range);
+            if (pass)
+                print_row(&r, &w, width);
+        }
+    }
 }
 
 static bool has_options(const bl_contract *contract)
@@ -80,8 +96,8 @@ static bool has_options(const bl_contract *contract)
 
 static void print_function(const bl_contract *contract, int width)
 {
-    printf("%s: ", contract->name);
-    cli_wrap(contract->text, (int)strlen(contract->name) + 2, 2, width);
+    printf("%s:", contract->name);
+    cli_wrap(contract->text, (int)strlen(contract->name) + 1, 2, width);
     print_fields(contract, false, width);
     if (contract->on_arrays)
         puts("  A function on arrays: it has no gradient.");
@@ -126,8 +142,8 @@ static void print_arm(const bl_method *m, int width)
 
 static void print_method(const bl_method *m, int width)
 {
-    printf("%s: ", m->slug);
-    cli_wrap(m->summary, (int)strlen(m->slug) + 2, 2, width);
+    printf("%s:", m->slug);
+    cli_wrap(m->summary, (int)strlen(m->slug) + 1, 2, width);
     puts(m->paper);
     if (m->when) {
         putchar('\n');

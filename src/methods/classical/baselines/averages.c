@@ -56,7 +56,7 @@ const bl_method bl_swa = {
     .slug = "swa",
     .family = "classical",
     .paper = "Izmailov et al. 2018, arXiv 1803.05407",
-    .summary = "evaluates the mean of the weights after each of the last epochs",
+    .summary = "evaluates the mean of the last epochs' weights",
     .when = "Almost free, and steady. Best with a learning rate that stays up in the last quarter; "
             "batch-norm statistics are computed anew for the mean.",
     .functions = {&base_swa_update_contract},

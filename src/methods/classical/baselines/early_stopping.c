@@ -66,7 +66,7 @@ const bl_method bl_early_stopping = {
     .slug = "early_stopping",
     .family = "classical",
     .paper = "Prechelt 1998",
-    .summary = "keeps the weights with the lowest loss on a held-out tenth of the training data",
+    .summary = "keeps the weights with the lowest loss on held-out data",
     .when =
         "When the network memorises its data. The held-out tenth is not trained on, which costs "
         "accuracy where data are few; training ends early where it can.",

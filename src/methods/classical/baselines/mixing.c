@@ -93,7 +93,7 @@ const bl_method bl_mixup = {
     .slug = "mixup",
     .family = "classical",
     .paper = "Zhang et al. 2018, arXiv 1710.09412",
-    .summary = "trains on blends of pairs of examples and of their targets",
+    .summary = "trains on blends of pairs of examples and targets",
     .when = "A safe first choice on images and tables, and under label noise with a larger alpha "
             "(1 to 8). Nearly free; wants longer training.",
     .functions = {&base_mixup_contract},
@@ -184,7 +184,7 @@ const bl_method bl_cutmix = {
     .slug = "cutmix",
     .family = "classical",
     .paper = "Yun et al. 2019, arXiv 1905.04899",
-    .summary = "pastes a box from another image, and mixes the targets by its area",
+    .summary = "pastes a box from another image and mixes the targets",
     .when = "Natural images with objects that fill them; hardly on digits. Nearly free; wants "
             "longer training.",
     .functions = {&base_cutmix_contract},

@@ -75,7 +75,7 @@ const bl_method bl_elastic_net = {
     .slug = "elastic_net",
     .family = "classical",
     .paper = "Zou and Hastie 2005",
-    .summary = "L1 and L2 terms in the loss: small weights, many of them close to zero",
+    .summary = "L1 and L2 terms in the loss: many weights close to zero",
     .when =
         "When few inputs matter. It makes weights small, not zero; for exact zeros use l1_prox.",
     .functions = {&base_elastic_net_contract},
@@ -117,7 +117,7 @@ const bl_method bl_group_lasso = {
     .slug = "group_lasso",
     .family = "classical",
     .paper = "Yuan and Lin 2006",
-    .summary = "makes whole units and channels weak: the length of each unit's weights in the loss",
+    .summary = "makes whole units and channels weak",
     .when =
         "When a narrower network would do. Groups are the weights of one output unit or channel "
         "of the hidden layers; for units that are exactly zero use group_prox.",
@@ -176,7 +176,7 @@ const bl_method bl_spectral = {
     .slug = "spectral",
     .family = "classical",
     .paper = "Yoshida and Miyato 2017, arXiv 1705.10941",
-    .summary = "keeps every layer's largest singular value small, and so the network's sensitivity",
+    .summary = "keeps every layer's largest singular value small",
     .when =
         "When small changes of the input should change little. Two products of each weight with "
         "a vector a step: cheap.",
@@ -223,7 +223,7 @@ const bl_method bl_orthogonality = {
     .slug = "orthogonality",
     .family = "classical",
     .paper = "Brock et al. 2017, arXiv 1609.07093",
-    .summary = "keeps the units of a layer from doing the same work: orthonormal weights",
+    .summary = "keeps the units of a layer from doing the same work",
     .when = "In deep networks without normalisation layers. One small matrix product for each "
             "layer and step; on the hidden layers only.",
     .functions = {&base_orthogonality_penalty_contract},

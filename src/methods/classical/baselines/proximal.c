@@ -107,7 +107,7 @@ const bl_method bl_group_prox = {
     .slug = "group_prox",
     .family = "classical",
     .paper = "Yuan and Lin 2006; Scardapane et al. 2017, arXiv 1607.00485",
-    .summary = "removes whole units and channels: their weights become exactly zero",
+    .summary = "removes whole units and channels",
     .when =
         "When the network should become narrower. Acts on the hidden layers; the share of units "
         "removed is reported. Costs next to nothing.",

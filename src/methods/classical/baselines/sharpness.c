@@ -49,7 +49,7 @@ const bl_method bl_sam = {
     .slug = "sam",
     .family = "classical",
     .paper = "Foret et al. 2021, arXiv 2010.01412",
-    .summary = "looks for flat minima: steps with the gradient at the worst nearby weights",
+    .summary = "seeks flat minima: gradients at the worst nearby weights",
     .when = "When there is time: every step is two passes, so compare at equal time as well. Often "
             "the strongest single arm on images and under label noise.",
     .functions = {&base_sam_perturb_contract},

@@ -71,7 +71,7 @@ const bl_method bl_jacobian = {
     .slug = "jacobian",
     .family = "classical",
     .paper = "Hoffman et al. 2019, arXiv 1908.02729",
-    .summary = "keeps the outputs from reacting to small changes of the input",
+    .summary = "keeps outputs from reacting to small changes of inputs",
     .when = "When inputs are noisy or may be attacked. Differentiates through a gradient: two to "
             "three times the cost of a plain step.",
     .functions = {&base_jacobian_penalty_contract},
@@ -132,7 +132,7 @@ const bl_method bl_gradient_penalty = {
     .slug = "gradient_penalty",
     .family = "classical",
     .paper = "Drucker and LeCun 1992; Gulrajani et al. 2017, arXiv 1704.00028",
-    .summary = "keeps the loss from reacting to small changes of the input",
+    .summary = "keeps the loss from reacting to small changes of inputs",
     .when =
         "As jacobian, but only along the direction that raises the loss. Two to three times the "
         "cost of a plain step.",
