@@ -29,7 +29,8 @@ static bl_status swa_epoch(bl_training *t, const void *options)
         return BL_OK;
     bl_array *n = bl_training_state(t, "n");
     double next = bl_array_get(n, 0) + 1;
-    int parameters = bl_training_parameters(t, NULL);
+    const bl_parameter *parameter;
+    int parameters = bl_training_parameters(t, &parameter);
     for (int i = 0; i < parameters; i++) {
         bl_array *w = bl_training_parameter(t, i);
         bl_array *average = bl_training_parameter_state(t, "average", i);

@@ -31,7 +31,8 @@ BL_ARM_OPTIONS(early_stopping, EARLY_STOPPING)
 
 static void keep_parameters(bl_training *t)
 {
-    int parameters = bl_training_parameters(t, NULL);
+    const bl_parameter *parameter;
+    int parameters = bl_training_parameters(t, &parameter);
     for (int i = 0; i < parameters; i++) {
         const bl_array *w = bl_training_parameter(t, i);
         memcpy(bl_training_parameter_state(t, "best", i)->data, w->data, bl_type_bytes(w->type));
