@@ -3,31 +3,6 @@
 
 /* --- draws ------------------------------------------------------------------------------------ */
 
-/* A draw from Beta(alpha, alpha), exact for every alpha > 0, from four uniform draws and without
- * rejection, so that it fits a static graph. With X from Beta(alpha+1, alpha+1),
- *
- *     X = (1 + c) / 2,  c = sqrt(1 - U1^(2/(2 alpha + 1))) cos(2 pi U2)       (Ulrich 1984)
- *     lam = X U3^(1/alpha) / (X U3^(1/alpha) + (1-X) U4^(1/alpha)),
- *
- * since a gamma variable of shape alpha is one of shape alpha+1 times U^(1/alpha), and X and 1-X
- * are a pair of such over their sum. In logarithms, where no power can underflow:
- * logit(lam) = log(1+c) - log(1-c) + (log U3 - log U4) / alpha. */
-static bl_tensor symmetric_beta(bl_tensor key, bl_tensor alpha)
-{
-    const double half_step = 0x1p-25, below_one = 1 - 0x1p-24;
-    bl_tensor u = bl_add(bl_uniform(key, BL_SHAPE(4)), half_step); /* never 0 */
-    bl_tensor u1 = bl_reshape(bl_slice_axis(u, 0, 0, 1), BL_SCALAR);
-    bl_tensor u2 = bl_reshape(bl_slice_axis(u, 0, 1, 2), BL_SCALAR);
-    bl_tensor log_u = bl_log(bl_slice_axis(u, 0, 2, 4));
-    bl_tensor ratio = bl_sub(bl_slice_axis(log_u, 0, 0, 1), bl_slice_axis(log_u, 0, 1, 2));
-    bl_tensor power = bl_div(2, bl_add(bl_mul(2, alpha), 1));
-    bl_tensor radius = bl_sqrt(bl_max(bl_sub(1, bl_pow(u1, power)), 0));
-    bl_tensor c = bl_mul(radius, bl_cos(bl_mul(2 * 3.14159265358979323846, u2)));
-    c = bl_clamp(c, -below_one, below_one);
-    bl_tensor logit = bl_sub(bl_log1p(c), bl_log1p(bl_neg(c)));
-    return bl_sigmoid(bl_add(logit, bl_div(bl_reshape(ratio, BL_SCALAR), alpha)));
-}
-
 /* i32 of `shape`, uniform in 0..n-1. */
 static bl_tensor uniform_integers(bl_tensor key, bl_shape shape, int64_t n)
 {
@@ -82,7 +57,7 @@ static void mixup_batch(bl_step *s, const void *options)
     const struct mixup *o = options;
     struct base_mixup f = {.x = s->inputs, .target = mixable_targets(s)};
     f.perm = bl_permutation(bl_step_key(s, "permutation"), s->batch);
-    f.lam = symmetric_beta(bl_step_key(s, "lam"), o->alpha);
+    f.lam = bl_beta_symmetric(bl_step_key(s, "lam"), o->alpha, BL_SCALAR);
     bl_call(base_mixup, &f);
     s->inputs = f.x_mix;
     set_mixed_targets(s, f.target_mix);
@@ -170,7 +145,7 @@ static void cutmix_batch(bl_step *s, const void *options)
     const struct cutmix *o = options;
     struct base_cutmix f = {.x = s->inputs, .target = mixable_targets(s)};
     bl_tensor applied = bl_lt(bl_uniform(bl_step_key(s, "applied"), BL_SCALAR), o->probability);
-    f.lam = bl_select(applied, symmetric_beta(bl_step_key(s, "lam"), o->alpha), 1);
+    f.lam = bl_select(applied, bl_beta_symmetric(bl_step_key(s, "lam"), o->alpha, BL_SCALAR), 1);
     f.perm = bl_permutation(bl_step_key(s, "permutation"), s->batch);
     f.cy = uniform_integers(bl_step_key(s, "row"), BL_SCALAR, bl_dim(s->inputs, 1));
     f.cx = uniform_integers(bl_step_key(s, "column"), BL_SCALAR, bl_dim(s->inputs, 2));
