@@ -8,7 +8,8 @@
  *
  * A second sweep, backwards, moves a node to the only group that uses it, where that costs no more
  * memory traffic: the momentum term of an update belongs to the update, not where it could first
- * be computed. A group that is full is closed: the next node opens another, nothing fails. */
+ * be computed. A third joins a whole group to the first group that uses it, where both fit each
+ * other. A group that is full is closed: the next node opens another, nothing fails. */
 #include <string.h>
 
 #include "exec/cpu/cpu.h"
@@ -380,6 +381,79 @@ static void move_later(cpu_plan *plan, const users *u, int32_t id)
     fact->space = space;
 }
 
+/* --- joining groups --------------------------------------------------------------------------- */
+
+/* The first later group that uses a node of group g, or -1. */
+static int32_t first_user(const cpu_plan *plan, const users *u, int32_t g)
+{
+    int32_t first = -1;
+    for (int32_t n = 0; n < plan->group[g].nodes; n++) {
+        int32_t id = plan->group[g].node[n];
+        for (int32_t at = u->first[id]; at < u->first[id + 1]; at++) {
+            int32_t user = plan->fact[u->user[at]].group;
+            if (user != g && (first < 0 || user < first))
+                first = user;
+        }
+    }
+    return first;
+}
+
+/* Whether `user`, a node of group g, could read the value in the group, were they in one. */
+static bool could_read(const cpu_plan *plan, int32_t user, int operand, int32_t g)
+{
+    const cpu_fact *fact = &plan->fact[user];
+    cpu_view view = fused_operand(plan, user, operand);
+    use u = use_in_group(plan, g, &view);
+    if (is_reduction(plan, user))
+        return fact->operand_space == CPU_ROW ? u == USE_ROW : u == USE_FULL;
+    return fact->space == CPU_ROW ? u == USE_ROW : u == USE_FULL || u == USE_SPREAD;
+}
+
+static bool groups_fit(const cpu_plan *plan, const users *u, int32_t g, int32_t into)
+{
+    const cpu_group *a = &plan->group[g], *b = &plan->group[into];
+    if (!b->fused || a->count != b->count || a->nodes + b->nodes > GROUP_NODES ||
+        (a->columns && b->columns && a->columns != b->columns))
+        return false;
+    int32_t columns_of = a->columns ? g : into;
+    for (int32_t n = 0; n < a->nodes; n++)
+        for (int32_t at = u->first[a->node[n]]; at < u->first[a->node[n] + 1]; at++)
+            if (plan->fact[u->user[at]].group == into &&
+                !could_read(plan, u->user[at], u->operand[at], columns_of))
+                return false;
+    return true;
+}
+
+/* Merges two ascending lists of nodes. */
+static bl_status merge_nodes(cpu_plan *plan, const cpu_group *a, cpu_group *b)
+{
+    size_t bytes = ((size_t)a->nodes + (size_t)b->nodes) * sizeof(int32_t);
+    int32_t *node = bl_arena_alloc(plan->arena, bytes), x = 0, y = 0, count = 0;
+    if (!node)
+        return bl_no_memory(bytes);
+    while (x < a->nodes || y < b->nodes)
+        node[count++] = y == b->nodes || (x < a->nodes && a->node[x] < b->node[y]) ? a->node[x++]
+                                                                                   : b->node[y++];
+    b->node = node;
+    b->nodes = count;
+    return BL_OK;
+}
+
+static bl_status join_later_group(cpu_plan *plan, const users *u, int32_t g)
+{
+    cpu_group *group = &plan->group[g];
+    int32_t into = group->fused && group->nodes ? first_user(plan, u, g) : -1;
+    if (into < 0 || !groups_fit(plan, u, g, into))
+        return BL_OK;
+    BL_TRY(merge_nodes(plan, group, &plan->group[into]));
+    for (int32_t n = 0; n < group->nodes; n++)
+        plan->fact[group->node[n]].group = into;
+    if (group->columns)
+        plan->group[into].columns = group->columns;
+    group->nodes = 0;
+    return BL_OK;
+}
+
 /* --- the result ------------------------------------------------------------------------------- */
 
 static bl_status list_nodes(cpu_plan *plan)
@@ -405,10 +479,13 @@ static bl_status move_and_list(cpu_plan *plan, users *u)
     BL_TRY(find_users(plan, u));
     for (int32_t id = plan->nodes - 1; id >= 0; id--)
         move_later(plan, u, id);
+    BL_TRY(list_nodes(plan));
+    for (int32_t g = plan->groups - 1; g >= 0; g--)
+        BL_TRY(join_later_group(plan, u, g));
     for (int32_t id = 0; id < plan->nodes; id++)
         if (plan->fact[id].kind == CPU_FUSED && is_stored(plan, u, id))
             plan->fact[id].stored = true;
-    return list_nodes(plan);
+    return BL_OK;
 }
 
 bl_status cpu_fuse(cpu_plan *plan)

@@ -95,6 +95,8 @@ static bl_status run_small(cpu_plan *plan, cpu_kernel *kernel)
     const bl_node *node = cpu_node(plan, kernel->node);
     const float *a = cpu_operand(plan, node, 0), *b = cpu_operand(plan, node, 1);
     float *z = plan->address[kernel->node];
+#pragma omp parallel for num_threads(                                                              \
+    plan->threads) if (plan->threads > 1 && p->batch * p->m * p->n * p->k > 4 * SMALL_PRODUCT)
     for (int64_t i = 0; i < p->batch; i++)
         plan->loops->gemm(p->m, p->n, p->k, a + i * p->a.batch, p->a.row, p->a.column,
                           b + i * p->b.batch, p->b.row, p->b.column, z + i * p->m * p->n, p->n);
