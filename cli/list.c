@@ -7,7 +7,7 @@
 #include <jansson.h>
 
 #include "cli.h"
-#include "methods/method.h"
+#include "methods/contract.h"
 
 static const char *const families[][2] = {
     {"labels", "wrong or scarce labels"},
@@ -53,15 +53,35 @@ static void print_family(const char *family, const char *heading, int width, boo
     }
 }
 
+/* [{"name": "beta", "default": "0.7", "range": "[0,1]", "text": ".."}] */
+static json_t *options_json(const bl_method *m)
+{
+    const bl_contract *contract = m->options ? m->options : m->functions[0];
+    json_t *options = json_array();
+    int count;
+    const bl_field *table = contract->table(&count);
+    for (int i = 0; i < count && m->hooks; i++) {
+        if (table[i].kind != BL_FIELD_OPTION)
+            continue;
+        bl_text value = {0};
+        bl_option_show_default(&table[i], &value);
+        json_array_append_new(options, json_pack("{s:s, s:s, s:s, s:s}", "name", table[i].name,
+                                                 "default", value.at ? value.at : "", "range",
+                                                 table[i].conditions, "text", table[i].text));
+        bl_text_free(&value);
+    }
+    return options;
+}
+
 static json_t *method_json(const bl_method *m)
 {
     json_t *functions = json_array();
     for (int i = 0; i < 40 && m->functions[i]; i++)
         json_array_append_new(functions, json_string(m->functions[i]->name));
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:s, s:o}", "name", m->slug, "family",
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:b, s:s, s:o, s:o}", "name", m->slug, "family",
                      m->family, "summary", m->summary, "when", m->when ? m->when : "", "paper",
                      m->paper, "arm", m->hooks != NULL, "example", m->example ? m->example : "",
-                     "functions", functions);
+                     "options", options_json(m), "functions", functions);
 }
 
 static int print_json(void)

@@ -50,15 +50,14 @@ static void widen(int *width, const char *text)
 static void print_row(const row *r, const widths *w, int width)
 {
     int column = 2 + w->kind + 2 + w->name + 2 + w->type + 2 + w->range + 2;
-    printf("  %-*s  %-*s  %-*s  %-*s", w->kind, r->kind, w->name, r->name, w->type,
-           r->type ? r->type : r->value, w->range, r->range);
-    int indent = column;
-    if (width - column < 28) {
-        indent = 2 + w->kind + 2;
-        printf("\n%*s", indent, "");
-    } else {
-        printf("  ");
-    }
+    bool beside = width - column >= 24;
+    int indent = beside ? column : 2 + w->kind + 2;
+    printf("  %-*s  %-*s  %-*s  ", w->kind, r->kind, w->name, r->name, w->type,
+           r->type ? r->type : r->value);
+    if (beside)
+        printf("%-*s  ", w->range, r->range);
+    else
+        printf("%s\n%*s", r->range, indent, "");
     cli_wrap(r->text, indent, indent, width);
 }
 

@@ -75,7 +75,7 @@ static bl_recipe plain_recipe(void)
     return recipe;
 }
 
-static bl_run_result run(const bl_recipe *recipe, const char *text)
+static bl_run_result run_on(const bl_device *device, const bl_recipe *recipe, const char *text)
 {
     bl_arm arm;
     bl_run_result result = {0};
@@ -86,13 +86,18 @@ static bl_run_result run(const bl_recipe *recipe, const char *text)
         .data = &data,
         .arm = &arm,
         .keys = {bl_key_from_seed(2), bl_key_from_seed(3), bl_key_from_seed(4)},
-        .device = bl_device_reference(),
+        .device = device,
         .threads = 1};
     if (bl_train(&experiment, NULL, &result) != BL_OK)
         fail_msg("%s: %s", text, bl_error());
     bl_arm_free(&arm);
     assert_false(result.diverged);
     return result;
+}
+
+static bl_run_result run(const bl_recipe *recipe, const char *text)
+{
+    return run_on(bl_device_reference(), recipe, text);
 }
 
 static double measured(const bl_run_result *result, const char *name)
@@ -172,6 +177,31 @@ static void every_classical_arm_acts(void **state)
         arms++;
     }
     assert_true(arms >= 24);
+}
+
+/* The same arm on both executors, in a network with convolutions and batch normalisation: a few
+ * steps, since differences in rounding grow from step to step. */
+static void both_executors_train_alike(void **state)
+{
+    (void)state;
+    for (int i = 0; i < bl_method_count(); i++) {
+        const bl_method *m = bl_method_at(i);
+        if (!m->hooks || strcmp(m->family, "classical") != 0)
+            continue;
+        bl_recipe recipe = plain_recipe();
+        recipe.model.name = needs(m, BL_BRANCHES) ? "resnet20" : "cnn";
+        recipe.model.width = 4;
+        recipe.learning_rate = 0.01;
+        recipe.epochs = 1;
+        bl_run_result reference = run(&recipe, m->slug);
+        bl_run_result cpu = run_on(bl_device_cpu(), &recipe, m->slug);
+        double distance = model_distance(&reference, &cpu);
+        if (!(distance < 2e-3))
+            fail_msg("%s: the executors differ by %g after %lld steps", m->slug, distance,
+                     (long long)cpu.steps);
+        bl_run_result_free(&reference);
+        bl_run_result_free(&cpu);
+    }
 }
 
 /* --- limits -------------------------------------------------------------------------------------
@@ -337,6 +367,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_classical_arm_acts),
+        cmocka_unit_test(both_executors_train_alike),
         cmocka_unit_test(arms_at_zero_strength_are_the_baseline),
         cmocka_unit_test(weight_decay_is_the_coupled_decay_of_sgd),
         cmocka_unit_test(averages_over_one_entry_are_the_last_weights),

@@ -273,6 +273,77 @@ static void gradients_need_a_scalar_or_cotangents(void **state)
     bl_dictionary_free(&cotangent);
 }
 
+/* One output, or with `wrt` one gradient, of a call that succeeds. */
+static bl_array result_of(const char *function, const char *options, bl_dictionary *in,
+                          const char *name, const char *wrt)
+{
+    const bl_contract *f;
+    bl_dictionary out = {0}, gradient = {0};
+    bl_array copy;
+    assert_int_equal(bl_function_find(function, &f), BL_OK);
+    if (bl_function_call(f, bl_device_cpu(), in, options, &out, wrt, NULL,
+                         wrt ? &gradient : NULL) != BL_OK)
+        fail_msg("%s", bl_error());
+    assert_int_equal(bl_array_copy(bl_dictionary_find(wrt ? &gradient : &out, name), &copy), BL_OK);
+    bl_dictionary_free(&out);
+    bl_dictionary_free(&gradient);
+    bl_dictionary_free(in);
+    return copy;
+}
+
+static void all_zero_groups_stay_where_they_are(void **state)
+{
+    (void)state;
+    bl_dictionary in = {0};
+    give(&in, "w", BL_F32, BL_SHAPE(2, 3), 0, 2); /* [0,0,0], [0,0,2] */
+    bl_array a = result_of("base_group_lasso", "{\"lam\": 1, \"size_weighted\": false}", &in, "w",
+                           "penalty");
+    for (int i = 0; i < 6; i++)
+        assert_true(bl_array_get(&a, i) == (i == 5));
+    bl_array_free(&a);
+    give(&in, "w", BL_F32, BL_SHAPE(2, 3), 0, 2);
+    a = result_of("base_prox_group", "{\"lr\": 1, \"lam\": 1, \"size_weighted\": false}", &in,
+                  "w_new", NULL);
+    for (int i = 0; i < 6; i++)
+        assert_true(bl_array_get(&a, i) == (i == 5));
+    bl_array_free(&a);
+}
+
+static void a_value_that_is_no_number_is_no_improvement(void **state)
+{
+    (void)state;
+    static const double values[][3] = {{NAN, 0, 2}, {-INFINITY, 1, 0}, {INFINITY, 0, 2}};
+    for (int i = 0; i < 3; i++) {
+        for (int output = 0; output < 2; output++) {
+            bl_dictionary in = {0};
+            give(&in, "best", BL_F32, BL_SCALAR, INFINITY, INFINITY);
+            give(&in, "bad", BL_I32, BL_SCALAR, 1, 1);
+            give(&in, "value", BL_F32, BL_SCALAR, values[i][0], values[i][0]);
+            bl_array a = result_of("base_early_stop_update", NULL, &in,
+                                   output ? "bad_new" : "improved", NULL);
+            assert_true(bl_array_get(&a, 0) == values[i][1 + output]);
+            bl_array_free(&a);
+        }
+    }
+}
+
+/* Confident logits: finite values and gradients. */
+static void losses_are_finite_at_large_logits(void **state)
+{
+    (void)state;
+    static const char *const losses[] = {"base_label_smoothing_loss",
+                                         "base_confidence_penalty_loss"};
+    for (int i = 0; i < 4; i++) {
+        bl_dictionary in = {0};
+        give(&in, "logits", BL_F32, BL_SHAPE(2, 3), -80, 80);
+        give(&in, "labels", BL_I32, BL_SHAPE(2), 0, i % 2 ? 0 : 2);
+        bl_array a = result_of(losses[i / 2], NULL, &in, "logits", "loss");
+        for (int j = 0; j < 6; j++)
+            assert_true(isfinite(bl_array_get(&a, j)));
+        bl_array_free(&a);
+    }
+}
+
 /* A call that runs out of memory, wherever that is, says so and leaks nothing. */
 static void memory_may_end_anywhere(void **state)
 {
@@ -445,6 +516,9 @@ int main(void)
         cmocka_unit_test(values_are_checked),
         cmocka_unit_test(lists_are_paired),
         cmocka_unit_test(gradients_need_a_scalar_or_cotangents),
+        cmocka_unit_test(all_zero_groups_stay_where_they_are),
+        cmocka_unit_test(a_value_that_is_no_number_is_no_improvement),
+        cmocka_unit_test(losses_are_finite_at_large_logits),
         cmocka_unit_test(memory_may_end_anywhere),
         cmocka_unit_test(wrong_cases_fail_with_a_reason),
         cmocka_unit_test(arms_have_a_canonical_text),
