@@ -12,7 +12,7 @@
 #include "methods/method.h"
 #include "methods/inputs/randaugment/pixels.h"
 
-/* --- calls ---------------------------------------------------------------------------------------- */
+/* --- calls -------------------------------------------- */
 
 typedef struct call {
     const bl_contract *contract;
@@ -106,7 +106,7 @@ static void all_finite(const bl_dictionary *d)
                 fail_msg("%s[%lld] is not finite", d->entry[e].name, (long long)i);
 }
 
-/* --- an example of every function that accepts ------------------------------------------------- */
+/* --- an example of every function that accepts -------------------------------------------- */
 
 static call example(const char *f)
 {
@@ -199,7 +199,8 @@ static call example(const char *f)
     return c;
 }
 
-/* --- refusals: everything that a spec names under "checks" --------------------------------------- */
+/* --- refusals: everything that a spec names under "checks"
+ * -------------------------------------------- */
 
 typedef struct refusal {
     const char *function, *options; /* NULL: the example's */
@@ -210,9 +211,18 @@ typedef struct refusal {
     const char *words; /* in the message */
 } refusal;
 
-#define OPTION(f, json, words) {f, json, NULL, BL_F32, {0}, {0}, words}
-#define REAL(f, input, shape, words, ...) {f, NULL, input, BL_F32, shape, {__VA_ARGS__}, words}
-#define WHOLE(f, input, shape, words, ...) {f, NULL, input, BL_I32, shape, {__VA_ARGS__}, words}
+#define OPTION(f, json, words)                                                                     \
+    {                                                                                              \
+        f, json, NULL, BL_F32, {0}, {0}, words                                                     \
+    }
+#define REAL(f, input, shape, words, ...)                                                          \
+    {                                                                                              \
+        f, NULL, input, BL_F32, shape, {__VA_ARGS__}, words                                        \
+    }
+#define WHOLE(f, input, shape, words, ...)                                                         \
+    {                                                                                              \
+        f, NULL, input, BL_I32, shape, {__VA_ARGS__}, words                                        \
+    }
 
 static const refusal refusals[] = {
     REAL("elr_loss", "logits", S(2, 4), "bank must be f32[N,4], not f32[3,3]", 0),
@@ -241,8 +251,8 @@ static const refusal refusals[] = {
     OPTION("pskd_loss", "{\"epoch\": 1.5, \"epochs\": 4}", "option epoch is 1.5, expected integer"),
     OPTION("pskd_loss", "{\"epochs\": 4}", "option epoch is required"),
     OPTION("pskd_loss", "{\"epoch\": 1, \"epochs\": 4, \"alpha_T\": 1.1}", "option alpha_T is 1.1"),
-    REAL("pskd_calibration", "probs", S(2, 2), "probs[1,0] is 1.5, expected 0 <= . <= 1", 1, 0,
-         1.5, 0),
+    REAL("pskd_calibration", "probs", S(2, 2), "probs[1,0] is 1.5, expected 0 <= . <= 1", 1, 0, 1.5,
+         0),
     REAL("pskd_calibration", "probs", S(2, 2), "probs[0,1] is nan, expected 0 <= . <= 1", 1, NAN,
          0.5, 0.5),
     OPTION("pskd_calibration", "{\"bins\": 0}", "option bins is 0, expected >= 1"),
@@ -298,7 +308,8 @@ static const refusal refusals[] = {
 
     OPTION("randaugment_level", "{\"op\": \"Swirl\"}", "option op is \"Swirl\", expected one of"),
     OPTION("randaugment_level", "{}", "option op is required"),
-    OPTION("randaugment_op", "{\"op\": \"Posterize\", \"arg\": 9}", "Posterize is 9, expected 0 to"),
+    OPTION("randaugment_op", "{\"op\": \"Posterize\", \"arg\": 9}",
+           "Posterize is 9, expected 0 to"),
     OPTION("randaugment_op", "{\"op\": \"Posterize\", \"arg\": -1}", "Posterize is -1, expected"),
     OPTION("randaugment_op", "{\"op\": \"Color\", \"arg\": 2}", "2 channels, expected 1 or 3"),
     OPTION("randaugment_op", "{\"op\": \"Contrast\", \"arg\": 2}", "2 channels, expected 1 or 3"),
@@ -332,9 +343,9 @@ static void what_the_specs_refuse_is_refused_by_name(void **state)
 static void an_empty_batch_is_refused(void **state)
 {
     (void)state;
-    static const char *const functions[] = {"elr_loss", "pskd_loss", "pskd_calibration",
-                                            "nested_peer_loss", "conr_loss", "decoupled_mixup_ce",
-                                            "decoupled_mixup_bce", "elr_plus_loss"};
+    static const char *const functions[] = {
+        "elr_loss",  "pskd_loss",          "pskd_calibration",    "nested_peer_loss",
+        "conr_loss", "decoupled_mixup_ce", "decoupled_mixup_bce", "elr_plus_loss"};
     for (int f = 0; f < COUNT_OF(functions); f++) {
         call c = example(functions[f]);
         for (size_t e = 0; e < c.in.count; e++)
@@ -373,7 +384,7 @@ static void decoupled_mixup_needs_two_classes(void **state)
     finish(&c);
 }
 
-/* --- labels ----------------------------------------------------------------------------------------- */
+/* --- labels -------------------------------------------- */
 
 /* One row, equal logits: p = 1/2, t = 0.7 [0.2 0.8] + 0.3 [1/2 1/2] = [0.29 0.71]. */
 static void elr_by_hand(void **state)
@@ -467,7 +478,8 @@ static void a_scheduled_epoch_gives_what_a_number_gives(void **state)
                 loss = *(bl_tensor *)(void *)((char *)fields + table[i].offset);
         double z = log(exp(1) + 1), alpha = epoch == 1 ? 0.4 : 0.8;
         double target = 1 - alpha + alpha * (epoch == 1 ? 1 : 0.25);
-        expect_result(loss, scheduled, VALUES(epoch), VALUES(-(target * (1 - z) - (1 - target) * z)));
+        expect_result(loss, scheduled, VALUES(epoch),
+                      VALUES(-(target * (1 - z) - (1 - target) * z)));
         bl_array_free(&rows), bl_array_free(&past), bl_release(fields);
     }
 }
@@ -564,7 +576,7 @@ static void peer_selection_takes_the_lower_index_at_ties(void **state)
     accept(&c, "loss");
     expect(&c, "selected", 2, 0);
     expect(&c, "kept", 1, 0, 1);
-    near(slope(&c, "logits", 2), 0); /* row 1 was left out */
+    near(slope(&c, "logits", 2), 0);              /* row 1 was left out */
     F32(&c, "select_loss", S(3), INFINITY, 1, 2); /* infinite losses are merely last */
     accept(&c, "loss");
     expect(&c, "selected", 1, 2);
@@ -587,7 +599,7 @@ static void forget_rate_rises_over_n_gradual_epochs(void **state)
     finish(&c);
 }
 
-/* --- inputs ------------------------------------------------------------------------------------------- */
+/* --- inputs -------------------------------------------- */
 
 static void conr_of_one_row_is_zero(void **state)
 {
@@ -618,7 +630,8 @@ static void conr_by_hand(void **state)
     expect(&c, "n_pos", 1, 1, 0);
     expect(&c, "n_neg", 1, 1, 2);
     expect(&c, "anchor", 1, 1, 0);
-    /* row 0: s = 0 to its positive, 1 to the negative, S = 0.5 * 4; row 1: both 0, S = 2 * 0.5 * 3 */
+    /* row 0: s = 0 to its positive, 1 to the negative, S = 0.5 * 4; row 1: both 0, S = 2 * 0.5 * 3
+     */
     expect(&c, "loss", (log(1 + 2 * exp(1)) + 2 * log(1 + 3)) / 3);
     finish(&c);
 }
@@ -800,8 +813,10 @@ static int ascending(const void *a, const void *b)
 
 static void beta_draws_are_beta_distributed(void **state)
 {
-    const struct { double alpha; double (*cdf)(double); } law[] = {
-        {0.5, arcsine}, {1, flat}, {2, hump}};
+    const struct {
+        double alpha;
+        double (*cdf)(double);
+    } law[] = {{0.5, arcsine}, {1, flat}, {2, hump}};
     enum { DRAWS = 20000 };
     for (int i = 0; i < COUNT_OF(law); i++) {
         bl_tensor key = input(state, BL_U32, 2);
@@ -812,7 +827,8 @@ static void beta_draws_are_beta_distributed(void **state)
         double worst = 0;
         for (int k = 0; k < DRAWS; k++) {
             double p = law[i].cdf((double)bl_f32(&got)[k]);
-            worst = fmax(worst, fmax(fabs(p - k / (double)DRAWS), fabs(p - (k + 1) / (double)DRAWS)));
+            worst =
+                fmax(worst, fmax(fabs(p - k / (double)DRAWS), fabs(p - (k + 1) / (double)DRAWS)));
         }
         if (worst > 1.63 / sqrt(DRAWS))
             fail_msg("alpha %g: distance %g", law[i].alpha, worst);
@@ -831,14 +847,14 @@ static void beta_draws_survive_a_tiny_alpha(void **state)
     for (int k = 0; k < 1000; k++) {
         float x = bl_f32(&got)[k];
         assert_true(x >= 0 && x <= 1);
-        low += x < 0.01f, high += x > 0.99f;
+        low += x<0.01f, high += x> 0.99f;
     }
     assert_in_range(low, 400, 550);
     assert_in_range(high, 400, 550);
     bl_array_free(&got);
 }
 
-/* --- weights ------------------------------------------------------------------------------------------ */
+/* --- weights -------------------------------------------- */
 
 static void companding_undoes_its_inverse(void **state)
 {
@@ -902,7 +918,7 @@ static void equal_weights_have_no_spread(void **state)
     finish(&c);
 }
 
-/* --- images ------------------------------------------------------------------------------------------- */
+/* --- images -------------------------------------------- */
 
 enum { HEIGHT = 7, WIDTH = 9, CHANNELS = 3, VALUES_OF_IMAGE = HEIGHT * WIDTH * CHANNELS };
 
@@ -923,11 +939,14 @@ static void apply_op(ra_op op, double argument, const uint8_t *in, uint8_t *out)
 static void neutral_arguments_change_nothing(void **state)
 {
     (void)state;
-    const struct { ra_op op; double argument; } neutral[] = {
-        {RA_IDENTITY, 0}, {RA_ROTATE, 0}, {RA_ROTATE, 360}, {RA_POSTERIZE, 8}, {RA_SOLARIZE, 256},
-        {RA_SOLARIZE_ADD, 0}, {RA_COLOR, 1}, {RA_CONTRAST, 1}, {RA_BRIGHTNESS, 1},
-        {RA_SHARPNESS, 1}, {RA_SHEAR_X, 0}, {RA_SHEAR_Y, 0}, {RA_TRANSLATE_X, 0.49},
-        {RA_TRANSLATE_Y, -0.49}, {RA_CUTOUT, 0}};
+    const struct {
+        ra_op op;
+        double argument;
+    } neutral[] = {{RA_IDENTITY, 0},       {RA_ROTATE, 0},          {RA_ROTATE, 360},
+                   {RA_POSTERIZE, 8},      {RA_SOLARIZE, 256},      {RA_SOLARIZE_ADD, 0},
+                   {RA_COLOR, 1},          {RA_CONTRAST, 1},        {RA_BRIGHTNESS, 1},
+                   {RA_SHARPNESS, 1},      {RA_SHEAR_X, 0},         {RA_SHEAR_Y, 0},
+                   {RA_TRANSLATE_X, 0.49}, {RA_TRANSLATE_Y, -0.49}, {RA_CUTOUT, 0}};
     uint8_t in[VALUES_OF_IMAGE], out[VALUES_OF_IMAGE];
     fill_image(in, 1);
     for (int i = 0; i < COUNT_OF(neutral); i++) {
@@ -1006,7 +1025,7 @@ static void a_chain_is_its_operations_in_order(void **state)
     }
 }
 
-/* --- arms ---------------------------------------------------------------------------------------------- */
+/* --- arms -------------------------------------------- */
 
 static const bl_arm_part *part_of(const char *text, bl_arm *arm)
 {
@@ -1017,15 +1036,14 @@ static const bl_arm_part *part_of(const char *text, bl_arm *arm)
 static void every_arm_reads_its_options(void **state)
 {
     (void)state;
-    static const char *const arms[] = {
-        "elr(lambda=7,beta=0.9)",
-        "ps_kd(alpha_T=0.5)",
-        "nested_dropout(sigma=100,penalty=0.001)",
-        "conr(omega=2,beta=0.2,views=1)",
-        "decoupled_mixup(mix=cutmix,alpha=0.2,terms=less)",
-        "weight_compander(fn=tanh,amp=3)",
-        "randaugment(n=3,m=5,level_map=official,fill=0)",
-        "elr+weight_compander"};
+    static const char *const arms[] = {"elr(lambda=7,beta=0.9)",
+                                       "ps_kd(alpha_T=0.5)",
+                                       "nested_dropout(sigma=100,penalty=0.001)",
+                                       "conr(omega=2,beta=0.2,views=1)",
+                                       "decoupled_mixup(mix=cutmix,alpha=0.2,terms=less)",
+                                       "weight_compander(fn=tanh,amp=3)",
+                                       "randaugment(n=3,m=5,level_map=official,fill=0)",
+                                       "elr+weight_compander"};
     for (int i = 0; i < COUNT_OF(arms); i++) {
         bl_arm arm;
         part_of(arms[i], &arm);
@@ -1037,11 +1055,12 @@ static void every_arm_reads_its_options(void **state)
 static void impossible_arms_are_refused_with_a_sentence(void **state)
 {
     (void)state;
-    const struct { const char *arm, *words; } wrong[] = {
-        {"elr(beta=2)", "option beta is 2, expected [0,1]"},
-        {"decoupled_mixup+elr", "elr needs hard labels"},
-        {"conr+ps_kd", "for classification"},
-        {"randaugment(m=31)", "option m is 31"}};
+    const struct {
+        const char *arm, *words;
+    } wrong[] = {{"elr(beta=2)", "option beta is 2, expected [0,1]"},
+                 {"decoupled_mixup+elr", "elr needs hard labels"},
+                 {"conr+ps_kd", "for classification"},
+                 {"randaugment(m=31)", "option m is 31"}};
     for (int i = 0; i < COUNT_OF(wrong); i++) {
         bl_arm arm;
         assert_int_not_equal(bl_arm_parse(wrong[i].arm, &arm), BL_OK);

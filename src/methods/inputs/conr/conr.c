@@ -265,8 +265,8 @@ const bl_method bl_conr = {
     .family = "inputs",
     .paper = "Keramati et al. 2024, arXiv 2309.06651",
     .summary = "keeps rare targets of a regression apart from frequent ones",
-    .when = "Regression with a long tail of rare target values whose error matters. Costs a forward "
-            "and backward pass for each of two noisy views.",
+    .when = "Regression with a long tail of rare target values whose error matters. Costs a "
+            "forward and backward pass for each of two noisy views.",
     .functions = {&conr_loss_contract, &conr_label_weights_contract, &conr_shot_mae_contract},
     .options = &conr_contract,
     .example = "--arm \"conr(beta=0.05)\"",

@@ -182,7 +182,8 @@ static bl_tensor draw_box(bl_step *s, bl_tensor lam, int64_t H, int64_t W)
     for (int axis = 0; axis < 2; axis++) {
         int64_t size = axis ? W : H;
         bl_tensor side = bl_cast(bl_mul(edge, (double)size), BL_I32);
-        bl_tensor centre = bl_cast(bl_mul(bl_slice_axis(u, 0, axis, axis + 1), (double)size), BL_I32);
+        bl_tensor place = bl_mul(bl_slice_axis(u, 0, axis, axis + 1), (double)size);
+        bl_tensor centre = bl_cast(place, BL_I32);
         part[2 * axis]     = corner_of(centre, side, size, true);
         part[2 * axis + 1] = corner_of(centre, side, size, false);
     }
@@ -197,8 +198,8 @@ static mixture draw_mixture(bl_step *s, const struct decoupled_mixup *o)
     if (bl_is(o->mix, "mixup"))
         return m;
     if (bl_rank(s->inputs) != 4) {
-        m.box = m.lam = bl_poison(s->graph, "decoupled_mixup: cutmix needs images [B,H,W,C], not %d axes",
-                                  bl_rank(s->inputs));
+        m.box = m.lam = bl_poison(s->graph, "decoupled_mixup: cutmix needs images, [B,H,W,C]; the "
+                                            "inputs have %d axes", bl_rank(s->inputs));
         return m;
     }
     int64_t H = bl_dim(s->inputs, 1), W = bl_dim(s->inputs, 2);

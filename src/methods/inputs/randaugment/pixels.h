@@ -39,8 +39,8 @@ typedef struct ra_image {
 } ra_image;
 
 typedef struct ra_settings {
-    bool monotone;         /* the level map: a larger level is a stronger change */
-    bool official_mean;    /* Contrast's constant: the official code's, or the mean grey */
+    bool monotone;      /* the level map: a larger level is a stronger change */
+    bool official_mean; /* Contrast's constant: the official code's, or the mean grey */
     double translate_const, cutout_const;
     uint8_t fill;
 } ra_settings;

@@ -54,7 +54,7 @@ BL_HOST_APART(randaugment_op, RANDAUGMENT_OP, "one operation on one image")
     OPT(translate_const, 100.0,          "[0,inf)",           "pixels of a shift at level 10")     \
     OPT(cutout_const,    40.0,           "[0,inf)",           "half side of Cutout at level 10")   \
     OPT(fill,            128,            "[0,255]",           "value of pixels from outside")      \
-    OPT(contrast_mean,   "pil",          "pil|official",      "Contrast's constant: the mean grey") \
+    OPT(contrast_mean,   "pil",          "pil|official",      "Contrast's constant: mean grey")    \
     OUT(images,          "u8[B,H,W,C]",  "pixels")
 
 /* One image through its operations; `spare` holds an image. The last operation writes to `out`. */
@@ -164,8 +164,8 @@ const bl_method bl_randaugment = {
     .family = "inputs",
     .paper = "Cubuk et al. 2020, arXiv 1909.13719",
     .summary = "augments images by random operations, set by two numbers",
-    .when = "The first augmentation to try on natural images. Costs time in the loader; images that "
-            "are already aligned and of one size can be hurt by its geometry.",
+    .when = "The first augmentation to try on natural images. Costs time in the loader; images "
+            "that are already aligned and of one size can be hurt by its geometry.",
     .functions = {&randaugment_apply_contract, &randaugment_op_contract,
                   &randaugment_level_contract},
     .options = &randaugment_contract,

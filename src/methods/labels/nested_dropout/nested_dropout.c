@@ -1,7 +1,7 @@
 /* Nested dropout against label noise. Chen et al., IEEE TNNLS 2022, arXiv 2206.13140. Wrong labels
  * are memorised through the many loosely used directions of a wide feature layer. Keeping only the
- * first k features, k random in every step, orders them by importance, and a short prefix, chosen on
- * held-out examples, is enough.
+ * first k features, k random in every step, orders them by importance, and a short prefix, chosen
+ * on held-out examples, is enough.
  *
  * The arm is the paper's first stage, one network. The second, two networks that teach each other
  * with nested_peer_loss, needs a run of two networks; its functions are here. */

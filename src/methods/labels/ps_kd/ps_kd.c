@@ -3,8 +3,8 @@
  * same network made for it one epoch earlier, and these predictions are trusted more as training
  * goes on.
  *
- * The paper can be read as keeping a copy of last epoch's network as the teacher; its code keeps the
- * predictions, made in the forward pass of training, and so do we. */
+ * The paper can be read as keeping a copy of last epoch's network as the teacher; its code keeps
+ * the predictions, made in the forward pass of training, and so do we. */
 #include <stdlib.h>
 
 #include "methods/method.h"
@@ -15,7 +15,7 @@
     IN (bank,     "f32[N,C]",  "",                     "what each example got last epoch")         \
     IN (index,    "i32[B]",    "0 <= . < N, distinct", "row of each example in the bank")          \
     OPT(alpha_T,  0.8,         "[0,1]",                "trust in past predictions at the end")     \
-    OPT(epoch,    BL_REQUIRED, "[1,epochs], integer",  "1, 2, .. epochs; training passes a tensor") \
+    OPT(epoch,    BL_REQUIRED, "[1,epochs], integer",  "1, 2, .. epochs; may be a tensor")         \
     OPT(epochs,   BL_REQUIRED, ">= 1, integer",        "planned number of epochs")                 \
     OUT(loss,     "f32[]",     "mean cross-entropy with the soft targets")                         \
     OUT(bank_new, "f32[N,C]",  "bank with B rows replaced by softmax(logits)")                     \
