@@ -179,6 +179,38 @@ static void every_classical_arm_acts(void **state)
     assert_true(arms >= 24);
 }
 
+/* Values instead of labels: the brightness of the first pixels. */
+static void arms_without_labels_also_fit_regression(void **state)
+{
+    (void)state;
+    bl_training_data classification = data;
+    bl_part *parts[] = {&data.train, &data.test, &data.validation};
+    data.classes = 0;
+    for (int p = 0; p < 3; p++) {
+        int64_t count = parts[p]->count;
+        assert_int_equal(bl_array_new(BL_F32, BL_SHAPE(count, 2), &parts[p]->targets), BL_OK);
+        for (int64_t i = 0; i < 2 * count; i++)
+            bl_f32(&parts[p]->targets)[i] = bl_f32(&parts[p]->inputs)[i / 2 * SIDE * SIDE + i % 2];
+    }
+    bl_recipe recipe = plain_recipe();
+    recipe.model.outputs = 2;
+    recipe.epochs = 8;
+    snprintf(recipe.loss, sizeof recipe.loss, "squared");
+    for (int i = 0; i < bl_method_count(); i++) {
+        const bl_method *m = bl_method_at(i);
+        if (!m->hooks || strcmp(m->family, "classical") != 0 ||
+            needs(m, BL_CLASSIFICATION | BL_BRANCHES))
+            continue;
+        bl_run_result result = run(&recipe, m->slug);
+        if (result.effect.inert && strcmp(m->slug, "early_stopping") != 0)
+            fail_msg("%s did nothing", m->slug);
+        bl_run_result_free(&result);
+    }
+    for (int p = 0; p < 3; p++)
+        bl_array_free(&parts[p]->targets);
+    data = classification;
+}
+
 /* The same arm on both executors, in a network with convolutions and batch normalisation: a few
  * steps, since differences in rounding grow from step to step. */
 static void both_executors_train_alike(void **state)
@@ -367,6 +399,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_classical_arm_acts),
+        cmocka_unit_test(arms_without_labels_also_fit_regression),
         cmocka_unit_test(both_executors_train_alike),
         cmocka_unit_test(arms_at_zero_strength_are_the_baseline),
         cmocka_unit_test(weight_decay_is_the_coupled_decay_of_sgd),

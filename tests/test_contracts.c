@@ -478,6 +478,9 @@ static void wrong_arms_are_explained(void **state)
         {"early_stopping(patience=2.5)", "option patience is 2.5, expected a whole number"},
         {"sam(adaptive=maybe)", "option adaptive is maybe, expected true or false"},
         {"gradient_penalty(kind=l2)", "option kind is \"l2\", expected one of squared|wgan"},
+        {"mixup+elr", "elr needs hard labels, but mixup before it makes them soft"},
+        {"elr+mixup", "elr needs hard labels, but mixup makes them soft: batches are changed"},
+        {"elr+conr", "elr is for classification, but conr for regression"},
         {"optimizers", "optimizers has functions, but no arm"},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
