@@ -686,6 +686,67 @@ static inline void random_matrix(random_graph *r)
     random_keep(r, w, 2 * n, 1e-6 * n * n);
 }
 
+/* --- makers: control -----------------------------------------------------------------------------
+ */
+
+static inline void random_scan_body(bl_graph *g, const bl_tensor *carry, const bl_tensor *x,
+                                    bl_tensor *carry_next, bl_tensor *y, void *context)
+{
+    bl_tensor captured = *(const bl_tensor *)context;
+    (void)g;
+    carry_next[0] = bl_add(bl_tanh(bl_mul(carry[0], captured)), bl_mul(0.5, x[0]));
+    carry_next[1] = bl_add(carry[1], bl_cast(bl_gt(x[0], 0), BL_I32));
+    y[0] = bl_sub(carry_next[0], captured);
+}
+
+static inline void random_scan(random_graph *r)
+{
+    bl_shape row = BL_SHAPE(1 + random_below(r, 4), 1 + random_below(r, 9));
+    int64_t steps = random_below(r, 5);
+    random_tensor start = random_new(r, BL_F32, row, 0), w = random_new(r, BL_F32, row, 0);
+    bl_tensor x = random_leaf(r, BL_F32, BL_SHAPE(steps, row.dim[0], row.dim[1]), 0), y, last[2];
+    bl_tensor carry[2] = {start.t, bl_full(r->graph, BL_I32, row, 0)};
+    bl_scan(r->graph, steps, random_scan_body, &w.t, carry, 2, &x, 1, last, &y, 1);
+    double error = steps ? 1e-6 * pow(2, (double)steps) : 0;
+    random_keep(r, last[0], 2, error);
+    random_keep(r, last[1], 5, 0);
+    if (steps > 0)
+        random_keep(r, y, 4, error);
+}
+
+static inline bl_tensor random_unsettled(bl_graph *g, const bl_tensor *carry, void *context)
+{
+    (void)g, (void)context;
+    return bl_gt(bl_reduce_max(carry[0]), 1);
+}
+
+static inline void random_halve(bl_graph *g, const bl_tensor *carry, bl_tensor *carry_next,
+                                void *context)
+{
+    (void)g, (void)context;
+    carry_next[0] = bl_div(carry[0], 2);
+}
+
+static inline void random_no_slope(bl_graph *g, const bl_tensor *in, const bl_tensor *out,
+                                   const bl_tensor *cotangent, bl_tensor *slope, void *context)
+{
+    (void)g, (void)in, (void)out, (void)cotangent, (void)slope, (void)context;
+}
+
+static inline void random_other_control(random_graph *r)
+{
+    random_tensor x = random_pick(r, BL_I32, true, 0), z = random_pick(r, BL_F32, true, 0);
+    if (!random_found(x) || !random_found(z))
+        return;
+    bl_tensor last, same[2], both[2] = {x.t, z.t};
+    bl_tensor steps = bl_while(r->graph, 6, random_unsettled, random_halve, NULL, &x.t, 1, &last);
+    random_keep(r, steps, 6, 0);
+    random_keep(r, last, x.bound, 0);
+    bl_override_gradient(both, 2, both, 2, random_no_slope, NULL, same);
+    random_keep(r, same[0], x.bound, 0);
+    random_keep(r, same[1], z.bound, 0);
+}
+
 /* --- the graph -----------------------------------------------------------------------------------
  */
 
@@ -694,12 +755,14 @@ typedef void random_maker(random_graph *r);
 static inline void random_make(random_graph *r)
 {
     static random_maker *const makers[] = {
-        random_smooth, random_smooth, random_smooth,   random_linear_unary,   random_step,
-        random_binary, random_binary, random_binary,   random_identity,       random_compare,
-        random_logic,  random_select, random_integers, random_reshape,        random_transpose,
-        random_slice,  random_pad,    random_rows,     random_other_movement, random_along,
-        random_order,  random_bits,   random_reduce,   random_reduce,         random_cumsum,
-        random_dot,    random_conv,   random_windows,  random_matrix,
+        random_smooth,   random_smooth,  random_smooth,         random_linear_unary,
+        random_step,     random_binary,  random_binary,         random_binary,
+        random_identity, random_compare, random_logic,          random_select,
+        random_integers, random_reshape, random_transpose,      random_slice,
+        random_pad,      random_rows,    random_other_movement, random_along,
+        random_order,    random_bits,    random_reduce,         random_reduce,
+        random_cumsum,   random_dot,     random_conv,           random_windows,
+        random_matrix,   random_scan,    random_other_control,
     };
     makers[random_below(r, (int)(sizeof makers / sizeof makers[0]))](r);
 }

@@ -284,6 +284,47 @@ BL_API void bl_svd(bl_tensor x, bl_tensor *u, bl_tensor *s, bl_tensor *v);
 #define bl_eigh(x, w, v) BL_AT(bl_eigh(BL_T(x), w, v))
 #define bl_svd(x, u, s, v) BL_AT(bl_svd(BL_T(x), u, s, v))
 
+/* --- loops (each is one node, however many steps it takes) ---------------------------------- */
+/* A body is built once, in a graph of its own that it gets as `g`: it reads its carry and the rows
+ * of this step, and writes their successors and what the step gives. It may use tensors of the graph
+ * around it like any others; a loop in a body may use those of all graphs around it. A carry keeps
+ * its type; carry_next[i] may be a bare number. `context` is the caller's, and used only while the
+ * loop is being built. */
+typedef void bl_scan_body(bl_graph *g, const bl_tensor *carry, const bl_tensor *x,
+                          bl_tensor *carry_next, bl_tensor *y, void *context);
+/* carry[..] <- body(carry[..], rows t of x[..]) for t = 0 .. steps - 1. x[i] is [steps,..] and the
+ * body sees [..]; y[i] gets [steps,..], the rows that the body gave. Any of `carries`, `inputs` and
+ * `outputs` may be 0. Differentiable any number of times: the gradient is a scan backwards, which
+ * computes each step again from its carry. Random numbers differ from step to step if the key is a
+ * carry or a row of x. */
+BL_API void bl_scan(bl_graph *g, int64_t steps, bl_scan_body *body, void *context,
+                    const bl_tensor *carry, int carries, const bl_tensor *x, int inputs,
+                    bl_tensor *carry_last, bl_tensor *y, int outputs);
+/* Gives bool[]: whether to take another step. It is built twice: for the first carry, in the graph
+ * around the loop, and for every next one. */
+typedef bl_tensor bl_while_condition(bl_graph *g, const bl_tensor *carry, void *context);
+typedef void bl_while_body(bl_graph *g, const bl_tensor *carry, bl_tensor *carry_next,
+                           void *context);
+/* carry[..] <- body(carry[..]) while condition(carry[..]), at most `limit` times; returns the steps
+ * taken, i32[]. Has no gradient: stop it before, or give the result one by bl_override_gradient. */
+BL_API bl_tensor bl_while(bl_graph *g, int64_t limit, bl_while_condition *condition,
+                          bl_while_body *body, void *context, const bl_tensor *carry, int carries,
+                          bl_tensor *carry_last);
+/* Writes the gradient of a function whose values are `output` at `input`: gradient[i], of the type of
+ * input[i], for the cotangents of the outputs. Linear in the cotangents. gradient[i] left alone is
+ * zero. */
+typedef void bl_gradient_rule(bl_graph *g, const bl_tensor *input, const bl_tensor *output,
+                              const bl_tensor *cotangent, bl_tensor *gradient, void *context);
+/* result[..] are the outputs, with the gradient that `rule` gives in the inputs, whatever the outputs
+ * were computed from. rule is called at every differentiation of the graph, so context must live
+ * until the last one. */
+BL_API void bl_override_gradient(const bl_tensor *output, int outputs, const bl_tensor *input,
+                                 int inputs, bl_gradient_rule *rule, void *context,
+                                 bl_tensor *result);
+#define bl_scan(...) BL_AT(bl_scan(__VA_ARGS__))
+#define bl_while(...) BL_AT(bl_while(__VA_ARGS__))
+#define bl_override_gradient(...) BL_AT(bl_override_gradient(__VA_ARGS__))
+
 /* --- composites: plain functions over the primitives, each stable at logits of +-80 --------- */
 BL_API bl_tensor bl_relu(bl_tensor x);
 BL_API bl_tensor bl_gelu(bl_tensor x);     /* tanh form */

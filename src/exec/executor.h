@@ -39,6 +39,17 @@ struct bl_device {
 /* The error of every executor for element `at` of a node's index that is not in 0 .. rows - 1. */
 bl_status bl_index_error(const bl_node *node, int64_t at, int64_t value, int64_t rows);
 
+/* --- loops: a node with a body, whose plan is compiled once by the executor that runs the node */
+typedef struct bl_nested bl_nested;
+bool bl_is_loop(const bl_node *node);
+bl_status bl_nested_new(const bl_executor *executor, const bl_node *node, int threads,
+                        bl_nested **out);
+/* value[id]: the buffer of every operand of the node, by node id; result: the node's. */
+bl_status bl_nested_run(bl_nested *nested, void *const *value, void *result);
+void bl_nested_free(bl_nested *nested);
+/* Bytes of the plan and of what is carried. */
+size_t bl_nested_memory(const bl_nested *nested);
+
 extern const bl_executor bl_executor_reference, bl_executor_cpu;
 
 #endif

@@ -70,6 +70,18 @@ static double index_flops(const bl_graph *g, const bl_node *node)
     return (double)bl_type_count(node->type) * (length > 1 ? log2(length) : 0);
 }
 
+/* Every step of a scan; of while, whose steps are not known, one. */
+static double loop_flops(const bl_node *node)
+{
+    const bl_control *control = node->attr->control;
+    double step = 0;
+    if (!control || !control->body)
+        return 0;
+    for (int32_t id = 0; id < (int32_t)bl_graph_size(control->body->graph); id++)
+        step += bl_node_flops(control->body->graph, id);
+    return node->op == BL_OP_scan ? step * (double)control->steps : step;
+}
+
 double bl_node_flops(const bl_graph *g, int32_t id)
 {
     const bl_node *node = bl_node_at(g, id);
@@ -86,6 +98,8 @@ double bl_node_flops(const bl_graph *g, int32_t id)
         return linear_algebra_flops(g, node);
     case BL_INDEX:
         return index_flops(g, node);
+    case BL_CONTROL:
+        return loop_flops(node);
     default:
         return 0;
     }

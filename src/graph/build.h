@@ -13,8 +13,13 @@ static inline bl_tensor bl_poisoned(bl_graph *g)
     return (bl_tensor){.graph = g, .id = -1};
 }
 
-/* The graph of the first operand that has one; NULL where all are bare numbers. */
+/* The graph of the first operand that has one, or a body within it that another operand is of; NULL
+ * where all are bare numbers. */
 bl_graph *bl_graph_of(const bl_tensor *x, int count);
+/* Whether g is `outer`, or the body of a loop within it that is being built. */
+bool bl_is_within(const bl_graph *g, const bl_graph *outer);
+/* g, or the body within it that an operand is of. */
+bl_graph *bl_innermost(bl_graph *g, const bl_tensor *x, int count);
 
 /* Poison for a builder that was given poison: keeps the graph's error, or states one. */
 bl_tensor bl_spoil(bl_graph *g, const char *builder);

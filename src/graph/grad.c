@@ -24,6 +24,7 @@ typedef struct sweep {
     bool *reached; /* depends on an x */
     bl_tensor *cotangent;
     bl_tensor *operand, *slope; /* scratch: the widest node's operands and their gradients */
+    bl_tensor **parts;          /* of a node with several results: their cotangents */
 } sweep;
 
 static void end_sweep(sweep *s)
@@ -32,6 +33,7 @@ static void end_sweep(sweep *s)
     bl_release(s->cotangent);
     bl_release(s->operand);
     bl_release(s->slope);
+    bl_release(s->parts);
 }
 
 static bool begin_sweep(sweep *s)
@@ -45,7 +47,8 @@ static bool begin_sweep(sweep *s)
     s->cotangent = bl_alloc(count * sizeof *s->cotangent);
     s->operand = bl_alloc(widest * sizeof *s->operand);
     s->slope = bl_alloc(widest * sizeof *s->slope);
-    if (s->reached && s->cotangent && s->operand && s->slope)
+    s->parts = bl_alloc(count * sizeof *s->parts);
+    if (s->reached && s->cotangent && s->operand && s->slope && s->parts)
         return true;
     bl_out_of_memory(s->g);
     return false;
@@ -56,6 +59,13 @@ static bool is_reached(const sweep *s, int32_t id)
     return id >= s->low && id <= s->high && s->reached[id - s->low];
 }
 
+/* Whether derivatives pass through the node: its value is real, or it has several results. */
+static bool carries_slope(const bl_node *node)
+{
+    return node->attr->control ||
+           (bl_dtype_is_float(node->type.dtype) && node->op != BL_OP_stop_gradient);
+}
+
 /* Marks what depends on an x, oldest first. */
 static void reach(sweep *s, const bl_tensor *x, int count)
 {
@@ -64,7 +74,7 @@ static void reach(sweep *s, const bl_tensor *x, int count)
             s->reached[x[i].id - s->low] = true;
     for (int32_t id = s->low; id <= s->high; id++) {
         const bl_node *node = bl_node_at(s->g, id);
-        if (!bl_dtype_is_float(node->type.dtype) || node->op == BL_OP_stop_gradient)
+        if (!carries_slope(node))
             continue;
         for (int i = 0; i < node->operands && !s->reached[id - s->low]; i++)
             s->reached[id - s->low] = is_reached(s, node->operand[i]);
@@ -77,11 +87,31 @@ static void accumulate(sweep *s, int32_t id, bl_tensor part)
     *sum = bl_is_number(*sum) ? part : bl_add(*sum, part);
 }
 
+/* The cotangent of result `at` of node `id`, which has several. */
+static void accumulate_part(sweep *s, int32_t id, int at, bl_tensor part)
+{
+    bl_tensor **parts = &s->parts[id - s->low];
+    size_t results = (size_t)bl_node_at(s->g, id)->attr->control->results;
+    if (!*parts)
+        *parts = bl_arena_alloc(bl_graph_arena(s->g), results * sizeof **parts);
+    if (!*parts) {
+        bl_out_of_memory(s->g);
+        return;
+    }
+    (*parts)[at] = bl_is_number((*parts)[at]) ? part : bl_add((*parts)[at], part);
+    s->cotangent[id - s->low] = part; /* there is one; the rule reads them in parts */
+}
+
 /* Calls the rule of one node and hands its results to the operands. */
 static void pull_back(sweep *s, int32_t id)
 {
     const bl_node *node = bl_node_at(s->g, id);
     bool any = false;
+    if (node->op == BL_OP_part) {
+        if (is_reached(s, node->operand[0]))
+            accumulate_part(s, node->operand[0], (int)node->attr->a[0], s->cotangent[id - s->low]);
+        return;
+    }
     for (int i = 0; i < node->operands; i++) {
         bool wanted = is_reached(s, node->operand[i]);
         any = any || wanted;
@@ -91,7 +121,7 @@ static void pull_back(sweep *s, int32_t id)
     if (!any)
         return;
     vjp_rules[node->op](s->g, node->attr, (bl_tensor){.graph = s->g, .id = id}, s->operand,
-                        node->operands, s->cotangent[id - s->low], s->slope);
+                        node->operands, s->cotangent[id - s->low], s->parts[id - s->low], s->slope);
     for (int i = 0; i < node->operands; i++) {
         if (!is_reached(s, node->operand[i]) || bl_is_number(s->slope[i]))
             continue;
@@ -180,10 +210,10 @@ static void pull_all(sweep *s, const bl_tensor *y, const bl_tensor *cotangent, i
     }
 }
 
-void(bl_vjp)(const bl_tensor *y, const bl_tensor *cotangent, int outputs, const bl_tensor *x,
-             int count, bl_tensor *dx)
+static void sweep_back(bl_graph *g, const bl_tensor *y, const bl_tensor *cotangent, int outputs,
+                       const bl_tensor *x, int count, bl_tensor *dx)
 {
-    sweep s = {.g = bl_graph_of(x, count)};
+    sweep s = {.g = g};
     bool good = checked("grad", x, count, s.g, true) && checked("grad", y, outputs, s.g, false);
     bounds(&s, y, outputs, x, count);
     for (int i = 0; i < count; i++)
@@ -194,6 +224,62 @@ void(bl_vjp)(const bl_tensor *y, const bl_tensor *cotangent, int outputs, const 
         return;
     pull_all(&s, y, cotangent, outputs, x, count, dx);
     end_sweep(&s);
+}
+
+/* Whether x is of a graph around the body g of a loop. */
+static bool is_outside(const bl_graph *g, bl_tensor x)
+{
+    return g && x.graph && x.graph != g && bl_is_within(g, x.graph);
+}
+
+static bool any_outside(const bl_graph *g, const bl_tensor *x, int count)
+{
+    for (int i = 0; i < count; i++)
+        if (is_outside(g, x[i]))
+            return true;
+    return false;
+}
+
+/* In a body, derivatives are taken in its own tensors: what it uses of the graphs around it may
+ * depend on each other there, which the body does not see. */
+static bool refuse_outside(bl_graph *g, const bl_tensor *x, int count, bl_tensor *dx)
+{
+    bool refused = any_outside(g, x, count);
+    if (refused)
+        bl_poison(g, "grad: in the body of a loop there are derivatives in its own tensors only, "
+                     "not in those around it; make it a carry");
+    for (int i = 0; i < count && refused; i++)
+        dx[i] = bl_poisoned(g);
+    return refused;
+}
+
+static void capture_all(bl_graph *g, const bl_tensor *from, int count, bl_tensor *to)
+{
+    for (int i = 0; i < count; i++)
+        to[i] = is_outside(g, from[i]) && !bl_is_poison(from[i]) ? bl_capture(g, from[i]) : from[i];
+}
+
+void(bl_vjp)(const bl_tensor *y, const bl_tensor *cotangent, int outputs, const bl_tensor *x,
+             int count, bl_tensor *dx)
+{
+    bl_graph *g = bl_graph_of(x, count);
+    g = g ? bl_innermost(g, y, outputs) : NULL;
+    if (refuse_outside(g, x, count, dx))
+        return;
+    if (!any_outside(g, y, outputs) && !any_outside(g, cotangent, outputs)) {
+        sweep_back(g, y, cotangent, outputs, x, count, dx);
+        return;
+    }
+    bl_tensor *inside = bl_alloc(2 * (size_t)outputs * sizeof *inside);
+    if (!inside) {
+        for (int i = 0; i < count; i++)
+            dx[i] = bl_out_of_memory(g);
+        return;
+    }
+    capture_all(g, y, outputs, inside);
+    capture_all(g, cotangent, outputs, inside + outputs);
+    sweep_back(g, inside, inside + outputs, outputs, x, count, dx);
+    bl_release(inside);
 }
 
 /* Refuses, with poison for every result, unless y is a scalar. */

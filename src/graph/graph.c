@@ -11,6 +11,11 @@
 
 #define CHUNK 1024
 
+/* A tensor of the graph around this one, and what stands for it here. */
+typedef struct capture {
+    int32_t outer, inner;
+} capture;
+
 struct bl_graph {
     bl_arena *arena;
     bl_node **chunk; /* CHUNK nodes each */
@@ -21,6 +26,11 @@ struct bl_graph {
     const char *rule;   /* the primitive whose type rule is running: the prefix of its messages */
     const char **scope; /* the full names of the open scopes */
     size_t scopes, scope_capacity;
+    bl_body **body; /* that nodes of this graph run */
+    size_t bodies, body_capacity;
+    bl_graph *outer; /* around this one, while it is the body of a loop being built */
+    capture *capture;
+    size_t captures, capture_capacity;
 };
 
 static _Thread_local struct {
@@ -53,9 +63,13 @@ void bl_graph_free(bl_graph *g)
 {
     if (!g)
         return;
+    for (size_t i = 0; i < g->bodies; i++)
+        bl_body_drop(g->body[i]);
     bl_arena_free(g->arena);
     bl_release(g->chunk);
     bl_release(g->scope);
+    bl_release(g->body);
+    bl_release(g->capture);
     bl_release(g);
 }
 
@@ -268,6 +282,7 @@ static const bl_attr *attr_in_arena(bl_graph *g, const bl_attr *from)
     copy.flag = from->flag;
     copy.flag2 = from->flag2;
     copy.value = from->value;
+    copy.control = from->control;
     copy.data = from->data;
     memcpy(copy.a, from->a, sizeof copy.a);
     memcpy(copy.b, from->b, sizeof copy.b);
@@ -329,12 +344,13 @@ static bool read_operands(bl_graph *g, bl_op op, const bl_tensor *operands, int 
             bl_spoil(g, table[op].name);
             return false;
         }
-        if (operands[i].graph != g) {
+        bl_tensor x = operands[i].graph == g ? operands[i] : bl_capture(g, operands[i]);
+        if (bl_is_poison(x)) {
             bl_poison(g, "%s: operand %d is of another graph, or a bare number", table[op].name, i);
             return false;
         }
-        types[i] = bl_type_of(operands[i]);
-        ids[i] = operands[i].id;
+        types[i] = bl_type_of(x);
+        ids[i] = x.id;
     }
     return true;
 }
@@ -344,6 +360,7 @@ bl_tensor bl_node_new_typed(bl_graph *g, bl_op op, const bl_tensor *operands, in
 {
     if (!g)
         return bl_poisoned(NULL);
+    g = bl_innermost(g, operands, count);
     bl_type few_types[FEW], *types = few_types;
     int32_t few_ids[FEW], *ids = few_ids;
     if (count > FEW) {
@@ -376,6 +393,20 @@ static bl_node *last_node(bl_graph *g)
     return &g->chunk[(g->count - 1) / CHUNK][(g->count - 1) % CHUNK];
 }
 
+static const bl_control *control_in_arena(bl_graph *g, const bl_control *from)
+{
+    size_t bytes = (size_t)from->results * sizeof *from->result;
+    bl_control *copy = bl_arena_alloc(g->arena, sizeof *copy);
+    bl_type *result = bl_arena_alloc(g->arena, bytes);
+    if (!copy || !result || (from->body && !bl_body_hold(g, from->body)))
+        return NULL;
+    *copy = *from;
+    if (bytes > 0)
+        memcpy(result, from->result, bytes);
+    copy->result = result;
+    return copy;
+}
+
 bl_tensor bl_node_copy(bl_graph *g, const bl_node *like, const int32_t *operand)
 {
     bl_attr attr = *like->attr;
@@ -387,6 +418,8 @@ bl_tensor bl_node_copy(bl_graph *g, const bl_node *like, const int32_t *operand)
         memcpy(data, attr.data, bytes);
         attr.data = data;
     }
+    if (attr.control && !(attr.control = control_in_arena(g, attr.control)))
+        return bl_out_of_memory(g);
     const char *scope = *like->scope ? bl_arena_text(g->arena, like->scope) : "";
     const char *name = like->name ? bl_arena_text(g->arena, like->name) : NULL;
     if (!scope || (like->name && !name))
@@ -413,4 +446,168 @@ bl_tensor(bl_input)(bl_graph *g, const char *name, bl_dtype dtype, bl_shape shap
     if (!bl_is_poison(x))
         last_node(g)->name = kept;
     return x;
+}
+
+/* --- bodies ------------------------------------------------------------------------------------
+ */
+
+bool bl_is_within(const bl_graph *g, const bl_graph *outer)
+{
+    while (g && g != outer)
+        g = g->outer;
+    return g != NULL;
+}
+
+bl_graph *bl_innermost(bl_graph *g, const bl_tensor *x, int count)
+{
+    for (int i = 0; i < count; i++)
+        if (x[i].graph && x[i].graph != g && bl_is_within(x[i].graph, g))
+            g = x[i].graph;
+    return g;
+}
+
+bl_graph *bl_body_open(bl_graph *outer)
+{
+    if (!outer)
+        return NULL;
+    bl_graph *g = bl_graph_new();
+    if (!g) {
+        bl_out_of_memory(outer);
+        return NULL;
+    }
+    if (*current_scope(outer))
+        bl_scope(g, current_scope(outer));
+    g->outer = outer;
+    return g;
+}
+
+/* From the graph directly around g. */
+static bl_tensor capture_one(bl_graph *g, bl_tensor t)
+{
+    for (size_t i = 0; i < g->captures; i++)
+        if (g->capture[i].outer == t.id)
+            return (bl_tensor){.graph = g, .id = g->capture[i].inner};
+    const bl_node *node = bl_node_at(t.graph, t.id);
+    bl_tensor inner = node->op == BL_OP_constant
+                          ? bl_node_copy(g, node, NULL)
+                          : bl_input(g, "captured", node->type.dtype, node->type.shape);
+    if (bl_is_poison(inner))
+        return inner;
+    if (!BL_GROW(g->capture, g->captures, g->capture_capacity))
+        return bl_out_of_memory(g);
+    g->capture[g->captures++] = (capture){t.id, inner.id};
+    return inner;
+}
+
+/* Outermost first, through every graph between. */
+bl_tensor bl_capture(bl_graph *g, bl_tensor t)
+{
+    if (bl_is_poison(t) || bl_is_number(t) || !bl_is_within(g, t.graph))
+        return bl_poisoned(g);
+    while (t.graph != g && !bl_is_poison(t)) {
+        bl_graph *next = g;
+        while (next->outer != t.graph)
+            next = next->outer;
+        t = capture_one(next, t);
+    }
+    return t;
+}
+
+bl_body *bl_body_new(bl_graph *g, const bl_tensor *input, int inputs, const bl_tensor *output,
+                     int outputs)
+{
+    bl_body *body = bl_alloc(sizeof *body);
+    int32_t *ids = bl_arena_alloc(g->arena, ((size_t)inputs + (size_t)outputs) * sizeof *ids);
+    if (!body || !ids) {
+        bl_release(body);
+        bl_graph_free(g);
+        return NULL;
+    }
+    for (int i = 0; i < inputs; i++)
+        ids[i] = input[i].id;
+    for (int i = 0; i < outputs; i++)
+        ids[inputs + i] = output[i].id;
+    *body = (bl_body){
+        .graph = g, .inputs = inputs, .outputs = outputs, .input = ids, .output = ids + inputs};
+    atomic_init(&body->users, 1);
+    return body;
+}
+
+bool bl_body_hold(bl_graph *g, bl_body *body)
+{
+    if (!BL_GROW(g->body, g->bodies, g->body_capacity))
+        return false;
+    atomic_fetch_add(&body->users, 1);
+    g->body[g->bodies++] = body;
+    return true;
+}
+
+void bl_body_drop(bl_body *body)
+{
+    if (atomic_fetch_sub(&body->users, 1) > 1)
+        return;
+    bl_graph_free(body->graph);
+    bl_release(body);
+}
+
+/* The first error of a body becomes the error of the graph around it, word for word. */
+static void pass_on_error(bl_graph *outer, const bl_graph *g)
+{
+    if (outer->status != BL_OK)
+        return;
+    outer->status = g->status;
+    outer->error = bl_arena_text(outer->arena, g->error);
+    if (!outer->error) {
+        outer->status = BL_NO_MEMORY;
+        outer->error = "memory was short while a graph was being built";
+    }
+}
+
+/* The given inputs and operands, and after them the captured ones, in the outer graph's arena. */
+static bool append_captured(bl_graph *g, const bl_tensor *input, int inputs, bl_tensor **all,
+                            bl_tensor **operand, int *operands)
+{
+    size_t most = (size_t)inputs + (size_t)*operands + g->captures + 1;
+    bl_tensor *longer = bl_arena_alloc(g->outer->arena, most * sizeof *longer);
+    *all = bl_arena_alloc(g->arena, most * sizeof **all);
+    if (!longer || !*all)
+        return false;
+    for (int i = 0; i < *operands; i++)
+        longer[i] = (*operand)[i];
+    for (int i = 0; i < inputs; i++)
+        (*all)[i] = input[i];
+    int count = 0;
+    for (size_t i = 0; i < g->captures; i++) {
+        if (bl_node_at(g, g->capture[i].inner)->op != BL_OP_input)
+            continue;
+        (*all)[inputs + count] = (bl_tensor){.graph = g, .id = g->capture[i].inner};
+        longer[*operands + count++] = (bl_tensor){.graph = g->outer, .id = g->capture[i].outer};
+    }
+    *operand = longer;
+    *operands += count;
+    return true;
+}
+
+bl_body *bl_body_close(bl_graph *g, const bl_tensor *input, int inputs, const bl_tensor *output,
+                       int outputs, bl_tensor **operand, int *operands)
+{
+    bl_graph *outer = g->outer;
+    bl_tensor *all;
+    int before = *operands;
+    if (g->status == BL_OK && !append_captured(g, input, inputs, &all, operand, operands))
+        bl_out_of_memory(g);
+    g->outer = NULL;
+    if (g->status != BL_OK) {
+        pass_on_error(outer, g);
+        bl_graph_free(g);
+        return NULL;
+    }
+    bl_body *body = bl_body_new(g, all, inputs + *operands - before, output, outputs);
+    bool held = body && bl_body_hold(outer, body);
+    if (body)
+        bl_body_drop(body); /* the graph around it is the user now */
+    if (held)
+        return body;
+    bl_out_of_memory(outer);
+    return NULL;
 }

@@ -88,7 +88,7 @@ bl_graph *bl_graph_of(const bl_tensor *x, int count)
 {
     for (int i = 0; i < count; i++)
         if (x[i].graph)
-            return x[i].graph;
+            return bl_innermost(x[i].graph, x + i, count - i);
     return NULL;
 }
 
@@ -129,7 +129,7 @@ static bool agree(const char *builder, bl_graph *g, const bl_tensor *x, int coun
     for (int i = 0; i < count; i++) {
         if (bl_is_number(x[i]))
             continue;
-        if (bl_is_poison(x[i]) || x[i].graph != g) {
+        if (bl_is_poison(x[i]) || !bl_is_within(g, x[i].graph)) {
             bl_is_poison(x[i]) ? bl_spoil(g, builder)
                                : bl_poison(g, "%s: operands are of different graphs", builder);
             return false;
@@ -166,7 +166,7 @@ bool bl_match(const char *builder, bl_tensor *x, int count, int first)
             return false;
         }
         x[i] = bl_is_number(x[i]) ? bl_full(g, dtype, like.shape, x[i].number)
-                                  : bl_broadcast(x[i], like.shape);
+                                  : bl_broadcast(bl_capture(g, x[i]), like.shape);
         if (bl_is_poison(x[i]))
             return false;
     }

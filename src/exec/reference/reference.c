@@ -38,7 +38,8 @@ typedef struct plan {
     void **buffer; /* what value points into, to be freed */
     size_t buffers, buffer_capacity, memory;
     uint64_t *scratch;
-    void **staged; /* an output that is an input which another output overwrites, else NULL */
+    bl_nested **nested; /* of every node that is a loop */
+    void **staged;      /* an output that is an input which another output overwrites, else NULL */
 } plan;
 
 size_t scratch_elements(const bl_graph *graph, const bl_node *node)
@@ -62,6 +63,9 @@ static void free_plan(void *pointer)
         return;
     for (size_t i = 0; i < p->buffers; i++)
         bl_release(p->buffer[i]);
+    for (int32_t id = 0; p->nested && id < p->nodes; id++)
+        bl_nested_free(p->nested[id]);
+    bl_release(p->nested);
     bl_release(p->buffer);
     bl_release(p->value);
     bl_release(p->scratch);
@@ -200,6 +204,21 @@ static bl_status stage_outputs(plan *p)
     return BL_OK;
 }
 
+static bl_status compile_loops(plan *p)
+{
+    p->nested = bl_alloc(((size_t)p->nodes + 1) * sizeof *p->nested);
+    if (!p->nested)
+        return bl_no_memory((size_t)p->nodes * sizeof *p->nested);
+    for (int32_t id = 0; id < p->nodes; id++) {
+        const bl_node *node = bl_node_at(p->signature.graph, id);
+        if (!bl_is_loop(node))
+            continue;
+        BL_TRY(bl_nested_new(&bl_executor_reference, node, p->signature.threads, &p->nested[id]));
+        p->memory += bl_nested_memory(p->nested[id]);
+    }
+    return BL_OK;
+}
+
 static bl_status fill_plan(plan *p)
 {
     size_t scratch = 0;
@@ -214,6 +233,7 @@ static bl_status fill_plan(plan *p)
         return bl_no_memory(scratch * sizeof *p->scratch);
     p->memory += scratch * sizeof *p->scratch;
     BL_TRY(share_buffers(p));
+    BL_TRY(compile_loops(p));
     return stage_outputs(p);
 }
 
@@ -258,7 +278,8 @@ static bl_status run(void *pointer, void *const *input, void *const *output)
     for (int32_t id = 0; id < p->nodes; id++) {
         bl_call call = {p->signature.graph, bl_node_at(p->signature.graph, id), p->value,
                         p->value[id], p->scratch};
-        BL_TRY(kernels[call.node->op](&call));
+        BL_TRY(p->nested[id] ? bl_nested_run(p->nested[id], p->value, p->value[id])
+                             : kernels[call.node->op](&call));
     }
     copy_outputs(p, output);
     return BL_OK;

@@ -6,6 +6,11 @@ void bl_mark_live(const bl_graph *g, const bl_tensor *outputs, int count, bool *
 {
     for (int o = 0; o < count; o++)
         live[outputs[o].id] = true;
+    bl_mark_operands(g, live);
+}
+
+void bl_mark_operands(const bl_graph *g, bool *live)
+{
     for (int32_t id = (int32_t)bl_graph_size(g) - 1; id >= 0; id--) {
         const bl_node *node = bl_node_at(g, id);
         for (int i = 0; live[id] && i < node->operands; i++)

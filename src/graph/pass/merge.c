@@ -69,7 +69,7 @@ static bool same_data(const bl_node *a, const bl_node *b)
 static bool same_attr(const bl_attr *a, const bl_attr *b)
 {
     return a->axis == b->axis && a->axes == b->axes && a->flag == b->flag && a->flag2 == b->flag2 &&
-           memcmp(&a->value, &b->value, sizeof a->value) == 0 &&
+           a->control == b->control && memcmp(&a->value, &b->value, sizeof a->value) == 0 &&
            memcmp(a->a, b->a, sizeof a->a) == 0 && memcmp(a->b, b->b, sizeof a->b) == 0 &&
            memcmp(a->c, b->c, sizeof a->c) == 0 && same_conv(&a->conv, &b->conv);
 }

@@ -20,11 +20,18 @@ static bl_status check_inputs_listed(const bl_tensor *inputs, int input_count, c
     return BL_OK;
 }
 
+/* Which results of a loop are needed, and where they are in the loop that replaces it. */
+typedef struct loop_results {
+    bool *used;
+    int *place;
+} loop_results;
+
 typedef struct rewriting {
     const bl_graph *from;
     bl_graph *to;
     bool *live, *listed;
-    int32_t *map; /* from ids of `from` to ids of `to` */
+    int32_t *map;        /* from ids of `from` to ids of `to` */
+    loop_results *loops; /* by ids of `from`; what they point to is in the arena of `to` */
     bl_draft draft;
     bl_merger merger;
 } rewriting;
@@ -36,6 +43,7 @@ static void free_rewriting(rewriting *r)
     bl_release(r->live);
     bl_release(r->listed);
     bl_release(r->map);
+    bl_release(r->loops);
     bl_release(r->draft.operand);
     bl_release(r->draft.data);
 }
@@ -47,10 +55,12 @@ static bl_status new_rewriting(const bl_graph *from, rewriting *r)
                      .to = bl_graph_new(),
                      .live = bl_alloc(nodes),
                      .listed = bl_alloc(nodes),
-                     .map = bl_alloc(nodes * sizeof(int32_t))};
+                     .map = bl_alloc(nodes * sizeof(int32_t)),
+                     .loops = bl_alloc(nodes * sizeof(loop_results))};
     r->draft.operand = bl_alloc((size_t)bl_most_operands(from) * sizeof(int32_t));
     r->draft.data = bl_alloc(FOLD_BYTES);
-    if (!r->to || !r->live || !r->listed || !r->map || !r->draft.operand || !r->draft.data)
+    if (!r->to || !r->live || !r->listed || !r->map || !r->loops || !r->draft.operand ||
+        !r->draft.data)
         return bl_no_memory(nodes * sizeof(int32_t));
     return bl_merger_new((int64_t)nodes, &r->merger);
 }
@@ -65,6 +75,48 @@ static void start_draft(rewriting *r, const bl_node *node)
         r->draft.operand[i] = r->map[node->operand[i]];
 }
 
+static bool is_loop(const bl_node *node)
+{
+    return node->attr->control && node->attr->control->body;
+}
+
+/* Notes which results of the loops are taken out by a part. */
+static bl_status find_used_results(rewriting *r)
+{
+    for (int32_t id = 0; id < (int32_t)bl_graph_size(r->from); id++) {
+        const bl_node *node = bl_node_at(r->from, id);
+        if (node->op != BL_OP_part || !r->live[id] ||
+            !is_loop(bl_node_at(r->from, node->operand[0])))
+            continue;
+        loop_results *loop = &r->loops[node->operand[0]];
+        size_t results = (size_t)bl_node_at(r->from, node->operand[0])->attr->control->results;
+        if (!loop->used) {
+            loop->used = bl_arena_alloc(bl_graph_arena(r->to), results);
+            loop->place = bl_arena_alloc(bl_graph_arena(r->to), results * sizeof *loop->place);
+        }
+        if (!loop->used || !loop->place)
+            return bl_no_memory(results * sizeof *loop->place);
+        loop->used[node->attr->a[0]] = true;
+    }
+    return BL_OK;
+}
+
+/* A loop becomes one with an optimised body and only the results that are needed; the parts follow.
+ */
+static bl_status draft_loop(rewriting *r, int32_t id)
+{
+    const bl_node *node = bl_node_at(r->from, id);
+    if (is_loop(node) && r->loops[id].used)
+        return bl_rewrite_loop(r->to, &r->draft, r->loops[id].used, r->loops[id].place);
+    if (node->op == BL_OP_part && r->loops[node->operand[0]].used) {
+        int place = r->loops[node->operand[0]].place[node->attr->a[0]];
+        const bl_node *loop = bl_node_at(r->to, r->draft.operand[0]);
+        r->draft.attr.a[0] = place;
+        r->draft.attr.a[1] = bl_result_place(loop->attr->control, place);
+    }
+    return BL_OK;
+}
+
 /* Each change takes the draft to simpler operands or a simpler primitive, so few are enough; the
  * bound is a guard, not a need. */
 enum { MOST_CHANGES = 16 };
@@ -73,6 +125,7 @@ static bl_status rewrite_node(rewriting *r, int32_t id)
 {
     int32_t known = BL_CHANGED;
     start_draft(r, bl_node_at(r->from, id));
+    BL_TRY(draft_loop(r, id));
     for (int i = 0; i < MOST_CHANGES && known == BL_CHANGED; i++)
         known = bl_fold_constants(r->to, &r->draft) ? BL_KEEP : bl_simplify(r->to, &r->draft);
     if (known < 0)
@@ -88,6 +141,7 @@ static bl_status rewrite(rewriting *r, const bl_tensor *inputs, int input_count,
 {
     bl_mark_live(r->from, outputs, output_count, r->live);
     BL_TRY(check_inputs_listed(inputs, input_count, r->from, r->live, r->listed));
+    BL_TRY(find_used_results(r));
     for (int32_t id = 0; id < (int32_t)bl_graph_size(r->from); id++)
         if (r->live[id] || r->listed[id])
             BL_TRY(rewrite_node(r, id));

@@ -48,9 +48,17 @@ void bl_merger_free(bl_merger *merger);
 /* The node equal to the draft, added to the graph if there was none; -1 if memory is short. */
 int32_t bl_merge(bl_merger *merger, bl_graph *g, const bl_draft *draft);
 
+/* --- loops (loop.c) */
+/* The draft is a scan or while of g, of which only the results used[i] are needed. Optimises the
+ * body, and takes off a scan what only other results need: their carries, rows and outer values.
+ * place[i] becomes the new index of result i, or -1. `to` gets what the draft has from then on. */
+bl_status bl_rewrite_loop(bl_graph *to, bl_draft *draft, const bool *used, int *place);
+
 /* --- dead code */
 /* Marks what the outputs need: live[id] for every node of g. */
 void bl_mark_live(const bl_graph *g, const bl_tensor *outputs, int count, bool *live);
+/* Marks what the marked nodes need. */
+void bl_mark_operands(const bl_graph *g, bool *live);
 /* Copies the inputs and what the outputs need into a new graph. */
 bl_status bl_copy_live(const bl_graph *g, const bl_tensor *inputs, int input_count,
                        const bl_tensor *outputs, int output_count, bl_graph **out,

@@ -334,6 +334,13 @@ static int32_t simplify_dot(const bl_graph *g, bl_draft *draft)
     return a >= 0 || b >= 0 ? BL_CHANGED : BL_KEEP;
 }
 
+/* A value with a gradient of its own, once gradients are taken, is the value. */
+static int32_t simplify_part(const bl_graph *g, bl_draft *draft)
+{
+    const bl_node *x = operand_node(g, draft, 0);
+    return x->op == BL_OP_override_gradient ? x->operand[draft->attr.a[0]] : BL_KEEP;
+}
+
 static bl_rule *const rules[BL_OPS] = {
     [BL_OP_neg] = involution,
     [BL_OP_not] = involution,
@@ -365,6 +372,7 @@ static bl_rule *const rules[BL_OPS] = {
     [BL_OP_prod] = reduce_of_one,
     [BL_OP_cumsum] = simplify_cumsum,
     [BL_OP_dot] = simplify_dot,
+    [BL_OP_part] = simplify_part,
 };
 
 int32_t bl_simplify(const bl_graph *g, bl_draft *draft)
