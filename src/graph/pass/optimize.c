@@ -173,6 +173,10 @@ bl_status bl_optimize(const bl_tensor *inputs, int input_count, const bl_tensor 
 #ifndef NDEBUG
     if (status == BL_OK)
         status = bl_verify(*out);
+    if (status != BL_OK) {
+        bl_graph_free(*out);
+        *out = NULL;
+    }
 #endif
     return status;
 }
