@@ -97,6 +97,36 @@ static void a_gru_over_49_steps_is_its_unrolled_graph(void **state)
         bl_add(bl_sum(bl_mul(h, h)), bl_mul(0.01, bl_sum(bl_mul(unrolled, weight)))), x, 4);
 }
 
+static void the_cpu_runs_a_gru_as_the_reference_does(void **state)
+{
+    bl_graph *g = *state;
+    bl_tensor x[4] = {bl_input(g, "x", BL_F32, S(STEPS, BATCH, 2)),
+                      bl_input(g, "from_x", BL_F32, S(2, 3 * WIDTH)),
+                      bl_input(g, "from_h", BL_F32, S(WIDTH, 3 * WIDTH)),
+                      bl_input(g, "bias", BL_F32, S(3 * WIDTH))};
+    recurrent r = {x[1], x[2], x[3]};
+    bl_tensor start = bl_full(g, BL_F32, S(BATCH, WIDTH), 0.1), last, all, slope[4];
+    bl_scan(g, STEPS, gru_step, &r, &start, 1, x, 1, &last, &all, 1);
+    bl_grad(bl_add(bl_sum(bl_mul(last, last)), bl_mean(all)), x, 4, slope);
+    bl_array in[4], expected[4], got[4];
+    for (int i = 0; i < 4; i++) {
+        double *values = random_values(bl_type_count(bl_type_of(x[i])), (uint64_t)i + 1);
+        in[i] = array_of(bl_type_of(x[i]), values);
+        bl_release(values);
+    }
+    expect_ok(bl_evaluate(bl_device_reference(), x, in, 4, slope, expected, 4));
+    expect_ok(bl_evaluate(bl_device_cpu(), x, in, 4, slope, got, 4));
+    for (int i = 0; i < 4; i++) {
+        for (int64_t at = 0; at < bl_array_count(&got[i]); at++)
+            if (!close_to(bl_array_get(&got[i], at), bl_array_get(&expected[i], at), 1e-5))
+                fail_msg("gradient %d at %lld: %g, expected %g", i, (long long)at,
+                         bl_array_get(&got[i], at), bl_array_get(&expected[i], at));
+        bl_array_free(&in[i]);
+        bl_array_free(&got[i]);
+        bl_array_free(&expected[i]);
+    }
+}
+
 /* --- a differential equation -------------------------------------------------------------------
  */
 
@@ -590,6 +620,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(a_gru_over_49_steps_is_its_unrolled_graph),
+        TEST(the_cpu_runs_a_gru_as_the_reference_does),
         TEST(a_solved_equation_is_its_unrolled_graph),
         TEST(a_body_may_differentiate),
         TEST(a_body_may_not_differentiate_in_what_is_around_it),

@@ -155,6 +155,7 @@ cpu_prepare cpu_prepare_opaque, cpu_prepare_reference, cpu_prepare_dot, cpu_prep
 cpu_prepare cpu_prepare_take, cpu_prepare_put, cpu_prepare_add_at, cpu_prepare_random_bits;
 cpu_prepare cpu_prepare_concat, cpu_prepare_pad, cpu_prepare_take_along, cpu_prepare_add_along;
 cpu_prepare cpu_prepare_argsort, cpu_prepare_reduce, cpu_prepare_arg, cpu_prepare_cumsum;
+cpu_prepare cpu_prepare_loop;
 /* Whether the kernel of `node` reads operand i through any view of this form. */
 bool cpu_reads_view(const cpu_plan *plan, const bl_node *node, int i, const cpu_view *view);
 

@@ -26,6 +26,8 @@ static cpu_prepare *const prepare[BL_OPS] = {
     [BL_OP_random_bits] = cpu_prepare_random_bits,
     [BL_OP_concat] = cpu_prepare_concat,
     [BL_OP_pad] = cpu_prepare_pad,
+    [BL_OP_scan] = cpu_prepare_loop,
+    [BL_OP_while] = cpu_prepare_loop,
 };
 
 /* --- the reference loops ---------------------------------------------------------------------- */
