@@ -83,10 +83,579 @@ static void random_graphs_agree_with_the_reference(void **state)
         compare_once(FIRST_SEED + i, 40);
 }
 
+/* --- accuracy --------------------------------------------------------------------------------- */
+
+/* Distance of a float from the true value in units of the last place of the true value. */
+static double units_off(float got, double expected)
+{
+    float nearest = (float)expected;
+    if (isnan(expected))
+        return isnan(got) ? 0 : INFINITY;
+    if (isinf(nearest) || isinf(got))
+        return got == nearest ? 0 : INFINITY;
+    if (expected == 0)
+        return got == 0 && signbit(got) == signbit(nearest) ? 0 : INFINITY;
+    int exponent;
+    (void)frexp(expected, &exponent);
+    double unit = ldexp(1, (exponent < -125 ? -125 : exponent) - 24);
+    return fabs((double)got - expected) / unit;
+}
+
+static float float_with_bits(uint32_t bits)
+{
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+static void sweep(const bl_loops *loops, bl_op op, double bound)
+{
+    enum { BLOCK = 1000, STRIDE = 4099 }; /* every 4099th float of all: over a million */
+    float x[BLOCK], z[BLOCK];
+    double worst = 0;
+    float at = 0;
+    uint64_t bits = 0;
+    while (bits <= UINT32_MAX) {
+        int n = 0;
+        for (; n < BLOCK && bits <= UINT32_MAX; n++, bits += STRIDE)
+            x[n] = float_with_bits((uint32_t)bits);
+        loops->unary[op][BL_F32](z, x, x, x, n);
+        for (int i = 0; i < n; i++) {
+            double off = units_off(z[i], bl_op_scalar(op, (double)x[i], 0, 0));
+            if (off > worst)
+                worst = off, at = x[i];
+        }
+    }
+    if (worst > bound)
+        fail_msg("%s (%s) is off by %.2f units at %.9g", bl_op_name(op), loops->name, worst,
+                 (double)at);
+}
+
+static const float special[] = {0.0f,     -0.0f,     1.0f,     -1.0f,       0.5f,    -0.5f,
+                                INFINITY, -INFINITY, NAN,      1e-45f,      -1e-45f, 1e-38f,
+                                -1e-38f,  3.4e38f,   -3.4e38f, 88.72f,      88.73f,  -87.4f,
+                                -103.9f,  -104.1f,   0.625f,   0.6249999f,  1e-4f,   -1e-7f,
+                                2.0f,     -2.0f,     3.0f,     0.99999994f, 1e6f,    1.0000001e6f};
+
+static void specials(const bl_loops *loops, bl_op op, double bound)
+{
+    enum { N = COUNT_OF(special) };
+    float z[N];
+    loops->unary[op][BL_F32](z, special, special, special, N);
+    for (int i = 0; i < N; i++) {
+        double expected = bl_op_scalar(op, (double)special[i], 0, 0);
+        if (units_off(z[i], expected) > bound)
+            fail_msg("%s (%s) of %.9g is %.9g, expected %.9g", bl_op_name(op), loops->name,
+                     (double)special[i], (double)z[i], expected);
+    }
+}
+
+static int sets_of_loops(const bl_loops *set[3])
+{
+    int count = 0;
+    set[count++] = &bl_loops_base;
+#if defined(__x86_64__)
+    if (bl_loops_best() != &bl_loops_base)
+        set[count++] = &bl_loops_avx2;
+    if (bl_loops_best() == &bl_loops_avx512)
+        set[count++] = &bl_loops_avx512;
+#endif
+    return count;
+}
+
+static void functions_are_accurate_everywhere(void **state)
+{
+    static const struct {
+        bl_op op;
+        double bound;
+    } row[] = {{BL_OP_exp, 2},   {BL_OP_expm1, 3},   {BL_OP_log, 2},     {BL_OP_log1p, 3},
+               {BL_OP_tanh, 4},  {BL_OP_sigmoid, 4}, {BL_OP_sin, 1},     {BL_OP_cos, 1},
+               {BL_OP_erf, 3},   {BL_OP_atan, 3},    {BL_OP_sqrt, 0.51}, {BL_OP_rsqrt, 1.5},
+               {BL_OP_floor, 0}, {BL_OP_round, 0},   {BL_OP_neg, 0},     {BL_OP_abs, 0}};
+    const bl_loops *set[3];
+    (void)state;
+    for (int l = sets_of_loops(set) - 1; l >= 0; l--)
+        for (int i = 0; i < COUNT_OF(row); i++) {
+            specials(set[l], row[i].op, row[i].bound);
+            sweep(set[l], row[i].op, row[i].bound);
+        }
+}
+
+static void powers_are_accurate_everywhere(void **state)
+{
+    enum { N = COUNT_OF(special), RANDOM = 100000 };
+    const bl_loops *set[3];
+    bl_random random = bl_random_new(bl_key_from_seed(3));
+    (void)state;
+    for (int l = sets_of_loops(set) - 1; l >= 0; l--)
+        for (int i = 0; i < N * N + RANDOM; i++) {
+            float x = special[i / N % N], y = special[i % N], z;
+            if (i >= N * N) {
+                x = (float)exp(8 * bl_random_gauss(&random));
+                y = (float)(4 * bl_random_gauss(&random));
+            }
+            set[l]->binary[BL_OP_pow][BL_F32][BL_VV](&z, &x, &y, &y, 1);
+            double expected = pow((double)x, (double)y);
+            if (units_off(z, expected) > 1)
+                fail_msg("pow(%.9g, %.9g) is %.9g, expected %.9g", (double)x, (double)y, (double)z,
+                         expected);
+        }
+}
+
+/* --- every elementwise primitive, type and form of operand --------------------------------------
+ */
+
+static const double values[] = {0,  -0.0, 1,   -1,   2,    -2,   0.5,      -0.5,      3,  -7,
+                                12, 100,  127, -128, 1e-3, 1e10, INFINITY, -INFINITY, NAN};
+
+static void fill_with_values(bl_array *a, int step)
+{
+    bool real = bl_dtype_is_float(a->type.dtype);
+    for (int64_t i = 0; i < bl_array_count(a); i++) {
+        double value = values[(i * step + step) % (real ? COUNT_OF(values) : 14)];
+        bl_array_set(a, i, a->type.dtype == BL_BOOL ? value != 0 : real ? value : trunc(value));
+    }
+}
+
+/* Evaluates on both and compares: reals within 4 units of f32 (or 4e-16), the rest exactly. */
+static void expect_same(const bl_tensor *x, const bl_array *in, int inputs, bl_tensor y,
+                        const char *what)
+{
+    bl_array a, b;
+    expect_ok(bl_evaluate(bl_device_reference(), x, in, inputs, &y, &a, 1));
+    expect_ok(bl_evaluate(bl_device_cpu(), x, in, inputs, &y, &b, 1));
+    for (int64_t i = 0; i < bl_array_count(&a); i++) {
+        double e = bl_array_get(&a, i), g = bl_array_get(&b, i);
+        double tolerance = a.type.dtype == BL_F32 ? 5e-7 : a.type.dtype == BL_F64 ? 1e-15 : 0;
+        if (!close_enough(g, e, tolerance * fabs(e)))
+            fail_msg("%s: element %lld is %.17g, but %.17g expected", what, (long long)i, g, e);
+    }
+    bl_array_free(&a);
+    bl_array_free(&b);
+}
+
+/* Operand o of a form: whole; one; one a row; one a column; transposed; every second. */
+enum { FORMS = 6 };
+
+static bl_shape form_shape(int form, int64_t rows, int64_t columns)
+{
+    switch (form) {
+    case 1:
+        return BL_SHAPE(1, 1);
+    case 2:
+        return BL_SHAPE(rows, 1);
+    case 3:
+        return BL_SHAPE(1, columns);
+    case 4:
+        return BL_SHAPE(columns, rows);
+    case 5:
+        return BL_SHAPE(rows, 2 * columns);
+    default:
+        return BL_SHAPE(rows, columns);
+    }
+}
+
+static bl_tensor in_form(bl_tensor x, int form, int64_t rows, int64_t columns)
+{
+    if (form == 4)
+        return bl_transpose(x);
+    if (form == 5)
+        return bl_slice(x, BL_SHAPE(0, 0), BL_SHAPE(rows, 2 * columns), BL_SHAPE(1, 2));
+    return bl_broadcast(x, BL_SHAPE(rows, columns));
+}
+
+/* One primitive on one type with operands of these forms, if the type rule takes it. */
+static void check_elementwise(bl_op op, int operands, bl_dtype dtype, bl_dtype to, const int *form,
+                              int64_t rows, int64_t columns)
+{
+    bl_graph *g = bl_graph_new();
+    bl_tensor x[3], operand[3];
+    bl_array in[3];
+    for (int o = 0; o < operands; o++) {
+        bl_dtype type = op == BL_OP_select && o == 0 ? BL_BOOL : dtype;
+        x[o] = bl_input(g, "x", type, form_shape(form[o], rows, columns));
+        operand[o] = in_form(x[o], form[o], rows, columns);
+    }
+    bl_type type = {to, BL_SHAPE(rows, columns)};
+    bl_tensor y = op == BL_OP_cast ? bl_node_new_typed(g, op, operand, operands, (bl_attr){0}, type)
+                                   : bl_node_new(g, op, operand, operands, (bl_attr){0});
+    if (!bl_is_poison(y)) {
+        for (int o = 0; o < operands; o++) {
+            bl_type t = bl_type_of(x[o]);
+            expect_ok(bl_array_new(t.dtype, t.shape, &in[o]));
+            fill_with_values(&in[o], (int[]){1, 5, 9}[o]);
+        }
+        expect_same(x, in, operands, y, bl_op_name(op));
+        for (int o = 0; o < operands; o++)
+            bl_array_free(&in[o]);
+    }
+    bl_graph_free(g);
+}
+
+static void check_forms(bl_op op, int operands, bl_dtype dtype, bl_dtype to)
+{
+    static const int64_t size[][2] = {{7, 5}, {3, 150}, {1, 19}, {11, 1}};
+    int forms = operands == 1 ? FORMS : operands == 2 ? FORMS * FORMS : FORMS * FORMS * FORMS;
+    for (int f = 0; f < forms; f++)
+        for (int s = 0; s < COUNT_OF(size); s++) {
+            int form[3] = {f % FORMS, f / FORMS % FORMS, f / FORMS / FORMS};
+            if (operands == 3 && s != f % COUNT_OF(size))
+                continue;
+            check_elementwise(op, operands, dtype, to, form, size[s][0], size[s][1]);
+        }
+}
+
+static void elementwise_primitives_agree_for_every_type_and_form(void **state)
+{
+    (void)state;
+    for (int dtype = 0; dtype < BL_DTYPES; dtype++) {
+#define ELEMENT_LEAF(name, n)
+#define ELEMENT_UNARY(name, n)   check_forms(BL_OP_##name, n, (bl_dtype)dtype, BL_F32);
+#define ELEMENT_BINARY(name, n)  check_forms(BL_OP_##name, n, (bl_dtype)dtype, BL_F32);
+#define ELEMENT_TERNARY(name, n) check_forms(BL_OP_##name, n, (bl_dtype)dtype, BL_F32);
+#define ELEMENT_MOVE(name, n)
+#define ELEMENT_INDEX(name, n)
+#define ELEMENT_REDUCE(name, n)
+#define ELEMENT_CONTRACT(name, n)
+#define ELEMENT_LINALG(name, n)
+#define ELEMENT_CONTROL(name, n)
+#define OP(class, name, operands, meaning, text) ELEMENT_##class(name, operands)
+#include "graph/ops.def"
+#undef OP
+        for (int to = 0; to < BL_DTYPES; to++)
+            check_forms(BL_OP_cast, 1, (bl_dtype)dtype, (bl_dtype)to);
+    }
+}
+
+/* --- reductions on large and odd shapes ---------------------------------------------------------
+ */
+
+/* y of one f32 input, whose elements are random normal numbers. */
+static void expect_near(bl_graph *g, bl_shape shape, bl_tensor (*build)(bl_tensor),
+                        double tolerance)
+{
+    bl_tensor x = bl_input(g, "x", BL_F32, shape), y = build(x);
+    bl_array in, a, b;
+    bl_random random = bl_random_new(bl_key_from_seed(7));
+    expect_ok(bl_array_new(BL_F32, shape, &in));
+    for (int64_t i = 0; i < bl_array_count(&in); i++)
+        bl_array_set(&in, i, bl_random_gauss(&random));
+    expect_ok(bl_evaluate(bl_device_reference(), &x, &in, 1, &y, &a, 1));
+    expect_ok(bl_evaluate(bl_device_cpu(), &x, &in, 1, &y, &b, 1));
+    int64_t i = first_difference(&a, &b, tolerance);
+    if (i >= 0)
+        fail_msg("element %lld of %s: %.9g, but %.9g expected", (long long)i, bl_show(a.type),
+                 bl_array_get(&b, i), bl_array_get(&a, i));
+    bl_array_free(&in);
+    bl_array_free(&a);
+    bl_array_free(&b);
+}
+
+static bl_tensor softmax_rows(bl_tensor x)
+{
+    return bl_softmax(x, -1);
+}
+static bl_tensor logsumexp_rows(bl_tensor x)
+{
+    return bl_logsumexp(x, -1);
+}
+static bl_tensor column_means(bl_tensor x)
+{
+    return bl_mean(bl_square(x), 0);
+}
+static bl_tensor all_mean(bl_tensor x)
+{
+    return bl_mean(bl_square(x));
+}
+static bl_tensor largest_of_columns(bl_tensor x)
+{
+    return bl_reduce_max(bl_neg(x), 0);
+}
+static bl_tensor product(bl_tensor x)
+{
+    return bl_mul(0.01, bl_dot(x, x, true, false));
+}
+static bl_tensor normalised(bl_tensor x)
+{
+    bl_tensor centred = bl_sub(x, bl_mean_keep(x, -1));
+    return bl_div(centred, bl_sqrt(bl_add(bl_mean_keep(bl_square(centred), -1), 1e-5)));
+}
+static bl_tensor standardised_columns(bl_tensor x)
+{
+    bl_tensor centred = bl_sub(x, bl_mean_keep(x, 0));
+    return bl_mul(centred, bl_rsqrt(bl_add(bl_mean_keep(bl_square(centred), 0), 1e-5)));
+}
+
+static void reductions_agree_on_odd_shapes(void **state)
+{
+    bl_tensor (*const build[])(bl_tensor) = {softmax_rows, logsumexp_rows,      column_means,
+                                             all_mean,     normalised,          largest_of_columns,
+                                             product,      standardised_columns};
+    static const int64_t size[][2] = {{1, 1},    {1, 1000}, {1000, 1},  {37, 10},  {129, 128},
+                                      {65, 129}, {3, 3001}, {2, 20011}, {5003, 7}, {300, 300}};
+    for (int s = 0; s < COUNT_OF(size); s++)
+        for (int i = 0; i < COUNT_OF(build); i++)
+            if (build[i] != product || size[s][1] < 1000)
+                expect_near(*state, BL_SHAPE(size[s][0], size[s][1]), build[i], 2e-5);
+}
+
+static bl_tensor middle_sum(bl_tensor x)
+{
+    return bl_sum(x, 1);
+}
+static bl_tensor outer_and_inner_sum(bl_tensor x)
+{
+    return bl_sum(x, 0, 2);
+}
+static bl_tensor middle_largest(bl_tensor x)
+{
+    return bl_reduce_max(x, 1);
+}
+static bl_tensor running(bl_tensor x)
+{
+    return bl_cumsum(x, 1);
+}
+static bl_tensor first_largest(bl_tensor x)
+{
+    return bl_cast(bl_argmax(x, 1), BL_F32);
+}
+static bl_tensor order(bl_tensor x)
+{
+    return bl_cast(bl_argsort(x, 1, true), BL_F32);
+}
+
+static void axes_in_the_middle_agree(void **state)
+{
+    bl_tensor (*const build[])(bl_tensor) = {middle_sum, outer_and_inner_sum, middle_largest,
+                                             running,    first_largest,       order};
+    for (int i = 0; i < COUNT_OF(build); i++)
+        expect_near(*state, BL_SHAPE(7, 33, 19), build[i], 1e-5);
+}
+
+/* 10^6 times 0.1 added up in f32 one by one gives 100958.3. */
+static void long_sums_keep_their_digits(void **state)
+{
+    enum { N = 1000000 };
+    bl_tensor x = input(state, BL_F32, N), y[2];
+    y[0] = bl_sum(x);
+    y[1] = bl_sum(bl_reshape(x, BL_SHAPE(N / 4, 4)), 0);
+    bl_array in, out[2];
+    expect_ok(bl_array_new(BL_F32, BL_SHAPE(N), &in));
+    for (int i = 0; i < N; i++)
+        bl_f32(&in)[i] = 0.1f;
+    expect_ok(bl_evaluate(bl_device_cpu(), &x, &in, 1, y, out, 2));
+    assert_true(fabs(bl_array_get(&out[0], 0) - 1e5) < 0.05);
+    assert_true(fabs(bl_array_get(&out[1], 3) - 2.5e4) < 0.05);
+    bl_array_free(&in);
+    bl_array_free(&out[0]);
+    bl_array_free(&out[1]);
+}
+
+static void sorting_puts_nan_last_and_keeps_ties(void **state)
+{
+    bl_tensor x = input(state, BL_F32, 6), y = bl_argsort(x, 0, false);
+    bl_array in = array_of(bl_type_of(x), VALUES(1, NAN, -0.0, 0, -INFINITY, 1)), out;
+    expect_ok(bl_evaluate(bl_device_cpu(), &x, &in, 1, &y, &out, 1));
+    expect_array(&out, VALUES(4, 2, 3, 0, 5, 1));
+    bl_array_free(&in);
+    bl_array_free(&out);
+}
+
+/* --- errors ------------------------------------------------------------------------------------
+ */
+
+static void an_index_out_of_range_is_named(void **state)
+{
+    bl_tensor x[2] = {input(state, BL_F32, 4, 2), input(state, BL_I32, 3)};
+    bl_tensor y = bl_take(x[0], x[1]);
+    bl_array in[2] = {array_of(bl_type_of(x[0]), VALUES(0, 1, 2, 3, 4, 5, 6, 7)),
+                      array_of(bl_type_of(x[1]), VALUES(0, -1, 3))};
+    bl_array out;
+    assert_int_equal(bl_evaluate(bl_device_cpu(), x, in, 2, &y, &out, 1), BL_INVALID);
+    assert_non_null(strstr(bl_error(), "take: index -1 (element 1) is not in 0 .. 3"));
+    bl_array_free(&in[0]);
+    bl_array_free(&in[1]);
+}
+
+/* --- donated buffers ---------------------------------------------------------------------------
+ */
+
+enum { DONATED = 300 };
+
+/* Runs outputs y on x with donations, on the cpu in place and on the reference apart. */
+static void expect_donation(const bl_tensor *x, int inputs, const bl_tensor *y, int outputs,
+                            const bl_donation *donation, int donations)
+{
+    bl_array in[4], out[4], expected[4];
+    bl_program *p = NULL;
+    bl_compile_options options = {1, donation, donations};
+    for (int i = 0; i < inputs; i++) {
+        bl_type t = bl_type_of(x[i]);
+        expect_ok(bl_array_new(t.dtype, t.shape, &in[i]));
+        for (int64_t e = 0; e < bl_array_count(&in[i]); e++)
+            bl_array_set(&in[i], e, t.dtype == BL_I32 ? (double)(e * 7 % 11) : (double)e / 8 - i);
+    }
+    expect_ok(bl_evaluate(bl_device_reference(), x, in, inputs, y, expected, outputs));
+    expect_ok(bl_compile(bl_device_cpu(), x, inputs, y, outputs, &options, &p));
+    for (int o = 0; o < outputs; o++) {
+        bl_type t = bl_type_of(y[o]);
+        expect_ok(bl_array_new(t.dtype, t.shape, &out[o]));
+    }
+    for (int d = 0; d < donations; d++) {
+        bl_array_free(&out[donation[d].output]);
+        out[donation[d].output] = in[donation[d].input];
+    }
+    expect_ok(bl_run(p, in, out));
+    for (int o = 0; o < outputs; o++)
+        if (first_difference(&out[o], &expected[o], 1e-4) >= 0)
+            fail_msg("output %d differs at element %lld", o,
+                     (long long)first_difference(&out[o], &expected[o], 1e-4));
+    bl_program_free(p);
+    for (int d = 0; d < donations; d++)
+        out[donation[d].output].data = NULL;
+    for (int i = 0; i < inputs; i++)
+        bl_array_free(&in[i]);
+    for (int o = 0; o < outputs; o++) {
+        bl_array_free(&out[o]);
+        bl_array_free(&expected[o]);
+    }
+}
+
+#define DONATE(x, y, ...)                                                                          \
+    expect_donation(x, COUNT_OF(x), y, COUNT_OF(y), (const bl_donation[]){__VA_ARGS__},            \
+                    COUNT_OF(((const bl_donation[]){__VA_ARGS__})))
+
+static void donated_state_is_updated_in_place(void **state)
+{
+    bl_tensor x[] = {input(state, BL_F32, DONATED), input(state, BL_F32, DONATED)};
+    bl_tensor v = bl_add(bl_mul(0.9, x[1]), x[0]);
+    bl_tensor y[] = {bl_sub(x[0], bl_mul(0.1, v)), v};
+    DONATE(x, y, {0, 0}, {1, 1});
+}
+
+static void donated_buffers_may_be_exchanged(void **state)
+{
+    bl_tensor x[] = {input(state, BL_F32, DONATED), input(state, BL_F32, DONATED)};
+    bl_tensor y[] = {x[1], x[0]};
+    DONATE(x, y, {0, 0}, {1, 1});
+    bl_tensor z[] = {bl_add(x[1], 1), bl_mul(x[0], 2)};
+    DONATE(x, z, {0, 0}, {1, 1});
+}
+
+static void a_donated_buffer_may_be_read_elsewhere(void **state)
+{
+    bl_tensor x[] = {input(state, BL_F32, 17, 17), input(state, BL_F32, 17)};
+    bl_tensor y[] = {bl_add(bl_transpose(x[0]), x[0]), bl_sum(bl_mul(x[0], 2), 0)};
+    DONATE(x, y, {0, 0}, {1, 1});
+    bl_tensor reversed[] = {bl_mul(3, bl_reverse(x[0], 0)), bl_add(x[1], bl_reverse(x[1], 0))};
+    DONATE(x, reversed, {0, 0}, {1, 1});
+    bl_tensor centred[] = {bl_sub(x[0], bl_mean_keep(x[0], -1)), bl_sub(x[1], bl_sum(x[0], 1))};
+    DONATE(x, centred, {0, 0}, {1, 1});
+    bl_tensor late[] = {bl_add(x[0], 1), bl_sum(bl_dot(x[0], x[0], false, true), 0)};
+    DONATE(x, late, {0, 0}, {1, 1});
+}
+
+static void rows_of_a_donated_bank_are_replaced(void **state)
+{
+    bl_tensor x[] = {input(state, BL_F32, 50, 3), input(state, BL_I32, 5)};
+    bl_tensor old = bl_take(x[0], x[1]);
+    bl_tensor y[] = {bl_put(x[0], x[1], bl_add(bl_mul(old, 0.5), 1)), bl_sum(old)};
+    DONATE(x, y, {0, 0});
+    bl_tensor twice[] = {bl_put(bl_put(x[0], x[1], old), x[1], bl_neg(old)), bl_sum(x[0])};
+    DONATE(x, twice, {0, 0});
+}
+
+/* A bank that is updated in place costs no memory of its own. */
+static void a_donated_bank_is_not_copied(void **state)
+{
+    bl_tensor x[] = {input(state, BL_F32, 50000, 10), input(state, BL_I32, 5)};
+    bl_tensor y = bl_put(x[0], x[1], bl_mul(0.5, bl_take(x[0], x[1])));
+    bl_program *p = NULL;
+    bl_compile_options options = {1, &(bl_donation){0, 0}, 1};
+    expect_ok(bl_compile(bl_device_cpu(), x, 2, &y, 1, &options, &p));
+    assert_true(bl_program_work(p).memory < 100000);
+    bl_program_free(p);
+}
+
+/* --- threads -----------------------------------------------------------------------------------
+ */
+
+static bl_array run_with_threads(const bl_tensor *x, const bl_array *in, bl_tensor y, int threads)
+{
+    bl_program *p = NULL;
+    bl_compile_options options = {.threads = threads};
+    bl_type type = bl_type_of(y);
+    bl_array out;
+    expect_ok(bl_compile(bl_device_cpu(), x, 2, &y, 1, &options, &p));
+    expect_ok(bl_array_new(type.dtype, type.shape, &out));
+    expect_ok(bl_run(p, in, &out));
+    bl_program_free(p);
+    return out;
+}
+
+static void results_do_not_depend_on_the_threads(void **state)
+{
+    bl_tensor x[] = {input(state, BL_F32, 1000, 300), input(state, BL_F32, 300)};
+    bl_tensor h = bl_add(bl_tanh(bl_mul(x[0], x[1])), x[1]);
+    bl_tensor y = bl_add(bl_mul(bl_sum(h, 0), bl_sum(bl_softmax(h, -1))), bl_reduce_max(h, 0));
+    bl_array in[2];
+    bl_random random = bl_random_new(bl_key_from_seed(5));
+    for (int i = 0; i < 2; i++) {
+        expect_ok(bl_array_new(BL_F32, bl_type_of(x[i]).shape, &in[i]));
+        for (int64_t e = 0; e < bl_array_count(&in[i]); e++)
+            bl_array_set(&in[i], e, bl_random_gauss(&random));
+    }
+    bl_array one = run_with_threads(x, in, y, 1);
+    for (int threads = 2; threads < 5; threads++) {
+        bl_array more = run_with_threads(x, in, y, threads);
+        assert_memory_equal(one.data, more.data, bl_type_bytes(one.type));
+        bl_array_free(&more);
+    }
+    bl_array_free(&one);
+    bl_array_free(&in[0]);
+    bl_array_free(&in[1]);
+}
+
+/* --- failing allocations ------------------------------------------------------------------------
+ */
+
+static void every_failed_allocation_is_a_status(void **state)
+{
+    bl_tensor x[] = {input(state, BL_F32, 200, 30), input(state, BL_F32, 30, 200)};
+    bl_tensor y = bl_sum(bl_softmax(bl_dot(x[0], x[1], false, false), -1), 0);
+    bool done = false;
+    for (int64_t n = 1; !done; n++) {
+        bl_program *p = NULL;
+        bl_fail_allocation(n);
+        bl_status status = bl_compile(bl_device_cpu(), x, 2, &y, 1, NULL, &p);
+        bl_fail_allocation(0);
+        done = status == BL_OK;
+        if (!done)
+            assert_int_equal(status, BL_NO_MEMORY);
+        bl_program_free(p);
+        assert_true(n < 2000);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_graphs_agree_with_the_reference),
+        cmocka_unit_test(functions_are_accurate_everywhere),
+        cmocka_unit_test(powers_are_accurate_everywhere),
+        cmocka_unit_test(elementwise_primitives_agree_for_every_type_and_form),
+        TEST(reductions_agree_on_odd_shapes),
+        TEST(axes_in_the_middle_agree),
+        TEST(long_sums_keep_their_digits),
+        TEST(sorting_puts_nan_last_and_keeps_ties),
+        TEST(an_index_out_of_range_is_named),
+        TEST(donated_state_is_updated_in_place),
+        TEST(donated_buffers_may_be_exchanged),
+        TEST(a_donated_buffer_may_be_read_elsewhere),
+        TEST(rows_of_a_donated_bank_are_replaced),
+        TEST(a_donated_bank_is_not_copied),
+        TEST(results_do_not_depend_on_the_threads),
+        TEST(every_failed_allocation_is_a_status),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

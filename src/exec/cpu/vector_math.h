@@ -140,11 +140,10 @@ static inline float vm_tanh(float x)
     p = p * s - 5.394339952e-02f;
     p = p * s + 1.333318054e-01f;
     p = p * s - 3.333333019e-01f;
-    float small = p * s * x + x;
     float b = a > 20.0f ? 20.0f : a;
-    float large = copysignf(1.0f - 2.0f / (vm_exp(2.0f * b) + 1.0f), x);
-    large = a < 0.625f ? small : large;
-    return x == x ? large : x;
+    float large = 1.0f - 2.0f / (vm_exp(2.0f * b) + 1.0f);
+    float y = copysignf(a < 0.625f ? p * s * a + a : large, x);
+    return x == x ? y : x;
 }
 
 static inline float vm_sigmoid(float x)
@@ -212,7 +211,7 @@ static inline float vm_erf(float x)
     p = p * s - 2.685941348e-02f;
     p = p * s + 1.128369650e-01f;
     p = p * s - 3.761263386e-01f;
-    float small = p * s * x + 1.128379167f * x;
+    float small = p * s * a + 1.128379167f * a;
     float b = a > 4.0f ? 4.0f : a;
     float q = 6.628188686e-07f;
     q = q * b + 1.232991058e-05f;
@@ -223,9 +222,8 @@ static inline float vm_erf(float x)
     q = q * b + 6.336273157e-01f;
     q = q * b + 1.129397063e+00f;
     q = q * b - 1.533822437e-04f;
-    float large = copysignf(1.0f - vm_exp(-q), x);
-    large = a < 0.92f ? small : large;
-    return x == x ? large : x;
+    float y = copysignf(a < 0.92f ? small : 1.0f - vm_exp(-q), x);
+    return x == x ? y : x;
 }
 
 static inline float vm_atan(float x)
@@ -287,8 +285,8 @@ static inline float vm_pow(float x, float y)
     double a = (double)fabsf(x);
     double w = y > 1e30f ? 1e30 : y < -1e30f ? -1e30 : (double)y;
     double log = log2_of(a);
-    log = a == 0.0 ? -1e30 : log;
-    log = a < (double)INFINITY ? log : 1e30;
+    log = a == 0.0 ? -1e300 : log;
+    log = a < (double)INFINITY ? log : 1e300;
     log = a == a ? log : a;
     double z = exp2_of(w * log);
     float half = y * 0.5f, r = (float)z;
