@@ -1039,7 +1039,7 @@ static void every_arm_reads_its_options(void **state)
     static const char *const arms[] = {"elr(lambda=7,beta=0.9)",
                                        "ps_kd(alpha_T=0.5)",
                                        "nested_dropout(sigma=100,penalty=0.001)",
-                                       "conr(omega=2,beta=0.2,views=1)",
+                                       "conr(omega=2,beta=0.3,views=1)",
                                        "decoupled_mixup(mix=cutmix,alpha=0.2,terms=less)",
                                        "weight_compander(fn=tanh,amp=3)",
                                        "randaugment(n=3,m=5,level_map=official,fill=0)",

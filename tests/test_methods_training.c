@@ -145,6 +145,7 @@ static void every_arm_acts_and_repeats_itself(void **state)
                 {"decoupled_mixup(lam_pow=0.5)", CLOUDS},
                 {"weight_compander", CLOUDS},
                 {"weight_compander(fn=tanh,start=direct)", CLOUDS},
+                {"weight_compander(learned=true,rate=0.1)", CLOUDS},
                 {"elr+weight_compander", CLOUDS},
                 {"nested_dropout(sigma=6)+ps_kd", CLOUDS},
                 {"conr", LINE},
@@ -240,6 +241,20 @@ static void companded_weights_stay_inside_their_bound(void **state)
     free(toy);
 }
 
+static void learned_companding_moves_its_scales(void **state)
+{
+    (void)state;
+    toy_problem *toy = make_toy(CLOUDS, 0.3);
+    bl_run_result fixed, learned;
+    run(toy, "weight_compander", 10, &fixed);
+    run(toy, "weight_compander(learned=true,rate=0.1)", 10, &learned);
+    const bl_array *a = state_of(&fixed, "param/dense1/weight");
+    const bl_array *b = state_of(&learned, "param/dense1/weight");
+    assert_true(memcmp(a->data, b->data, bl_type_bytes(a->type)) != 0);
+    bl_run_result_free(&fixed), bl_run_result_free(&learned);
+    free(toy);
+}
+
 static void conr_finds_anchors(void **state)
 {
     (void)state;
@@ -260,6 +275,7 @@ int main(void)
         cmocka_unit_test(ps_kd_trusts_more_from_epoch_to_epoch),
         cmocka_unit_test(nested_dropout_exports_a_prefix_without_bias),
         cmocka_unit_test(companded_weights_stay_inside_their_bound),
+        cmocka_unit_test(learned_companding_moves_its_scales),
         cmocka_unit_test(conr_finds_anchors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -214,7 +214,7 @@ BL_HOST(conr_shot_mae, CONR_SHOT_MAE, "mean absolute error on frequent and rare 
                                                "deviation and take one")                           \
     OPT(tau,         0.2,    "(0,inf)",        "temperature")                                      \
     OPT(eta,         0.01,   "[0,inf)",        "how fast repulsion grows with the distance")       \
-    OPT(beta,        0.05,   "[0,inf)",        "weight of the term beside the standardised loss")  \
+    OPT(beta,        0.2,    "[0,inf)",        "weight of the term beside the standardised loss")  \
     OPT(views,       2,      ">= 1",           "noisy copies compared; 1: the batch as it is")     \
     OPT(noise,       0.05,   "[0,inf)",        "standard deviation of the noise, of prepared "     \
                                                "inputs")                                           \
@@ -269,7 +269,7 @@ const bl_method bl_conr = {
             "forward and backward pass for each of two noisy views.",
     .functions = {&conr_loss_contract, &conr_label_weights_contract, &conr_shot_mae_contract},
     .options = &conr_contract,
-    .example = "--arm \"conr(beta=0.05)\"",
+    .example = "--arm \"conr(beta=0.2)\"",
     .traits = BL_REGRESSION,
     .hooks = &conr_hooks,
 };

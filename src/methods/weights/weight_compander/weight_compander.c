@@ -140,15 +140,17 @@ BL_HOST(wc_weight_stats, WC_WEIGHT_STATS, "how the weights are distributed")
 }
 
 #define WEIGHT_COMPANDER(OPT)                                                                      \
-    OPT(fn,    "atan",  "atan|tanh",    "shape of the function")                                   \
-    OPT(amp,   2.0,     "(0,inf)",      "a, in standard deviations of the initial weights")        \
-    OPT(slope, 1.5,     "(0,inf)",      "a / b, the slope at zero; above 1 it spreads small ones") \
-    OPT(eps,   0.08,    "(0,1)",        "how far from the bounds a weight may start")              \
-    OPT(start, "match", "match|direct", "keep the initial weights, or use them as v")
+    OPT(fn,      "atan",  "atan|tanh",    "shape of the function")                                 \
+    OPT(amp,     2.0,     "(0,inf)",      "a, in standard deviations of the initial weights")      \
+    OPT(slope,   1.5,     "(0,inf)",      "a / b, the slope at zero; above 1 spreads small ones")  \
+    OPT(eps,     0.08,    "(0,1)",        "how far from the bounds a weight may start")            \
+    OPT(start,   "match", "match|direct", "keep the initial weights, or use them as v")            \
+    OPT(learned, 0,       "flag",         "let a and b follow their gradients, a pair a layer")    \
+    OPT(rate,    0.01,    "(0,inf)",      "their learning rate, as a share of the run's")
 BL_ARM_OPTIONS(weight_compander, WEIGHT_COMPANDER)
 
 enum { MOST_PARAMETERS = 512 };
-static const float smallest_amplitude = 1e-3f;
+static const float smallest_scale = 1e-3f; /* of a and b */
 
 /* Weights and kernels, but not the classifier's; biases and normalisation stay as they are. */
 static bool is_companded(const bl_parameter *p)
@@ -163,7 +165,8 @@ static bl_status start_weights(bl_training *t, const void *options)
     const bl_parameter *parameter;
     int count = bl_training_parameters(t, &parameter);
     bl_array *amplitude = bl_training_state(t, "amplitude");
-    if (!amplitude || count > MOST_PARAMETERS)
+    bl_array *width = bl_training_state(t, "width");
+    if (!amplitude || !width || count > MOST_PARAMETERS)
         return bl_fail(BL_UNSUPPORTED, "weight_compander: the model has %d parameter arrays, "
                                        "expected at most %d", count, MOST_PARAMETERS);
     for (int i = 0; i < count; i++) {
@@ -172,9 +175,9 @@ static bl_status start_weights(bl_training *t, const void *options)
         bl_array *w = bl_training_parameter(t, i);
         double mean;
         float a = (float)(o->amp.number * standard_deviation(w, &mean));
-        a = a > smallest_amplitude ? a : smallest_amplitude;
-        float b = a / (float)o->slope.number;
-        bl_f32(amplitude)[i] = a;
+        a = fmaxf(a, smallest_scale);
+        float b = fmaxf(a / (float)o->slope.number, smallest_scale);
+        bl_f32(amplitude)[i] = a, bl_f32(width)[i] = b;
         int32_t clipped = 0;
         struct wc_inverse f = {.w = *w, .v = *w, .fn = o->fn, .eps = o->eps.number};
         f.a = (bl_array){{BL_F32, BL_SCALAR}, &a};
@@ -194,15 +197,32 @@ static bl_tensor compand(bl_step *s, const void *options, int i, bl_tensor value
     struct wc_reparam f = BL_DEFAULTS(wc_reparam);
     f.v = value, f.fn = o->fn;
     f.a = bl_squeeze(bl_slice_axis(bl_state(s, "amplitude"), 0, i, i + 1), 0);
-    f.b = bl_div(f.a, o->slope);
+    f.b = bl_squeeze(bl_slice_axis(bl_state(s, "width"), 0, i, i + 1), 0);
     bl_call(wc_reparam, &f);
     return f.w;
+}
+
+/* Plain gradient steps on a and b; entries of other parameters stay 0. */
+static void learn_scales(bl_step *s, const void *options)
+{
+    const struct weight_compander *o = options;
+    if (!o->learned)
+        return;
+    static const char *const name[2] = {"amplitude", "width"};
+    bl_tensor scale[2] = {bl_state(s, name[0]), bl_state(s, name[1])}, slope[2];
+    bl_grad(s->loss, scale, 2, slope);
+    for (int k = 0; k < 2; k++) {
+        bl_tensor step = bl_mul(bl_mul(o->rate, s->learning_rate), slope[k]);
+        bl_tensor moved = bl_max(bl_sub(scale[k], step), (double)smallest_scale);
+        bl_set_state(s, name[k], bl_select(bl_gt(scale[k], 0), moved, scale[k]));
+    }
 }
 
 static const bl_hooks weight_compander_hooks = {
     .init = start_weights,
     .weight = compand,
-    .state = {{"amplitude", "f32[512]", 0.0}},
+    .update = learn_scales,
+    .state = {{"amplitude", "f32[512]", 0.0}, {"width", "f32[512]", 0.0}},
 };
 
 const bl_method bl_weight_compander = {
