@@ -101,7 +101,7 @@ static void jobs_of_a_process_that_is_gone_are_taken_over(void **state)
     int64_t study;
     assert_int_equal(bl_store_open(path, &store), BL_OK);
     assert_int_equal(bl_store_study(store, "plan", false, &study), BL_OK);
-    bl_job_counts counts;
+    bl_store_counts counts;
     assert_int_equal(bl_store_count(store, study, arms, 2, 2, &counts), BL_OK);
     assert_int_equal(counts.running, 1);
     bl_claim c = claim(store, study);

@@ -12,8 +12,8 @@
 /* What is common to the runs of a study. Text fields are owned; bl_plan_free. 0 or NULL: chosen by
  * the task. */
 typedef struct bl_plan {
-    char *data;           /* name or path, as bl_dataset_open takes it */
-    char *target;         /* these four as in bl_data_options */
+    char *data;   /* name or path, as bl_dataset_open takes it */
+    char *target; /* these four as in bl_data_options */
     char *columns, *labels, *test;
     bool keep_columns;
     char *task;           /* "classification", "regression"; NULL: by the data */

@@ -383,9 +383,9 @@ bl_status bl_store_release(bl_store *s, int64_t study)
 }
 
 bl_status bl_store_count(bl_store *s, int64_t study, const char *const *arm, int arms,
-                         int replicates, bl_job_counts *counts)
+                         int replicates, bl_store_counts *counts)
 {
-    *counts = (bl_job_counts){0};
+    *counts = (bl_store_counts){0};
     for (int a = 0; a < arms; a++) {
         sqlite3_stmt *statement;
         BL_TRY(prepare(s, &statement,

@@ -16,9 +16,9 @@ typedef struct bl_claim {
     int replicate;
 } bl_claim;
 
-typedef struct bl_job_counts {
+typedef struct bl_store_counts {
     int pending, running, done, failed;
-} bl_job_counts;
+} bl_store_counts;
 
 /* Creates the file and the folders above it. Errors: not a database, another schema, no space. */
 bl_status bl_store_open(const char *path, bl_store **out);
@@ -42,7 +42,7 @@ bl_status bl_store_fail(bl_store *store, int64_t study, const bl_claim *claim, c
 /* Gives back what this process holds. */
 bl_status bl_store_release(bl_store *store, int64_t study);
 bl_status bl_store_count(bl_store *store, int64_t study, const char *const *arm, int arms,
-                         int replicates, bl_job_counts *counts);
+                         int replicates, bl_store_counts *counts);
 /* The result of a job, or NULL with *error set where it failed, or both NULL; bl_release them. */
 bl_status bl_store_result(bl_store *store, int64_t study, const char *arm, int replicate,
                           char **result, char **error);

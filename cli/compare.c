@@ -1,0 +1,320 @@
+/* ballast compare: a verdict for every arm, on the user's data. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/base.h"
+#include "cli.h"
+#include "methods/method.h"
+#include "plan_options.h"
+#include "study/outcome.h"
+#include "study/report.h"
+#include "study/store.h"
+
+typedef struct flags {
+    cli_plan plan;
+    cli_texts arms;
+    int64_t seeds, workers;
+    double alpha, min_effect;
+    const char *store, *html;
+    bool json, fresh;
+} flags;
+
+/* The canonical texts of the arms: the baseline first, none twice. */
+typedef struct arm_list {
+    char *at[CLI_TEXTS_MAX + 1];
+    int count;
+} arm_list;
+
+static void free_arms(arm_list *arms)
+{
+    for (int i = 0; i < arms->count; i++)
+        bl_release(arms->at[i]);
+}
+
+static bl_status add_arm(arm_list *arms, const bl_job_data *data, const char *text)
+{
+    bl_arm arm = {0};
+    BL_TRY(bl_arm_parse(text, &arm));
+    bl_status status = bl_job_check_arm(data, text);
+    for (int i = 1; i < arms->count && status == BL_OK; i++)
+        if (!strcmp(arms->at[i], arm.text))
+            status = bl_fail(BL_INVALID, "the arm %s is given twice", arm.text);
+    bool baseline = !strcmp(arm.text, "baseline");
+    if (status == BL_OK && (!baseline || !arms->count)) {
+        arms->at[arms->count] = bl_copy_text(arm.text);
+        status = arms->at[arms->count] ? BL_OK : bl_no_memory(0);
+        arms->count += status == BL_OK;
+    }
+    bl_arm_free(&arm);
+    return status;
+}
+
+/* Without --arm: a few cheap ones that fit the task. */
+static bl_status default_arms(arm_list *arms, const bl_job_data *data)
+{
+    static const char *const usual[] = {"label_smoothing", "mixup",      "conr", "dropout", "ema",
+                                        "early_stopping",  "input_noise"};
+    for (size_t i = 0; i < sizeof usual / sizeof *usual && arms->count < 7; i++)
+        if (bl_job_check_arm(data, usual[i]) == BL_OK)
+            BL_TRY(add_arm(arms, data, usual[i]));
+    return BL_OK;
+}
+
+static bl_status collect_arms(const flags *f, const bl_job_data *data, arm_list *arms)
+{
+    BL_TRY(add_arm(arms, data, "baseline"));
+    if (!f->arms.count)
+        return default_arms(arms, data);
+    for (int i = 0; i < f->arms.count; i++)
+        BL_TRY(add_arm(arms, data, f->arms.at[i]));
+    if (arms->count < 2)
+        return bl_fail(
+            BL_INVALID,
+            "nothing to compare with the baseline: give an --arm; ballast list names them");
+    return BL_OK;
+}
+
+/* --- progress
+ * --------------------------------------------------------------------------------------- */
+typedef struct meter {
+    bool terminal;
+    double last; /* second of the last line in a pipe */
+} meter;
+
+static void duration(double seconds, char text[32])
+{
+    if (seconds < 90)
+        snprintf(text, 32, "%.0f s", seconds);
+    else if (seconds < 5400)
+        snprintf(text, 32, "%.0f min", seconds / 60);
+    else
+        snprintf(text, 32, "%.1f h", seconds / 3600);
+}
+
+static void show_progress(void *context, const bl_study_progress *p)
+{
+    meter *m = context;
+    bool finished = p->done + p->failed == p->total;
+    if (!m->terminal && (p->seconds - m->last < 5 || finished))
+        return;
+    m->last = p->seconds;
+    double here = p->done - p->done_before + p->doing;
+    double rate = p->seconds > 0 ? here / p->seconds : 0;
+    char left[32] = "?";
+    if (rate > 0 && here >= 0.5)
+        duration((p->total - p->done - p->failed - p->doing) / rate, left);
+    fprintf(stderr, "%s%d of %d runs, %.3g a second, about %s left%s",
+            m->terminal ? "\r\033[K" : "", p->done, p->total, rate, left, m->terminal ? "" : "\n");
+    if (m->terminal && finished)
+        fputs("\r\033[K", stderr);
+    fflush(stderr);
+}
+
+/* --- output
+ * -------------------------------------------------------------------------------------------- */
+static bl_status print_json(const bl_outcome *outcome)
+{
+    json_t *json;
+    BL_TRY(bl_outcome_json(outcome, true, &json));
+    char *text = json_dumps(json, JSON_INDENT(1) | JSON_SORT_KEYS | JSON_REAL_PRECISION(17));
+    json_decref(json);
+    bl_status status = text ? cli_write(NULL, text) : bl_no_memory(0);
+    if (status == BL_OK)
+        status = cli_write(NULL, "\n");
+    free(text);
+    return status;
+}
+
+static bl_status print_table(const bl_outcome *outcome)
+{
+    bl_text table = {0}, timing = {0};
+    bl_status status = bl_outcome_table(outcome, cli_colour(STDOUT_FILENO), &table);
+    if (status == BL_OK)
+        status = bl_outcome_timing(outcome, &timing);
+    if (status == BL_OK)
+        status = cli_write(NULL, table.at);
+    if (status == BL_OK)
+        fputs(timing.at, stderr);
+    bl_text_free(&table);
+    bl_text_free(&timing);
+    return status;
+}
+
+static bl_status tell(const flags *f, const bl_outcome *outcome, const char *command)
+{
+    if (f->html)
+        BL_TRY(bl_report_write(outcome, command, f->html));
+    return f->json ? print_json(outcome) : print_table(outcome);
+}
+
+/* --- the study
+ * -------------------------------------------------------------------------------------------- */
+static bl_status own_path(char path[4096])
+{
+    ssize_t n = readlink("/proc/self/exe", path, 4095);
+    if (n < 0)
+        return bl_fail(BL_IO, "cannot find the program's own file through /proc/self/exe");
+    path[n] = 0;
+    return BL_OK;
+}
+
+static bl_status study(const flags *f, const bl_plan *plan, const bl_job_data *data,
+                       const arm_list *arms, const char *command)
+{
+    char program[4096];
+    BL_TRY(own_path(program));
+    char *store = f->store ? bl_copy_text(f->store) : bl_store_default_path();
+    if (!store)
+        return bl_no_memory(0);
+    meter m = {.terminal = isatty(STDERR_FILENO)};
+    const char *const worker[] = {program, "worker", NULL};
+    bl_study_options options = {.plan = plan,
+                                .arm = (const char *const *)arms->at,
+                                .arms = arms->count,
+                                .replicates = (int)f->seeds,
+                                .workers = (int)f->workers,
+                                .store = store,
+                                .fresh = f->fresh,
+                                .worker = worker,
+                                .report = show_progress,
+                                .context = &m,
+                                .stop = cli_catch_interrupt()};
+    bl_status status = bl_study_run(&options, data);
+    if (status == BL_INTERRUPTED)
+        status = bl_fail(BL_INTERRUPTED,
+                         "interrupted; what was finished is kept, and the same command goes on");
+    bl_outcome outcome = {0};
+    if (status == BL_OK)
+        status = bl_outcome_new(&options, data, f->alpha, f->min_effect, &outcome);
+    if (status == BL_OK)
+        status = tell(f, &outcome, command);
+    bl_outcome_free(&outcome);
+    bl_release(store);
+    return status;
+}
+
+static bl_status compare(const flags *f, const char *path, const char *command)
+{
+    bl_plan plan;
+    BL_TRY(cli_plan_make(&f->plan, path, &plan));
+    bl_job_data *data = NULL;
+    arm_list arms = {0};
+    bl_status status = bl_job_data_open(&plan, &data);
+    if (status == BL_OK) {
+        fprintf(stderr, "%s\n", bl_job_summary(data));
+        status = collect_arms(f, data, &arms);
+    }
+    if (status == BL_OK && f->html)
+        status = bl_report_check(f->html);
+    if (status == BL_OK)
+        status = study(f, &plan, data, &arms, command);
+    free_arms(&arms);
+    bl_job_data_close(data);
+    bl_plan_free(&plan);
+    return status;
+}
+
+static char *joined_command(int argc, char **argv)
+{
+    bl_text text = {0};
+    bl_text_add(&text, "ballast");
+    for (int i = 0; i < argc; i++) {
+        bool plain = argv[i][0] && !argv[i][strcspn(argv[i], " \t\n\"'\\$&|;<>()*?#~`!{}[]")];
+        bl_text_add(&text, plain ? " %s" : " '%s'", argv[i]);
+    }
+    char *copy = text.failed ? NULL : bl_copy_text(text.at);
+    bl_text_free(&text);
+    return copy;
+}
+
+int cli_compare(int argc, char **argv)
+{
+    flags f = {.seeds = 10, .workers = sysconf(_SC_NPROCESSORS_ONLN), .alpha = 0.05};
+    cli_plan_declare(&f.plan);
+    const cli_option options[] = {
+        {.name = "", .text = "Comparison"},
+        {.name = "arm",
+         .kind = CLI_TEXTS,
+         .value = &f.arms,
+         .argument = "ARM",
+         .letter = 'a',
+         .text = "a method to compare with the baseline: elr, \"mixup(alpha=0.2)+ema\", null (the "
+                 "baseline with "
+                 "other seeds); may be repeated (default: a few that fit the task)"},
+        {.name = "seeds",
+         .kind = CLI_INTEGER,
+         .value = &f.seeds,
+         .argument = "N",
+         .text = "paired replicates of every arm (default 10)",
+         .low = 2,
+         .high = 1000},
+        {.name = "min-effect",
+         .kind = CLI_NUMBER,
+         .value = &f.min_effect,
+         .argument = "X",
+         .text = "smallest difference that matters, in units of the metric: allows the verdict "
+                 "equivalent",
+         .low = 0,
+         .high = INFINITY},
+        {.name = "alpha",
+         .kind = CLI_NUMBER,
+         .value = &f.alpha,
+         .argument = "P",
+         .text = "chance of any false verdict (default 0.05)",
+         .low = 1e-6,
+         .high = 0.5},
+        {.name = "workers",
+         .kind = CLI_INTEGER,
+         .value = &f.workers,
+         .argument = "N",
+         .text = "runs at once, one thread each (default: as many as processors)",
+         .low = 1,
+         .high = 256},
+        {.name = "store",
+         .kind = CLI_TEXT,
+         .value = &f.store,
+         .argument = "FILE",
+         .text = "where results are kept (default: ~/.local/state/ballast/studies.db)"},
+        {.name = "fresh",
+         .kind = CLI_FLAG,
+         .value = &f.fresh,
+         .text = "forget stored results of this study first"},
+        {.name = "json",
+         .kind = CLI_FLAG,
+         .value = &f.json,
+         .text = "print everything as JSON (docs/json.md)"},
+        {.name = "html",
+         .kind = CLI_TEXT,
+         .value = &f.html,
+         .argument = "FILE",
+         .text = "also write a report: one self-contained page"},
+        {0},
+    };
+    const cli_usage usage = {
+        .command = "compare",
+        .synopsis = "ballast compare DATA [--target COLUMN] [--arm ARM]... [OPTION]...",
+        .description =
+            "Trains a baseline and each ARM on DATA several times, in pairs that share split, "
+            "noise, initial\n"
+            "weights and order, and prints a verdict for each arm: helps, hurts, equivalent or "
+            "undecided.\n\n"
+            "DATA is digits, fashion-mnist, a CSV file, an IDX or NPY folder, or a folder of image "
+            "folders.\n\n"
+            "  ballast compare prices.csv --target price\n"
+            "  ballast compare digits --label-noise 0.4 --arm elr --arm \"mixup(alpha=0.2)\"\n\n"
+            "A killed comparison goes on with the same command, to the same result.",
+        .options = {options, f.plan.options},
+        .least = 1,
+        .most = 1};
+    cli_texts operands = {0};
+    int code = cli_parse(&usage, argc, argv, &operands);
+    if (code >= 0)
+        return code;
+    char *command = joined_command(argc, argv);
+    bl_status status = command ? compare(&f, operands.at[0], command) : bl_no_memory(0);
+    bl_release(command);
+    return status == BL_OK ? CLI_OK : cli_fail("compare", status);
+}

@@ -1,0 +1,119 @@
+/* ballast worker: runs jobs for a study. Not for people: `ballast compare` starts it.
+ *
+ * Reads a job a line, {"plan":{..},"arm":"elr","replicate":3}, and answers in lines: progress about
+ * twice a second, then the result or the error. Ends with its parent. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/base.h"
+#include "cli.h"
+#include "study/job.h"
+
+/* The data of the last plan: all jobs of a study have the same. */
+typedef struct open_plan {
+    bl_plan plan;
+    json_t *json;
+    bl_job_data *data;
+} open_plan;
+
+static void close_plan(open_plan *open)
+{
+    bl_job_data_close(open->data);
+    bl_plan_free(&open->plan);
+    json_decref(open->json);
+    *open = (open_plan){0};
+}
+
+static bl_status use_plan(open_plan *open, json_t *json)
+{
+    if (open->json && json_equal(open->json, json))
+        return BL_OK;
+    close_plan(open);
+    open->plan = bl_plan_new();
+    BL_TRY(bl_plan_from_json(json, &open->plan));
+    BL_TRY(bl_job_data_open(&open->plan, &open->data));
+    open->json = json_incref(json);
+    return BL_OK;
+}
+
+static int answer(const char *key, json_t *value)
+{
+    json_t *line = json_pack("{s:o}", key, value);
+    char *text =
+        line ? json_dumps(line, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17)) : NULL;
+    bool written = text && puts(text) != EOF && fflush(stdout) != EOF;
+    free(text);
+    json_decref(line);
+    return written ? CLI_OK : CLI_BAD;
+}
+
+static void report(void *context, int64_t step, int64_t steps, int64_t epoch, double loss)
+{
+    (void)epoch;
+    (void)loss;
+    double *last = context;
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    double now = (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    if (now - *last < 0.5)
+        return;
+    *last = now;
+    if (answer("progress", json_real(steps > 0 ? (double)step / (double)steps : 0)) != CLI_OK)
+        _exit(CLI_BAD); /* the parent is gone */
+}
+
+static bl_status run(open_plan *open, const char *line, json_t **result)
+{
+    json_error_t where;
+    json_t *job = json_loads(line, 0, &where), *plan = json_object_get(job, "plan");
+    const char *arm = json_string_value(json_object_get(job, "arm"));
+    const json_t *replicate = json_object_get(job, "replicate");
+    bl_status status =
+        plan && arm && json_is_integer(replicate)
+            ? use_plan(open, plan)
+            : bl_fail(BL_INVALID, "a job line is not {\"plan\":..,\"arm\":..,\"replicate\":..}");
+    if (status == BL_OK) {
+        double last = 0;
+        bl_progress progress = {.report = report, .context = &last};
+        bl_job description = {
+            .plan = &open->plan, .arm = arm, .replicate = (int)json_integer_value(replicate)};
+        bl_run_result outcome = {0};
+        status = bl_job_run(&description, open->data, &progress, &outcome);
+        if (status == BL_OK && !(*result = bl_run_result_to_json(&outcome)))
+            status = bl_fail(BL_NO_MEMORY, "memory is short for a result");
+        bl_run_result_free(&outcome);
+    }
+    json_decref(job);
+    return status;
+}
+
+int cli_worker(int argc, char **argv)
+{
+    const cli_option options[] = {{0}};
+    const cli_usage usage = {.command = "worker",
+                             .synopsis = "ballast worker",
+                             .description = "Runs the jobs of a study; started by ballast compare.",
+                             .options = {options}};
+    cli_texts operands = {0};
+    int status = cli_parse(&usage, argc, argv, &operands);
+    if (status >= 0)
+        return status;
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* no run outlives the study that asked for it */
+    open_plan open = {0};
+    char *line = NULL;
+    size_t capacity = 0;
+    status = CLI_OK;
+    while (status == CLI_OK && getline(&line, &capacity, stdin) > 0) {
+        json_t *result = NULL;
+        status = run(&open, line, &result) == BL_OK ? answer("result", result)
+                                                    : answer("error", json_string(bl_error()));
+    }
+    free(line);
+    close_plan(&open);
+    return status;
+}

@@ -1,0 +1,288 @@
+/* From stored results to comparisons and verdicts. */
+#include "study/outcome.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- reading results
+ * ---------------------------------------------------------------------------------- */
+static double number_of(const json_t *object, const char *key)
+{
+    const json_t *value = json_object_get(object, key);
+    return json_is_number(value) ? json_number_value(value) : NAN;
+}
+
+static double score_of(const json_t *result, const char *metric)
+{
+    if (!result || json_is_true(json_object_get(result, "diverged")))
+        return NAN;
+    return number_of(json_object_get(result, "metrics"), metric);
+}
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* The median of result.`group`.`key` over the runs that have it. */
+static double median_of(const bl_arm_outcome *arm, int replicates, const char *group,
+                        const char *key)
+{
+    double *value = bl_alloc((size_t)(replicates + 1) * sizeof *value);
+    int n = 0;
+    for (int r = 0; value && r < replicates; r++) {
+        double v = number_of(json_object_get(arm->result[r], group), key);
+        if (!isnan(v))
+            value[n++] = v;
+    }
+    if (n)
+        qsort(value, (size_t)n, sizeof *value, ascending);
+    double median = n ? (value[(n - 1) / 2] + value[n / 2]) / 2 : NAN;
+    bl_release(value);
+    return median;
+}
+
+static void add_measures(const json_t *measures, bl_arm_effect *effect)
+{
+    const char *name;
+    json_t *value;
+    json_object_foreach((json_t *)measures, name, value)
+    {
+        int i = 0;
+        while (i < effect->measures && strcmp(effect->measure[i].name, name) != 0)
+            i++;
+        if (i == (int)(sizeof effect->measure / sizeof *effect->measure))
+            continue;
+        if (i == effect->measures)
+            snprintf(effect->measure[effect->measures++].name, sizeof effect->measure[0].name, "%s",
+                     name);
+        effect->measure[i].value += json_number_value(value);
+    }
+}
+
+/* Means over the runs. */
+static void average_effect(bl_arm_outcome *arm, int replicates)
+{
+    bl_arm_effect *mean = &arm->effect;
+    double sites = 0;
+    for (int r = 0; r < replicates; r++) {
+        const json_t *effect = json_object_get(arm->result[r], "effect");
+        if (!effect)
+            continue;
+        sites += number_of(effect, "sites");
+        mean->examples_changed += number_of(effect, "examples_changed");
+        mean->gradient_share += number_of(effect, "gradient_share");
+        mean->parameters_moved += number_of(effect, "parameters_moved");
+        add_measures(json_object_get(effect, "measures"), mean);
+        arm->inert += json_is_true(json_object_get(effect, "inert"));
+    }
+    double n = arm->runs > 0 ? arm->runs : 1;
+    mean->sites = (int64_t)(sites / n + 0.5);
+    mean->examples_changed /= n;
+    mean->gradient_share /= n;
+    mean->parameters_moved /= n;
+    for (int i = 0; i < mean->measures; i++)
+        mean->measure[i].value /= n;
+    mean->inert = arm->inert > 0;
+}
+
+static void summarise(bl_outcome *o, bl_arm_outcome *arm)
+{
+    for (int r = 0; r < o->replicates; r++) {
+        arm->score[r] = score_of(arm->result[r], o->metric);
+        arm->runs += arm->result[r] != NULL;
+        arm->diverged += arm->result[r] && isnan(arm->score[r]);
+    }
+    arm->failed = o->replicates - arm->runs;
+    average_effect(arm, o->replicates);
+    arm->work = median_of(arm, o->replicates, "work", "flops");
+    arm->memory = median_of(arm, o->replicates, "work", "memory");
+    arm->seconds = median_of(arm, o->replicates, "timing", "seconds");
+    arm->seconds_per_step = median_of(arm, o->replicates, "timing", "seconds_per_step");
+}
+
+/* --- comparing
+ * ------------------------------------------------------------------------------------------ */
+static bl_status compare(bl_outcome *o)
+{
+    bl_compare_options options = {
+        .alpha = o->alpha,
+        .min_effect = o->min_effect,
+        .higher_is_better = o->higher_is_better,
+        .train_count = o->resplit ? o->train_count : 0,
+        .test_count = o->resplit ? o->test_count : 0,
+        .key = bl_key_derive_name(bl_key_from_seed(o->plan->study_seed), "sign flips")};
+    bl_arm_outcome *baseline = &o->arm[0];
+    bl_comparison *row = bl_alloc((size_t)o->arms * sizeof *row);
+    if (!row)
+        return bl_no_memory((size_t)o->arms * sizeof *row);
+    bl_status status =
+        bl_compare(&options, baseline->score, baseline->score, o->replicates, &row[0]);
+    baseline->mean = row[0].baseline_mean;
+    baseline->interval = row[0].baseline_interval;
+    for (int a = 1; a < o->arms && status == BL_OK; a++)
+        status = bl_compare(&options, o->arm[a].score, baseline->score, o->replicates, &row[a]);
+    if (status == BL_OK && o->arms > 1)
+        status = bl_verdicts(row + 1, o->arms - 1, o->alpha);
+    double unit = baseline->work;
+    for (int a = 0; a < o->arms && status == BL_OK; a++) {
+        o->arm[a].comparison = row[a];
+        if (a > 0) {
+            o->arm[a].mean = row[a].arm_mean;
+            o->arm[a].interval = row[a].arm_interval;
+        }
+        o->arm[a].work /= unit;
+    }
+    bl_release(row);
+    return status;
+}
+
+static bl_status failed_runs(const bl_outcome *o)
+{
+    for (int a = 0; a < o->arms; a++)
+        if (o->arm[a].failed)
+            return bl_fail(BL_INVALID, "%d of %d runs of %s failed: %s", o->arm[a].failed,
+                           o->replicates, o->arm[a].arm,
+                           o->arm[a].error ? o->arm[a].error : "they were not run");
+    return BL_OK;
+}
+
+bl_status bl_outcome_new(const bl_study_options *options, const bl_job_data *data, double alpha,
+                         double min_effect, bl_outcome *o)
+{
+    *o = (bl_outcome){.replicates = options->replicates,
+                      .alpha = alpha,
+                      .min_effect = min_effect,
+                      .data = data,
+                      .plan = options->plan,
+                      .resplit = bl_job_resplits(data)};
+    o->metric = bl_job_primary_metric(data, &o->higher_is_better);
+    bl_job_counts(data, &o->train_count, &o->test_count);
+    o->arm = bl_alloc((size_t)options->arms * sizeof *o->arm);
+    if (!o->arm)
+        return bl_no_memory((size_t)options->arms * sizeof *o->arm);
+    size_t n = (size_t)options->replicates;
+    bl_status status = BL_OK;
+    for (; o->arms < options->arms && status == BL_OK; o->arms++) {
+        bl_arm_outcome *arm = &o->arm[o->arms];
+        *arm = (bl_arm_outcome){.arm = options->arm[o->arms],
+                                .result = bl_alloc(n * sizeof *arm->result),
+                                .score = bl_alloc(n * sizeof *arm->score)};
+        if (!arm->result || !arm->score)
+            status = bl_no_memory(n);
+        else
+            status = bl_study_results(options, data, arm->arm, arm->result, &arm->error);
+        if (status == BL_OK)
+            summarise(o, arm);
+    }
+    if (status == BL_OK)
+        status = failed_runs(o);
+    if (status == BL_OK)
+        status = compare(o);
+    if (status != BL_OK)
+        bl_outcome_free(o);
+    return status;
+}
+
+void bl_outcome_free(bl_outcome *o)
+{
+    for (int a = 0; a < o->arms; a++) {
+        for (int r = 0; o->arm[a].result && r < o->replicates; r++)
+            json_decref(o->arm[a].result[r]);
+        bl_release(o->arm[a].result);
+        bl_release(o->arm[a].score);
+        bl_release(o->arm[a].error);
+    }
+    bl_release(o->arm);
+    *o = (bl_outcome){0};
+}
+
+/* --- JSON
+ * -----------------------------------------------------------------------------------------------
+ */
+/* Not-a-number has no JSON: null. */
+static json_t *real(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+static json_t *interval(bl_interval i)
+{
+    return json_pack("[o,o]", real(i.low), real(i.high));
+}
+
+static json_t *comparison_json(const bl_comparison *c)
+{
+    char verdict[64];
+    bl_verdict_text(c, verdict);
+    return json_pack("{s:s,s:s,s:i,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:s,s:o,s:o,s:s}", "verdict",
+                     bl_verdict_name(c->verdict), "verdict_text", verdict, "replicates_more",
+                     c->verdict == BL_UNDECIDED ? c->pairs_more : 0, "difference",
+                     real(c->difference), "difference_interval", interval(c->difference_interval),
+                     "p", real(c->p), "p_adjusted", real(c->adjusted_p), "effect_size",
+                     real(c->d_z), "better", real(c->better), "better_interval",
+                     interval(c->better_interval), "test", bl_test_name(c->test), "sign_flip_p",
+                     real(c->sign_flip_p), "equivalence_p", real(c->adjusted_equivalence_p), "note",
+                     c->note);
+}
+
+static json_t *effect_json(const bl_arm_outcome *arm)
+{
+    const bl_arm_effect *e = &arm->effect;
+    json_t *measures = json_object();
+    for (int i = 0; i < e->measures; i++)
+        json_object_set_new(measures, e->measure[i].name, real(e->measure[i].value));
+    return json_pack("{s:I,s:o,s:o,s:o,s:o,s:b}", "sites", (json_int_t)e->sites, "examples_changed",
+                     real(e->examples_changed), "gradient_share", real(e->gradient_share),
+                     "parameters_moved", real(e->parameters_moved), "measures", measures, "inert",
+                     e->inert);
+}
+
+static json_t *runs_json(const bl_outcome *o, const bl_arm_outcome *arm, bool timing)
+{
+    json_t *runs = json_array();
+    for (int r = 0; r < o->replicates; r++) {
+        json_t *run = json_copy(arm->result[r]);
+        if (!timing)
+            json_object_del(run, "timing");
+        json_array_append_new(runs, run);
+    }
+    return runs;
+}
+
+static json_t *arm_json(const bl_outcome *o, int a, bool timing)
+{
+    const bl_arm_outcome *arm = &o->arm[a];
+    json_t *json =
+        json_pack("{s:s,s:o,s:o,s:i,s:o,s:o,s:o}", "arm", arm->arm, "mean", real(arm->mean),
+                  "interval", interval(arm->interval), "diverged", arm->diverged, "work",
+                  real(arm->work), "effect", effect_json(arm), "runs", runs_json(o, arm, timing));
+    if (json && a > 0)
+        json_object_set_new(json, "comparison", comparison_json(&arm->comparison));
+    if (json && timing)
+        json_object_set_new(json, "timing",
+                            json_pack("{s:o,s:o}", "seconds", real(arm->seconds),
+                                      "seconds_per_step", real(arm->seconds_per_step)));
+    return json;
+}
+
+bl_status bl_outcome_json(const bl_outcome *o, bool timing, json_t **out)
+{
+    json_t *arms = json_array();
+    for (int a = 0; a < o->arms; a++)
+        json_array_append_new(arms, arm_json(o, a, timing));
+    char hash[17];
+    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)bl_job_data_hash(o->data));
+    *out = json_pack(
+        "{s:i,s:s,s:s,s:s,s:o,s:s,s:b,s:b,s:I,s:I,s:i,s:f,s:o,s:b,s:o}", "schema", 1, "ballast",
+        BALLAST_VERSION, "data", bl_job_summary(o->data), "data_hash", hash, "plan",
+        bl_plan_to_json(o->plan), "metric", o->metric, "higher_is_better", o->higher_is_better,
+        "resplit", o->resplit, "train_count", (json_int_t)o->train_count, "test_count",
+        (json_int_t)o->test_count, "replicates", o->replicates, "alpha", o->alpha, "min_effect",
+        o->min_effect > 0 ? json_real(o->min_effect) : json_null(), "tuned", false, "arms", arms);
+    if (!*out)
+        return bl_fail(BL_NO_MEMORY, "memory is short for the result as JSON");
+    return BL_OK;
+}

@@ -1,0 +1,52 @@
+/* What came out of a study, and how it is told. Everything here is deterministic but for the fields
+ * that say so: standard output shows the same bytes however a study was run. */
+#ifndef BL_STUDY_OUTCOME_H
+#define BL_STUDY_OUTCOME_H
+
+#include "study/stats.h"
+#include "study/study.h"
+
+typedef struct bl_arm_outcome {
+    const char *arm;
+    int runs, failed, diverged;
+    char *error;              /* of the first failed run, or NULL */
+    json_t **result;          /* [replicates], as bl_run_result_to_json; NULL where it failed */
+    double *score;            /* [replicates] primary metric; NaN where it diverged or failed */
+    bl_comparison comparison; /* with the baseline; meaningless for the baseline itself */
+    double mean;
+    bl_interval interval;
+    bl_arm_effect effect; /* means over the replicates */
+    int inert;            /* replicates in which the arm did nothing */
+    double work;          /* counted operations of a training step; the baseline's is 1 */
+    double seconds, seconds_per_step, memory; /* medians over the replicates; not deterministic */
+} bl_arm_outcome;
+
+typedef struct bl_outcome {
+    int arms, replicates;
+    bl_arm_outcome *arm; /* the baseline first */
+    const char *metric;
+    bool higher_is_better, resplit;
+    int64_t train_count, test_count;
+    double alpha, min_effect; /* min_effect 0: none given */
+    const bl_job_data *data;  /* borrowed, as are the plan and the texts of the arms */
+    const bl_plan *plan;
+} bl_outcome;
+
+/* Reads the results from the store and compares. BL_INVALID if fewer than two pairs of some arm are
+ * done. */
+bl_status bl_outcome_new(const bl_study_options *options, const bl_job_data *data, double alpha,
+                         double min_effect, bl_outcome *out);
+void bl_outcome_free(bl_outcome *outcome);
+
+/* The verdict table, at most 80 columns; with terminal colours if `colour`. */
+bl_status bl_outcome_table(const bl_outcome *outcome, bool colour, bl_text *text);
+/* Everything, as JSON (docs/json.md). With `timing` also what is not deterministic. */
+bl_status bl_outcome_json(const bl_outcome *outcome, bool timing, json_t **out);
+/* Measured seconds, a line an arm: for standard error. */
+bl_status bl_outcome_timing(const bl_outcome *outcome, bl_text *text);
+/* "helps", "undecided (about 12 more)". */
+void bl_verdict_text(const bl_comparison *comparison, char text[64]);
+/* What the arm did, a sentence: "changes 41 % of the gradient, 100 % of the examples". */
+void bl_effect_text(const bl_arm_outcome *arm, bl_text *text);
+
+#endif

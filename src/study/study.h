@@ -1,0 +1,36 @@
+/* A study: arms x replicates of one plan, run by workers, kept in a store, ended or resumed at any
+ * moment, and read back as an outcome. */
+#ifndef BL_STUDY_STUDY_H
+#define BL_STUDY_STUDY_H
+
+#include "study/job.h"
+
+typedef struct bl_study_progress {
+    int done, failed, total;
+    double doing;    /* parts of runs in flight, summed */
+    double seconds;  /* since the start */
+    int done_before; /* found in the store */
+} bl_study_progress;
+
+typedef struct bl_study_options {
+    const bl_plan *plan;
+    const char *const *arm; /* canonical; the baseline first */
+    int arms, replicates, workers;
+    const char *store;         /* path */
+    bool fresh;                /* forget what the store has of this plan */
+    const char *const *worker; /* argv of a worker, NULL-terminated */
+    void (*report)(void *context, const bl_study_progress *progress); /* often; may be NULL */
+    void *context;
+    volatile const int *stop; /* non-zero: stop now, keep what is done, BL_INTERRUPTED */
+} bl_study_options;
+
+/* Runs what the store lacks. A worker that dies is replaced and its job tried three times in all;
+ * then the job is marked failed, with the reason, and the others go on. */
+bl_status bl_study_run(const bl_study_options *options, const bl_job_data *data);
+
+/* The stored results of one arm: result[replicates], NULL where a run failed, then *error is why
+ * the first did (bl_release it). */
+bl_status bl_study_results(const bl_study_options *options, const bl_job_data *data,
+                           const char *arm, json_t **result, char **error);
+
+#endif

@@ -1,0 +1,235 @@
+/* The verdict table, for people: at most 80 columns, deterministic. */
+#include "study/outcome.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { NAME = 22, MEAN = 15, DIFFERENCE = 22, P = 8, BETTER = 7, COST = 6 };
+
+/* --- words
+ * ----------------------------------------------------------------------------------------- */
+void bl_verdict_text(const bl_comparison *c, char text[64])
+{
+    if (c->verdict != BL_UNDECIDED)
+        snprintf(text, 64, "%s", bl_verdict_name(c->verdict));
+    else if (c->pairs_more < 0)
+        snprintf(text, 64, "undecided (more replicates will not do)");
+    else
+        snprintf(text, 64, "undecided (about %d more)", c->pairs_more);
+}
+
+/* Adds "value what" or ", value what". */
+static void list(bl_text *text, bool *first, double value, const char *what)
+{
+    bl_text_add(text, "%s%.3g%s", *first ? "" : ", ", value, what);
+    *first = false;
+}
+
+void bl_effect_text(const bl_arm_outcome *arm, bl_text *text)
+{
+    const bl_arm_effect *e = &arm->effect;
+    bool first = true;
+    if (e->sites > 0)
+        bl_text_add(text, "%lld site%s", (long long)e->sites, e->sites == 1 ? "" : "s"),
+            first = false;
+    if (e->examples_changed > 0)
+        list(text, &first, 100 * e->examples_changed, " % of examples changed");
+    if (e->gradient_share > 0)
+        list(text, &first, 100 * e->gradient_share, " % of the gradient");
+    if (e->parameters_moved > 0)
+        list(text, &first, 100 * e->parameters_moved, " % off the trained weights");
+    for (int i = 0; i < e->measures; i++) {
+        bl_text_add(text, "%s%s %.3g", first ? "" : ", ", e->measure[i].name, e->measure[i].value);
+        first = false;
+    }
+    if (first)
+        bl_text_add(text, "nothing");
+}
+
+/* --- numbers
+ * --------------------------------------------------------------------------------------- */
+/* Decimals so that half an interval shows two digits. */
+static int decimals_for(const bl_outcome *o)
+{
+    double smallest = INFINITY;
+    for (int a = 0; a < o->arms; a++) {
+        double half = (o->arm[a].interval.high - o->arm[a].interval.low) / 2;
+        if (half > 0 && half < smallest)
+            smallest = half;
+    }
+    if (!isfinite(smallest))
+        return 2;
+    int decimals = 1 - (int)floor(log10(smallest));
+    return decimals < 0 ? 0 : decimals > 8 ? 8 : decimals;
+}
+
+/* Adds `cell` right-aligned in `width` columns; the cell may hold characters of several bytes. */
+static void right(bl_text *text, int width, const char *cell)
+{
+    int columns = 0;
+    for (const char *at = cell; *at; at++)
+        columns += ((unsigned char)*at & 0xc0) != 0x80;
+    bl_text_add(text, "%*s%s", width > columns ? width - columns : 0, "", cell);
+}
+
+static void p_text(double p, char cell[32])
+{
+    if (isnan(p))
+        snprintf(cell, 32, "-");
+    else if (p < 0.001)
+        snprintf(cell, 32, "<0.001");
+    else
+        snprintf(cell, 32, "%.3f", p);
+}
+
+/* --- rows
+ * --------------------------------------------------------------------------------------------- */
+static void colour_verdict(bl_text *text, bl_verdict verdict, bool colour, const char *words)
+{
+    static const char *const code[BL_VERDICTS] = {
+        [BL_UNDECIDED] = "33", [BL_HELPS] = "1;32", [BL_HURTS] = "1;31", [BL_EQUIVALENT] = "36"};
+    if (colour)
+        bl_text_add(text, "\033[%sm%s\033[0m", code[verdict], words);
+    else
+        bl_text_add(text, "%s", words);
+}
+
+static void numbers(const bl_outcome *o, int a, int decimals, bl_text *text)
+{
+    const bl_arm_outcome *arm = &o->arm[a];
+    const bl_comparison *c = &arm->comparison;
+    char cell[64];
+    double half = (arm->interval.high - arm->interval.low) / 2;
+    if (isfinite(half))
+        snprintf(cell, sizeof cell, "%.*f ±%.*f", decimals, arm->mean, decimals, half);
+    else
+        snprintf(cell, sizeof cell, "%.*f", decimals, arm->mean);
+    right(text, MEAN, cell);
+    if (a > 0) {
+        snprintf(cell, sizeof cell, "%+.*f [%+.*f,%+.*f]", decimals, c->difference, decimals,
+                 c->difference_interval.low, decimals, c->difference_interval.high);
+        right(text, DIFFERENCE, cell);
+        p_text(c->adjusted_p, cell);
+        right(text, P, cell);
+        snprintf(cell, sizeof cell, "%.0f %%", 100 * c->better);
+        right(text, BETTER, cell);
+        snprintf(cell, sizeof cell, "%.2f", arm->work);
+        right(text, COST, cell);
+    }
+    bl_text_add(text, "\n");
+}
+
+/* A sentence, folded at 80 columns. */
+static void folded(bl_text *text, int indent, const char *sentence)
+{
+    int column = 0;
+    while (*sentence) {
+        int length = (int)strcspn(sentence, " ");
+        if (column && column + 1 + length > 80) {
+            bl_text_add(text, "\n");
+            column = 0;
+        }
+        bl_text_add(text, "%*s%.*s", column ? 1 : indent, "", length, sentence);
+        column += length + (column ? 1 : indent);
+        sentence += length;
+        sentence += *sentence == ' ';
+    }
+    bl_text_add(text, "\n");
+}
+
+/* "  = helps", then what the arm did, on the same line where there is room. */
+static void explanation(const bl_arm_outcome *arm, bool colour, bl_text *text)
+{
+    char verdict[64];
+    bl_text did = {0};
+    bl_verdict_text(&arm->comparison, verdict);
+    bl_effect_text(arm, &did);
+    bl_text_add(text, "  = ");
+    colour_verdict(text, arm->comparison.verdict, colour, verdict);
+    if (did.at && strlen(verdict) + did.length + 6 <= 80) {
+        bl_text_add(text, "; %s\n", did.at);
+    } else {
+        bl_text_add(text, "\n");
+        if (did.at)
+            folded(text, 4, did.at);
+    }
+    bl_text_free(&did);
+    if (arm->inert) {
+        const char *error = "ERROR: this arm did nothing to its runs";
+        colour_verdict(text, BL_HURTS, colour, "    ");
+        colour_verdict(text, BL_HURTS, colour, error);
+        bl_text_add(text, "\n");
+    }
+    if (arm->comparison.note[0])
+        folded(text, 4, arm->comparison.note);
+}
+
+static void row(const bl_outcome *o, int a, int decimals, bool colour, bl_text *text)
+{
+    const char *name = o->arm[a].arm;
+    if (strlen(name) > NAME)
+        bl_text_add(text, "%s\n%*s", name, NAME, "");
+    else
+        bl_text_add(text, "%-*s", NAME, name);
+    numbers(o, a, decimals, text);
+    if (a > 0)
+        explanation(&o->arm[a], colour, text);
+    if (o->arm[a].diverged)
+        bl_text_add(text, "    %d of %d runs diverged\n", o->arm[a].diverged, o->replicates);
+}
+
+/* What the verdict speaks of, and how far to trust it. */
+static void footer(const bl_outcome *o, bl_text *text)
+{
+    bl_text line = {0};
+    if (o->resplit)
+        bl_text_add(
+            &line,
+            "Of new splits of this data (%lld train, %lld test); variance corrected for their "
+            "overlap (Nadeau-Bengio).",
+            (long long)o->train_count, (long long)o->test_count);
+    else
+        bl_text_add(&line, "Of new training runs (%lld examples) on this fixed test set of %lld.",
+                    (long long)o->train_count, (long long)o->test_count);
+    bl_text_add(
+        &line, " Arms are untuned; %d paired replicates, seed %llu; p by Holm over %d arm%s at %g;",
+        o->replicates, (unsigned long long)o->plan->study_seed, o->arms - 1,
+        o->arms == 2 ? "" : "s", o->alpha);
+    if (o->min_effect > 0)
+        bl_text_add(&line, " equivalent means within %g;", o->min_effect);
+    bl_text_add(&line, " cost is counted work per step; data %016llx.",
+                (unsigned long long)bl_job_data_hash(o->data));
+    if (line.at)
+        folded(text, 0, line.at);
+    text->failed = text->failed || line.failed;
+    bl_text_free(&line);
+}
+
+bl_status bl_outcome_table(const bl_outcome *o, bool colour, bl_text *text)
+{
+    char cell[64];
+    bl_text_add(text, "%-*s", NAME, "arm");
+    snprintf(cell, sizeof cell, "%s ±95 %%", o->metric);
+    right(text, MEAN, cell);
+    right(text, DIFFERENCE, "difference");
+    right(text, P, "p");
+    right(text, BETTER, "better");
+    right(text, COST, "cost");
+    bl_text_add(text, "\n");
+    int decimals = decimals_for(o);
+    for (int a = 0; a < o->arms; a++)
+        row(o, a, decimals, colour, text);
+    bl_text_add(text, "\n");
+    footer(o, text);
+    return text->failed ? bl_no_memory(text->length) : BL_OK;
+}
+
+bl_status bl_outcome_timing(const bl_outcome *o, bl_text *text)
+{
+    bl_text_add(text, "measured seconds:");
+    for (int a = 0; a < o->arms; a++)
+        bl_text_add(text, "%s %s %.3g a run, %.3g ms a step", a ? ";" : "", o->arm[a].arm,
+                    o->arm[a].seconds, 1e3 * o->arm[a].seconds_per_step);
+    bl_text_add(text, "\n");
+    return text->failed ? bl_no_memory(text->length) : BL_OK;
+}
