@@ -72,7 +72,7 @@ typedef struct bl_interval {
     double low, high;
 } bl_interval;
 
-double bl_mean(const double *x, int n);
+double bl_average(const double *x, int n);
 double bl_standard_deviation(const double *x, int n); /* divisor n - 1; NaN below 2 */
 
 /* Two-sided p of "the mean is 0": t = mean / (s sqrt(1/n + ratio)) with n - 1 degrees of freedom.
