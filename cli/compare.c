@@ -10,7 +10,6 @@
 #include "methods/method.h"
 #include "plan_options.h"
 #include "study/outcome.h"
-#include "study/report.h"
 #include "study/store.h"
 
 typedef struct flags {
@@ -145,8 +144,7 @@ static bl_status print_table(const bl_outcome *outcome)
 
 static bl_status tell(const flags *f, const bl_outcome *outcome, const char *command)
 {
-    if (f->html)
-        BL_TRY(bl_report_write(outcome, command, f->html));
+    (void)command;
     return f->json ? print_json(outcome) : print_table(outcome);
 }
 
@@ -207,8 +205,6 @@ static bl_status compare(const flags *f, const char *path, const char *command)
         fprintf(stderr, "%s\n", bl_job_summary(data));
         status = collect_arms(f, data, &arms);
     }
-    if (status == BL_OK && f->html)
-        status = bl_report_check(f->html);
     if (status == BL_OK)
         status = study(f, &plan, data, &arms, command);
     free_arms(&arms);

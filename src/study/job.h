@@ -35,6 +35,8 @@ typedef struct bl_job {
     const bl_plan *plan;
     const char *arm; /* canonical text */
     int replicate;
+    const char
+        *checkpoint; /* path: resumed from where it exists, written when interrupted; or NULL */
 } bl_job;
 
 /* The plan as canonical JSON (sorted keys, exact numbers) and back: workers receive it as text. */
@@ -62,6 +64,9 @@ bl_status bl_job_check_arm(const bl_job_data *data,
  * noise. */
 bl_status bl_job_run(const bl_job *job, const bl_job_data *data, const bl_progress *progress,
                      bl_run_result *result);
+
+/* The preprocessing that the job's training part determines; bl_preparation_free it. */
+bl_status bl_job_preparation(const bl_job *job, const bl_job_data *data, bl_preparation **out);
 
 /* The result as JSON:
  * {"metrics":{..},"curve":[..],"effect":{..},"steps":..,"work":{..},"diverged":..,"timing":{..}}.

@@ -43,7 +43,8 @@ void bl_effect_text(const bl_arm_outcome *arm, bl_text *text)
         first = false;
     }
     if (first)
-        bl_text_add(text, "nothing");
+        bl_text_add(text, "%s",
+                    strcmp(arm->arm, "null") ? "nothing" : "the baseline with other seeds");
 }
 
 /* --- numbers

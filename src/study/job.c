@@ -1,0 +1,596 @@
+/* One training run from plain data: split, spoil, prepare, train.
+ *
+ * Replicate r draws each source of variation from its own key, derive(derive(seed, r), source), so
+ * that arms of one replicate share everything but themselves. The prepared data of the last
+ * replicate are kept: its other arms use them too. */
+#include "study/job.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "methods/method.h"
+#include "tasks/task.h"
+
+/* The parts of one replicate, ready for training. */
+typedef struct prepared {
+    int replicate;   /* -1: none */
+    bool validation; /* a part is held out */
+    bool raw;        /* images as u8, for arms that change them */
+    bl_preparation *preparation;
+    bl_training_data data;
+    int32_t *true_labels; /* of the training part */
+} prepared;
+
+struct bl_job_data {
+    const bl_plan *plan;
+    bl_dataset set;
+    const bl_task *task;
+    bl_recipe recipe;
+    bl_noise noise;
+    int64_t train_count, test_count;
+    char *summary;
+    prepared *last; /* the cache: one job runs at a time */
+};
+
+enum {
+    SOURCE_SPLIT,
+    SOURCE_SUBSET,
+    SOURCE_IMBALANCE,
+    SOURCE_NOISE,
+    SOURCE_INIT,
+    SOURCE_ORDER,
+    SOURCE_AUGMENTATION,
+    SOURCE_NULL
+};
+
+static bl_key source_key(const bl_plan *plan, int replicate, uint32_t source)
+{
+    return bl_key_derive(bl_key_derive(bl_key_from_seed(plan->study_seed), (uint32_t)replicate),
+                         source);
+}
+
+/* --- plans as JSON
+ * ------------------------------------------------------------------------------------- */
+bl_plan bl_plan_new(void)
+{
+    return (bl_plan){.learning_rate = -1,
+                     .weight_decay = -1,
+                     .momentum = -1,
+                     .epochs = -1,
+                     .batch = -1,
+                     .width = -1,
+                     .depth = -1};
+}
+
+/* Every field of a plan, once: its kind and its name. */
+#define PLAN_FIELDS(TEXT, NUMBER, INTEGER)                                                         \
+    TEXT(data)                                                                                     \
+    TEXT(target)                                                                                   \
+    TEXT(columns) TEXT(labels) TEXT(test) TEXT(task) TEXT(label_noise) TEXT(model) TEXT(optimizer) \
+        TEXT(schedule) TEXT(loss) NUMBER(test_fraction) NUMBER(imbalance) NUMBER(learning_rate)    \
+            NUMBER(weight_decay) NUMBER(momentum) INTEGER(keep_columns) INTEGER(train_count)       \
+                INTEGER(study_seed) INTEGER(epochs) INTEGER(batch) INTEGER(width) INTEGER(depth)
+
+json_t *bl_plan_to_json(const bl_plan *plan)
+{
+    json_t *json = json_object();
+    int failures = json == NULL;
+#define TEXT(name)                                                                                 \
+    failures += plan->name && json_object_set_new(json, #name, json_string(plan->name)) != 0;
+#define NUMBER(name) failures += json_object_set_new(json, #name, json_real(plan->name)) != 0;
+#define INTEGER(name)                                                                              \
+    failures += json_object_set_new(json, #name, json_integer((json_int_t)plan->name)) != 0;
+    PLAN_FIELDS(TEXT, NUMBER, INTEGER)
+#undef TEXT
+#undef NUMBER
+#undef INTEGER
+    if (!failures)
+        return json;
+    json_decref(json);
+    return NULL;
+}
+
+static bl_status read_text(const json_t *json, const char *name, char **out)
+{
+    const json_t *value = json_object_get(json, name);
+    if (!value)
+        return BL_OK;
+    if (!json_is_string(value))
+        return bl_fail(BL_INVALID, "plan: %s is not a text", name);
+    *out = bl_copy_text(json_string_value(value));
+    return *out ? BL_OK : bl_no_memory(json_string_length(value));
+}
+
+bl_status bl_plan_from_json(const json_t *json, bl_plan *plan)
+{
+    *plan = bl_plan_new();
+    bl_status status = BL_OK;
+#define TEXT(name)                                                                                 \
+    if (status == BL_OK)                                                                           \
+        status = read_text(json, #name, &plan->name);
+#define NUMBER(name)                                                                               \
+    if (json_is_number(json_object_get(json, #name)))                                              \
+        plan->name = json_number_value(json_object_get(json, #name));
+#define INTEGER(name)                                                                              \
+    if (json_is_integer(json_object_get(json, #name)))                                             \
+        plan->name = (__typeof__(plan->name))json_integer_value(json_object_get(json, #name));
+    PLAN_FIELDS(TEXT, NUMBER, INTEGER)
+#undef TEXT
+#undef NUMBER
+#undef INTEGER
+    if (status != BL_OK)
+        bl_plan_free(plan);
+    return status;
+}
+
+void bl_plan_free(bl_plan *plan)
+{
+#define TEXT(name) bl_release(plan->name);
+#define NONE(name)
+    PLAN_FIELDS(TEXT, NONE, NONE)
+#undef TEXT
+#undef NONE
+    *plan = bl_plan_new();
+}
+
+/* --- opening
+ * ------------------------------------------------------------------------------------------- */
+static bl_status open_set(const bl_plan *plan, bl_dataset *set)
+{
+    bl_data_options options = {.target = plan->target,
+                               .columns = plan->columns,
+                               .labels = plan->labels,
+                               .test = plan->test,
+                               .keep_columns = plan->keep_columns};
+    if (plan->task && plan->target)
+        options.target_kind = !strcmp(plan->task, "regression")       ? BL_VALUES
+                              : !strcmp(plan->task, "classification") ? BL_CLASSES
+                                                                      : BL_INFER_TARGET;
+    return bl_dataset_open(plan->data, &options, set);
+}
+
+static bl_status choose_name(const char *what, const char *wanted, char *out, size_t room,
+                             const char *const *names, int count)
+{
+    for (int i = 0; i < count; i++)
+        if (!strcmp(wanted, names[i])) {
+            snprintf(out, room, "%s", wanted);
+            return BL_OK;
+        }
+    const char *near = bl_nearest(wanted, names, count);
+    bl_text known = {0};
+    for (int i = 0; i < count; i++)
+        bl_text_add(&known, "%s%s", i ? ", " : "", names[i]);
+    bl_status status = bl_fail(BL_INVALID, "there is no %s \"%s\"%s%s%s; there are %s", what,
+                               wanted, near ? ": did you mean " : "", near ? near : "",
+                               near ? "?" : "", known.at ? known.at : "others");
+    bl_text_free(&known);
+    return status;
+}
+
+static bl_status choose_model(const bl_plan *plan, bl_recipe *r)
+{
+    const char *names[32];
+    int count = 0;
+    for (; count < bl_model_count() && count < 32; count++)
+        names[count] = bl_model_name(count);
+    char chosen[32];
+    BL_TRY(choose_name("model", plan->model, chosen, sizeof chosen, names, count));
+    if (strcmp(r->model.name, plan->model) != 0) /* its own default size */
+        r->model.width = !strcmp(plan->model, "mlp") ? 128 : 16;
+    r->model.depth = r->model.depth > 1 ? r->model.depth : 2;
+    r->model.name = plan->model;
+    return BL_OK;
+}
+
+/* The task's recipe with the plan's wishes. */
+static bl_status settle_recipe(bl_job_data *j)
+{
+    static const char *const optimizers[] = {"sgd", "adam", "adamw"};
+    static const char *const schedules[] = {"constant", "step", "cosine", "one_cycle"};
+    static const char *const losses[] = {"cross_entropy", "squared", "absolute"};
+    const bl_plan *plan = j->plan;
+    bl_recipe *r = &j->recipe;
+    *r = j->task->recipe(&j->set, j->train_count);
+    if (plan->model)
+        BL_TRY(choose_model(plan, r));
+    if (plan->optimizer)
+        BL_TRY(choose_name("optimizer", plan->optimizer, r->optimizer, sizeof r->optimizer,
+                           optimizers, 3));
+    if (plan->schedule)
+        BL_TRY(
+            choose_name("schedule", plan->schedule, r->schedule, sizeof r->schedule, schedules, 4));
+    if (plan->loss)
+        BL_TRY(choose_name("loss", plan->loss, r->loss, sizeof r->loss, losses, 3));
+    if (plan->loss && !strcmp(plan->loss, "cross_entropy") != (j->task == &bl_task_classification))
+        return bl_fail(BL_INVALID, "loss %s does not fit %s", plan->loss, j->task->name);
+    r->learning_rate = plan->learning_rate >= 0 ? plan->learning_rate : r->learning_rate;
+    r->weight_decay = plan->weight_decay >= 0 ? plan->weight_decay : r->weight_decay;
+    r->momentum = plan->momentum >= 0 ? plan->momentum : r->momentum;
+    r->epochs = plan->epochs > 0 ? plan->epochs : r->epochs;
+    r->batch = plan->batch > 0 ? plan->batch : r->batch;
+    r->model.width = plan->width > 0 ? plan->width : r->model.width;
+    r->model.depth = plan->depth > 0 ? plan->depth : r->model.depth;
+    return BL_OK;
+}
+
+static void free_prepared(prepared *p)
+{
+    bl_part *parts[] = {&p->data.train, &p->data.validation, &p->data.test};
+    for (int i = 0; i < 3; i++) {
+        bl_array_free(&parts[i]->inputs);
+        bl_array_free(&parts[i]->targets);
+    }
+    bl_preparation_free(p->preparation);
+    bl_release(p->true_labels);
+    *p = (prepared){.replicate = -1};
+}
+
+/* --- the parts of a replicate
+ * ---------------------------------------------------------------------------- */
+static bl_status split(const bl_job_data *j, int replicate, bool validation, bl_split *s)
+{
+    double test = j->set.test_count ? 0 : j->plan->test_fraction > 0 ? j->plan->test_fraction : 0.2;
+    bl_split_options options = {
+        .test = test, .validation = validation ? 0.1 : 0, .train = j->plan->train_count};
+    /* Of a subsample a tenth is held out, not a tenth of everything. */
+    if (validation && j->plan->train_count) {
+        options.validation = fmax(1, floor(0.1 * (double)j->plan->train_count));
+        options.train = j->plan->train_count - (int64_t)options.validation;
+    }
+    BL_TRY(bl_split_new(&j->set, &options, source_key(j->plan, replicate, SOURCE_SPLIT), s));
+    if (!(j->plan->imbalance > 1))
+        return BL_OK;
+    return bl_imbalance(&j->set, s->train, s->train_count, j->plan->imbalance,
+                        source_key(j->plan, replicate, SOURCE_IMBALANCE), s->train,
+                        &s->train_count);
+}
+
+static bl_status part_inputs(const bl_job_data *j, const prepared *p, const int32_t *rows,
+                             int64_t count, bl_array *out)
+{
+    bl_shape one = bl_preparation_shape(p->preparation),
+             shape = {.rank = one.rank + 1, .dim = {count}};
+    memcpy(shape.dim + 1, one.dim, (size_t)one.rank * sizeof *one.dim);
+    BL_TRY(bl_array_new(p->raw ? BL_U8 : BL_F32, shape, out));
+    if (!p->raw)
+        return bl_preparation_inputs(p->preparation, &j->set, rows, count, bl_f32(out));
+    size_t bytes = (size_t)bl_shape_count(one);
+    for (int64_t i = 0; i < count; i++)
+        memcpy(bl_u8(out) + (size_t)i * bytes, bl_u8(&j->set.inputs) + (size_t)rows[i] * bytes,
+               bytes);
+    return BL_OK;
+}
+
+static bl_status part_of(const bl_job_data *j, const prepared *p, const int32_t *rows,
+                         int64_t count, bl_part *part)
+{
+    part->count = count;
+    BL_TRY(part_inputs(j, p, rows, count, &part->inputs));
+    bool classes = j->set.target_kind == BL_CLASSES;
+    BL_TRY(bl_array_new(classes ? BL_I32 : BL_F32, classes ? BL_SHAPE(count) : BL_SHAPE(count, 1),
+                        &part->targets));
+    return bl_preparation_targets(p->preparation, &j->set, rows, count, part->targets.data);
+}
+
+/* The held-out part of a spoiled training set is spoiled too: nobody has clean labels there. */
+static bl_status spoil(const bl_job_data *j, int replicate, prepared *p)
+{
+    if (j->noise.kind == BL_NOISE_NONE)
+        return BL_OK;
+    bl_part *train = &p->data.train, *validation = &p->data.validation;
+    size_t bytes = (size_t)train->count * sizeof(int32_t);
+    p->true_labels = bl_alloc(bytes);
+    if (!p->true_labels)
+        return bl_no_memory(bytes);
+    memcpy(p->true_labels, bl_i32(&train->targets), bytes);
+    p->data.true_labels = p->true_labels;
+    bl_key key = source_key(j->plan, replicate, SOURCE_NOISE);
+    BL_TRY(bl_noise_apply(&j->noise, &j->set, bl_i32(&train->targets), train->count, key, NULL));
+    if (!validation->count)
+        return BL_OK;
+    return bl_noise_apply(&j->noise, &j->set, bl_i32(&validation->targets), validation->count,
+                          bl_key_derive(key, 1), NULL);
+}
+
+/* How pixels become numbers, read off a black and a white image. */
+static bl_status pixel_scale(prepared *p)
+{
+    bl_shape one = bl_preparation_shape(p->preparation);
+    int64_t pixels = bl_shape_count(one), channels = one.dim[2];
+    uint8_t *image = bl_alloc((size_t)(2 * pixels));
+    float *number = bl_alloc((size_t)(2 * pixels) * sizeof *number);
+    bl_status status = image && number ? BL_OK : bl_no_memory((size_t)pixels);
+    if (status == BL_OK) {
+        memset(image + pixels, 255, (size_t)pixels);
+        status = bl_preparation_pixels(p->preparation, image, 2, number);
+    }
+    for (int64_t c = 0; status == BL_OK && c < channels && c < 4; c++) {
+        p->data.scale[c] = ((double)number[pixels + c] - (double)number[c]) / 255;
+        p->data.mean[c] = p->data.scale[c] != 0 ? -(double)number[c] / p->data.scale[c] : 0;
+    }
+    bl_release(image);
+    bl_release(number);
+    return status;
+}
+
+static bl_status prepare(const bl_job_data *j, int replicate, bool validation, bool raw,
+                         prepared *p)
+{
+    *p = (prepared){.replicate = replicate, .validation = validation, .raw = raw};
+    bl_split s = {0};
+    bl_status status = split(j, replicate, validation, &s);
+    if (status == BL_OK)
+        status = bl_preparation_fit(&j->set, s.train, s.train_count, &p->preparation);
+    if (status == BL_OK)
+        status = part_of(j, p, s.train, s.train_count, &p->data.train);
+    if (status == BL_OK && s.validation_count)
+        status = part_of(j, p, s.validation, s.validation_count, &p->data.validation);
+    if (status == BL_OK)
+        status = part_of(j, p, s.test, s.test_count, &p->data.test);
+    if (status == BL_OK)
+        status = spoil(j, replicate, p);
+    if (status == BL_OK && raw)
+        status = pixel_scale(p);
+    p->data.classes = j->set.target_kind == BL_CLASSES ? j->set.classes : 0;
+    if (status == BL_OK)
+        p->data.target_scale = p->data.classes ? 1 : bl_preparation_unit(p->preparation);
+    bl_split_free(&s);
+    if (status != BL_OK)
+        free_prepared(p);
+    return status;
+}
+
+static bl_status prepared_for(const bl_job_data *j, int replicate, const bl_arm *arm,
+                              const prepared **out)
+{
+    bool validation = (bl_arm_traits(arm) & BL_VALIDATION) != 0, raw = false;
+    for (int i = 0; i < arm->parts; i++)
+        raw = raw || arm->part[i].hooks->load;
+    prepared *p = j->last;
+    if (p->replicate != replicate || p->validation != validation || p->raw != raw) {
+        free_prepared(p);
+        BL_TRY(prepare(j, replicate, validation, raw, p));
+    }
+    *out = p;
+    return BL_OK;
+}
+
+/* --- opening, continued
+ * ------------------------------------------------------------------------------------ */
+static char *summary_of(const bl_job_data *j)
+{
+    char *set = bl_dataset_summary(&j->set), size[48] = "";
+    const bl_recipe *r = &j->recipe;
+    if (strcmp(r->model.name, "mlp") == 0)
+        snprintf(size, sizeof size, " %lld x %lld", (long long)r->model.depth,
+                 (long long)r->model.width);
+    char *text =
+        set ? bl_format("%s: %s\n%s%s%s, %s%s, %s rate %g, decay %g, batch %lld, %lld epochs; %lld "
+                        "train, %lld test%s",
+                        j->set.name, set, j->set.notes, j->set.notes[0] ? "\n" : "", j->task->name,
+                        r->model.name, size, r->optimizer, r->learning_rate, r->weight_decay,
+                        (long long)r->batch, (long long)r->epochs, (long long)j->train_count,
+                        (long long)j->test_count, bl_job_resplits(j) ? " in each split" : "")
+            : NULL;
+    bl_free_text(set);
+    return text;
+}
+
+static bl_status settle(bl_job_data *j)
+{
+    const bl_plan *plan = j->plan;
+    BL_TRY(bl_task_find(plan->task, &j->set, &j->task));
+    if (j->set.target_kind == BL_CLASSES && j->set.classes < 2)
+        return bl_fail(BL_INVALID,
+                       "%s: every example is of the class \"%s\"; at least two are needed",
+                       j->set.name, j->set.classes ? j->set.class_name[0] : "");
+    if (plan->label_noise) {
+        BL_TRY(bl_noise_parse(plan->label_noise, &j->noise));
+        if (j->task != &bl_task_classification)
+            return bl_fail(BL_INVALID, "label noise %s: the target holds numbers, not classes",
+                           plan->label_noise);
+    }
+    if (plan->imbalance > 1 && j->task != &bl_task_classification)
+        return bl_fail(BL_INVALID, "imbalance %g: the target holds numbers, not classes",
+                       plan->imbalance);
+    bl_split s = {0};
+    BL_TRY(split(j, 0, false, &s));
+    j->train_count = s.train_count;
+    j->test_count = s.test_count;
+    bl_split_free(&s);
+    BL_TRY(settle_recipe(j));
+    j->summary = summary_of(j);
+    return j->summary ? BL_OK : bl_no_memory(0);
+}
+
+bl_status bl_job_data_open(const bl_plan *plan, bl_job_data **out)
+{
+    *out = NULL;
+    bl_job_data *j = bl_alloc(sizeof *j);
+    if (!j || !(j->last = bl_alloc(sizeof *j->last))) {
+        bl_release(j);
+        return bl_no_memory(sizeof *j);
+    }
+    j->plan = plan;
+    j->last->replicate = -1;
+    bl_status status = open_set(plan, &j->set);
+    if (status == BL_OK)
+        status = settle(j);
+    if (status != BL_OK) {
+        bl_job_data_close(j);
+        return status;
+    }
+    *out = j;
+    return BL_OK;
+}
+
+void bl_job_data_close(bl_job_data *j)
+{
+    if (!j)
+        return;
+    free_prepared(j->last);
+    bl_release(j->last);
+    bl_release(j->summary);
+    bl_dataset_free(&j->set);
+    bl_release(j);
+}
+
+const bl_recipe *bl_job_recipe(const bl_job_data *j)
+{
+    return &j->recipe;
+}
+
+const char *bl_job_summary(const bl_job_data *j)
+{
+    return j->summary;
+}
+
+const char *bl_job_primary_metric(const bl_job_data *j, bool *higher_is_better)
+{
+    *higher_is_better = j->task->higher_is_better;
+    return j->task->metric;
+}
+
+uint64_t bl_job_data_hash(const bl_job_data *j)
+{
+    return j->set.hash;
+}
+
+bool bl_job_resplits(const bl_job_data *j)
+{
+    return j->set.test_count == 0;
+}
+
+void bl_job_counts(const bl_job_data *j, int64_t *train, int64_t *test)
+{
+    *train = j->train_count;
+    *test = j->test_count;
+}
+
+/* --- running
+ * ------------------------------------------------------------------------------------------------
+ */
+static bl_status fits(const bl_job_data *j, const bl_arm *arm)
+{
+    unsigned traits = bl_arm_traits(arm);
+    bool images = j->set.kind == BL_IMAGES, classes = j->task == &bl_task_classification;
+    if ((traits & BL_CLASSIFICATION) && !classes)
+        return bl_fail(BL_INVALID, "the arm %s is for classification, but this is regression",
+                       arm->text);
+    if ((traits & BL_REGRESSION) && classes)
+        return bl_fail(BL_INVALID, "the arm %s is for regression, but this is classification",
+                       arm->text);
+    if ((traits & BL_IMAGES) && !images)
+        return bl_fail(BL_INVALID, "the arm %s is for images, but %s is a table", arm->text,
+                       j->set.name);
+    if ((traits & BL_BRANCHES) && strncmp(j->recipe.model.name, "resnet", 6) != 0)
+        return bl_fail(
+            BL_INVALID,
+            "the arm %s needs a model with residual branches (--model resnet20), but %s has none",
+            arm->text, j->recipe.model.name);
+    return BL_OK;
+}
+
+bl_status bl_job_check_arm(const bl_job_data *j, const char *text)
+{
+    bl_arm arm = {0};
+    BL_TRY(bl_arm_parse(text, &arm));
+    bl_status status = fits(j, &arm);
+    bl_arm_free(&arm);
+    return status;
+}
+
+static bl_run_keys run_keys(const bl_plan *plan, int replicate, bool null)
+{
+    bl_run_keys keys = {.init = source_key(plan, replicate, SOURCE_INIT),
+                        .order = source_key(plan, replicate, SOURCE_ORDER),
+                        .augmentation = source_key(plan, replicate, SOURCE_AUGMENTATION)};
+    if (null) {
+        keys.init = bl_key_derive(keys.init, SOURCE_NULL);
+        keys.order = bl_key_derive(keys.order, SOURCE_NULL);
+        keys.augmentation = bl_key_derive(keys.augmentation, SOURCE_NULL);
+    }
+    return keys;
+}
+
+static bl_status run(const bl_job *job, const bl_job_data *j, const bl_arm *arm,
+                     const bl_progress *progress, bl_run_result *result)
+{
+    const prepared *p;
+    BL_TRY(fits(j, arm));
+    BL_TRY(prepared_for(j, job->replicate, arm, &p));
+    bl_experiment experiment = {.recipe = j->recipe,
+                                .data = &p->data,
+                                .arm = arm,
+                                .keys = run_keys(job->plan, job->replicate, arm->null),
+                                .threads = 1,
+                                .checkpoint = job->checkpoint,
+                                .curve_points = 20};
+    return bl_train(&experiment, progress, result);
+}
+
+bl_status bl_job_run(const bl_job *job, const bl_job_data *j, const bl_progress *progress,
+                     bl_run_result *result)
+{
+    bl_arm arm = {0};
+    BL_TRY(bl_arm_parse(job->arm, &arm));
+    bl_status status = run(job, j, &arm, progress, result);
+    bl_arm_free(&arm);
+    return status;
+}
+
+bl_status bl_job_preparation(const bl_job *job, const bl_job_data *j, bl_preparation **out)
+{
+    bl_arm arm = {0};
+    BL_TRY(bl_arm_parse(job->arm, &arm));
+    bl_split s = {0};
+    bl_status status = split(j, job->replicate, (bl_arm_traits(&arm) & BL_VALIDATION) != 0, &s);
+    if (status == BL_OK)
+        status = bl_preparation_fit(&j->set, s.train, s.train_count, out);
+    bl_split_free(&s);
+    bl_arm_free(&arm);
+    return status;
+}
+
+/* --- results as JSON
+ * ------------------------------------------------------------------------------------------ */
+static json_t *real(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+static json_t *metrics_json(const bl_metric *metric, int count)
+{
+    json_t *json = json_object();
+    for (int i = 0; i < count; i++)
+        json_object_set_new(json, metric[i].name, real(metric[i].value));
+    return json;
+}
+
+static json_t *effect_json(const bl_arm_effect *e)
+{
+    return json_pack("{s:I,s:o,s:o,s:o,s:o,s:o,s:b,s:o,s:b}", "sites", (json_int_t)e->sites,
+                     "examples_changed", real(e->examples_changed), "gradient_share",
+                     real(e->gradient_share), "update_share", real(e->update_share), "host_moved",
+                     real(e->host_moved), "parameters_moved", real(e->parameters_moved),
+                     "ended_early", e->ended_early, "measures",
+                     metrics_json(e->measure, e->measures), "inert", e->inert);
+}
+
+json_t *bl_run_result_to_json(const bl_run_result *r)
+{
+    json_t *curve = json_array();
+    for (int i = 0; i < r->curve_count; i++)
+        json_array_append_new(
+            curve, json_pack("{s:I,s:o,s:o}", "epoch", (json_int_t)r->curve[i].epoch, "train_loss",
+                             real(r->curve[i].train_loss), "metric", real(r->curve[i].metric)));
+    return json_pack("{s:o,s:o,s:o,s:I,s:I,s:b,s:{s:f,s:f,s:I,s:I},s:{s:f,s:f}}", "metrics",
+                     metrics_json(r->metric, r->metrics), "curve", curve, "effect",
+                     effect_json(&r->effect), "steps", (json_int_t)r->steps, "epochs",
+                     (json_int_t)r->epochs, "diverged", r->diverged, "work", "flops", r->work.flops,
+                     "bytes", r->work.bytes, "kernels", (json_int_t)r->work.kernels, "memory",
+                     (json_int_t)r->work.memory, "timing", "seconds", r->seconds,
+                     "seconds_per_step", r->seconds_per_step);
+}
