@@ -215,16 +215,18 @@ BL_HOST(conr_shot_mae, CONR_SHOT_MAE, "mean absolute error on frequent and rare 
     OPT(tau,         0.2,    "(0,inf)",        "temperature")                                      \
     OPT(eta,         0.01,   "[0,inf)",        "how fast repulsion grows with the distance")       \
     OPT(beta,        0.2,    "[0,inf)",        "weight of the term beside the standardised loss")  \
-    OPT(views,       2,      ">= 1",           "noisy copies compared; 1: the batch as it is")     \
+    OPT(views,       2,      "[1,16]",         "noisy copies compared; 1: the batch as it is")     \
     OPT(noise,       0.05,   "[0,inf)",        "standard deviation of the noise, of prepared "     \
                                                "inputs")                                           \
     OPT(push,        "exp",  "exp|linear",     "exp(eta d) or eta d")                              \
     OPT(denominator, "sets", "sets|official",  "as in the paper, or as in its code")
 BL_ARM_OPTIONS(conr, CONR)
 
+enum { MOST_VIEWS = 16 };
+
 static bl_tensor repeated(bl_tensor x, int64_t times)
 {
-    bl_tensor copy[16];
+    bl_tensor copy[MOST_VIEWS];
     for (int64_t i = 0; i < times; i++)
         copy[i] = x;
     return bl_concat(copy, (int)times, 0);
@@ -235,10 +237,6 @@ static void conr_in_training(bl_step *s, const void *options)
     const struct conr *o = options;
     struct conr_loss f = BL_DEFAULTS(conr_loss);
     f.tau = o->tau, f.eta = o->eta, f.push = o->push, f.denominator = o->denominator;
-    if (o->views > 16) {
-        s->loss = bl_poison(s->graph, "conr: views is %lld, expected 1 to 16", (long long)o->views);
-        return;
-    }
     bl_tensor predictions = s->logits;
     f.features = s->features;
     if (o->views > 1) {
