@@ -475,6 +475,132 @@ static void threads_change_nothing(void **state)
     bl_run_result_free(&two);
 }
 
+/* --- images: load hooks, held-out parts, statistics of other parameters
+ * ------------------------------------ */
+enum { IMAGES = 120, SIDE = 7 };
+
+typedef struct picture_problem {
+    bl_training_data data;
+    uint8_t pixels[IMAGES * SIDE * SIDE];
+    int32_t labels[IMAGES];
+} picture_problem;
+
+/* Bright left halves against bright right halves. */
+static void make_pictures(picture_problem *p)
+{
+    *p = (picture_problem){.data = {.classes = 2, .target_scale = 1}};
+    p->data.mean[0] = 100, p->data.scale[0] = 0.01;
+    bl_random r = bl_random_new(bl_key_from_seed(5));
+    for (int i = 0; i < IMAGES * SIDE * SIDE; i++) {
+        int label = i / (SIDE * SIDE) % 2, column = i % SIDE;
+        bool bright = label ? column > 3 : column < 3;
+        p->pixels[i] = (uint8_t)(bl_random_below(&r, 120) + (bright ? 120 : 0));
+        p->labels[i / (SIDE * SIDE)] = label;
+    }
+    bl_part part = {.count = IMAGES,
+                    .inputs = {{BL_U8, BL_SHAPE(IMAGES, SIDE, SIDE, 1)}, p->pixels},
+                    .targets = {{BL_I32, BL_SHAPE(IMAGES)}, p->labels}};
+    p->data.train = p->data.validation = p->data.test = part;
+}
+
+static bl_experiment picture_plan(const picture_problem *p)
+{
+    bl_experiment e = {.data = &p->data, .threads = 1};
+    e.recipe = (bl_recipe){.model = {.name = "cnn", .width = 4, .outputs = 2},
+                           .learning_rate = 0.05,
+                           .momentum = 0.9,
+                           .epochs = 3,
+                           .batch = 20};
+    strcpy(e.recipe.optimizer, "sgd");
+    strcpy(e.recipe.schedule, "constant");
+    strcpy(e.recipe.loss, "cross_entropy");
+    bl_key key = bl_key_from_seed(4);
+    e.keys = (bl_run_keys){bl_key_derive(key, 0), bl_key_derive(key, 1), bl_key_derive(key, 2)};
+    return e;
+}
+
+static bl_status swap_halves(bl_training *t, const void *o, const uint8_t *in, uint8_t *out,
+                             int64_t n, int64_t h, int64_t w, int64_t c, bl_key key)
+{
+    (void)t, (void)o, (void)key;
+    assert_true(n == 20 && h == SIDE && w == SIDE && c == 1);
+    for (int64_t i = 0; i < n * h * w; i++)
+        out[i] = in[i / w * w + (w - 1 - i % w)];
+    return BL_OK;
+}
+
+static bl_status look_at_held_out(bl_training *t, const void *o)
+{
+    (void)o;
+    assert_true(bl_training_validation(t) > 0);
+    bl_array features, targets;
+    assert_int_equal(bl_training_validation_features(t, &features, &targets), BL_OK);
+    assert_true(bl_shape_equal(features.type.shape, BL_SHAPE(IMAGES, 64)));
+    assert_int_equal(bl_i32(&targets)[1], 1);
+    bl_array_free(&features);
+    bl_array_free(&targets);
+    return BL_OK;
+}
+
+/* Mirrored in training only: the network learns the mirror, so every test example is wrong. */
+static void load_hooks_see_pixels_and_epoch_hooks_the_held_out_part(void **state)
+{
+    (void)state;
+    picture_problem p;
+    make_pictures(&p);
+    bl_experiment e = picture_plan(&p);
+    bl_run_result result;
+    run(&e, &result);
+    assert_true(metric(&result, "accuracy") > 95);
+    bl_run_result_free(&result);
+    bl_hooks hooks = {.load = swap_halves, .epoch = look_at_held_out};
+    bl_arm_part part = {.name = "mirror", .hooks = &hooks, .traits = BL_VALIDATION};
+    bl_arm arm = {.text = "mirror", .part = &part, .parts = 1};
+    e.arm = &arm;
+    run(&e, &result);
+    assert_true(metric(&result, "accuracy") < 5);
+    assert_true(result.effect.examples_changed == 1);
+    assert_false(result.effect.inert);
+    bl_run_result_free(&result);
+    p.data.validation.count = 0;
+    assert_int_equal(bl_train(&e, NULL, &result), BL_INVALID);
+    assert_non_null(strstr(bl_error(), "held-out"));
+}
+
+static void scale_first_filter(bl_step *s, const void *factor)
+{
+    s->raw[0] = bl_mul(s->raw[0], *(const double *)factor);
+}
+
+static void averaged_parameters_get_their_own_statistics(void **state)
+{
+    (void)state;
+    picture_problem p;
+    make_pictures(&p);
+    bl_experiment e = picture_plan(&p);
+    bl_hooks hooks = {.evaluate = scale_first_filter, .renew_statistics = true};
+    double factor[2] = {1, 2};
+    bl_run_result result[2];
+    for (int i = 0; i < 2; i++) {
+        bl_arm_part part = {.name = "scale", .hooks = &hooks, .options = &factor[i]};
+        bl_arm arm = {.text = "scale", .part = &part, .parts = 1};
+        e.arm = &arm;
+        run(&e, &result[i]);
+        assert_true(metric(&result[i], "accuracy") > 95);
+    }
+    assert_true(result[0].effect.inert && !result[1].effect.inert);
+    for (int c = 0; c < 4; c++) {
+        const char *names[2] = {"model/norm1/mean", "model/norm1/variance"};
+        for (int k = 0; k < 2; k++) {
+            double a = bl_f32(bl_dictionary_find(&result[0].state, names[k]))[c];
+            double b = bl_f32(bl_dictionary_find(&result[1].state, names[k]))[c];
+            assert_true(fabs(b - (k ? 4 : 2) * a) < 1e-4 * fabs(b) + 1e-6);
+        }
+    }
+    bl_run_result_free(&result[0]);
+    bl_run_result_free(&result[1]);
+}
+
 /* --- what goes wrong
  * ------------------------------------------------------------------------------------------ */
 static void divergence_is_a_result(void **state)
@@ -514,6 +640,36 @@ static void bad_plans_are_refused_with_a_sentence(void **state)
     assert_int_equal(bl_train(&e, NULL, &result), BL_INVALID);
 }
 
+/* Every third allocation of a short run fails in turn: a status, no crash, no leak. */
+static void short_memory_is_an_error(void **state)
+{
+    (void)state;
+    toy_problem toy;
+    make_toy(&toy, true);
+    bl_hooks hooks = {.site = noisy_site, .update = note_update, .evaluate = note_evaluate};
+    char log[400] = "";
+    char *context[1] = {log};
+    bl_arm_part part = {.name = "noisy", .hooks = &hooks, .options = context};
+    bl_arm arm = {.text = "noisy", .part = &part, .parts = 1};
+    bl_experiment e = plan(&toy);
+    e.arm = &arm;
+    e.curve_points = 1, e.recipe.epochs = 1;
+    bl_status status = BL_NO_MEMORY;
+    int64_t n = 1;
+    for (; status != BL_OK && n < 100000; n += 3) {
+        bl_run_result result;
+        bl_fail_allocation(n);
+        status = bl_train(&e, NULL, &result);
+        bl_fail_allocation(0);
+        if (status != BL_OK && status != BL_NO_MEMORY && !strstr(bl_error(), "memory is short"))
+            fail_msg("allocation %lld: status %d, %s", (long long)n, (int)status, bl_error());
+        if (status == BL_OK)
+            bl_run_result_free(&result);
+    }
+    assert_int_equal(status, BL_OK);
+    assert_true(n > 100);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -525,7 +681,10 @@ int main(void)
         cmocka_unit_test(an_arm_that_does_nothing_is_inert),
         cmocka_unit_test(a_resumed_run_is_the_same_run),
         cmocka_unit_test(threads_change_nothing),
+        cmocka_unit_test(load_hooks_see_pixels_and_epoch_hooks_the_held_out_part),
+        cmocka_unit_test(averaged_parameters_get_their_own_statistics),
         cmocka_unit_test(divergence_is_a_result),
+        cmocka_unit_test(short_memory_is_an_error),
         cmocka_unit_test(bad_plans_are_refused_with_a_sentence),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

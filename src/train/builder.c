@@ -325,7 +325,7 @@ static int own_slot(bl_step *s, const char *name)
     bl_builder *b = s->builder;
     char *full = bl_format("%s/%s", part_name(b), name);
     int slot = full ? bl_slot_find(b->t, full) : BL_NO_SLOT;
-    if (slot == BL_NO_SLOT)
+    if (full && slot == BL_NO_SLOT)
         bl_poison(s->graph, "%s has no state \"%s\": declare it in bl_hooks.state", part_name(b),
                   name);
     bl_release(full);

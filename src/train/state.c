@@ -55,25 +55,28 @@ typedef struct bl_declaration {
     bool statistics; /* the second visit: statistics come after all parameters */
 } bl_declaration;
 
+static bl_status keep_parameter(bl_training *t, const bl_parameter *parameter)
+{
+    char *path = bl_arena_text(t->arena, parameter->path);
+    char *name = bl_format("param/%s", parameter->path);
+    bool twice = name && bl_slot_find(t, name) != BL_NO_SLOT;
+    bool room = path && name && BL_GROW(t->parameter, t->parameters, t->parameter_capacity) &&
+                bl_slot_add(t, name, parameter->type, 0, BL_NO_SLOT) != BL_NO_SLOT;
+    bl_release(name);
+    if (!room)
+        return bl_no_memory(sizeof *parameter);
+    if (twice)
+        return bl_fail(BL_INVALID, "the model asks for the parameter %s twice", parameter->path);
+    t->parameter[t->parameters] = *parameter;
+    t->parameter[t->parameters++].path = path;
+    return BL_OK;
+}
+
 static bl_tensor declare_parameter(void *context, const bl_parameter *parameter)
 {
     bl_declaration *d = context;
-    bl_training *t = d->t;
-    if (!d->statistics) {
-        char *path = bl_arena_text(t->arena, parameter->path);
-        char *name = bl_format("param/%s", parameter->path);
-        if (path && name && BL_GROW(t->parameter, t->parameters, t->parameter_capacity) &&
-            bl_slot_add(t, name, parameter->type, 0, BL_NO_SLOT) == t->parameters) {
-            t->parameter[t->parameters] = *parameter;
-            t->parameter[t->parameters++].path = path;
-        } else {
-            d->status = bl_fail(BL_INVALID,
-                                "parameter %s: memory is short or the model asks for "
-                                "it twice",
-                                parameter->path);
-        }
-        bl_release(name);
-    }
+    if (!d->statistics && d->status == BL_OK)
+        d->status = keep_parameter(d->t, parameter);
     return bl_input(d->graph, parameter->path, parameter->type.dtype, parameter->type.shape);
 }
 
