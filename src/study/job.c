@@ -67,7 +67,8 @@ bl_plan bl_plan_new(void)
 #define PLAN_FIELDS(TEXT, NUMBER, INTEGER)                                                         \
     TEXT(data)                                                                                     \
     TEXT(target)                                                                                   \
-    TEXT(columns) TEXT(labels) TEXT(test) TEXT(task) TEXT(label_noise) TEXT(model) TEXT(optimizer) \
+    TEXT(columns)                                                                                  \
+    TEXT(labels) TEXT(test) TEXT(task) TEXT(label_noise) TEXT(model) TEXT(optimizer)               \
         TEXT(schedule) TEXT(loss) NUMBER(test_fraction) NUMBER(imbalance) NUMBER(learning_rate)    \
             NUMBER(weight_decay) NUMBER(momentum) INTEGER(keep_columns) INTEGER(train_count)       \
                 INTEGER(study_seed) INTEGER(epochs) INTEGER(batch) INTEGER(width) INTEGER(depth)
@@ -195,9 +196,13 @@ static bl_status settle_recipe(bl_job_data *j)
     *r = j->task->recipe(&j->set, j->train_count);
     if (plan->model)
         BL_TRY(choose_model(plan, r));
-    if (plan->optimizer)
+    if (plan->optimizer) {
+        bool steps = !strcmp(r->optimizer, "sgd");
         BL_TRY(choose_name("optimizer", plan->optimizer, r->optimizer, sizeof r->optimizer,
                            optimizers, 3));
+        if (steps != !strcmp(r->optimizer, "sgd")) /* the task's rate is for the other kind */
+            r->learning_rate = steps ? 1e-3 : 0.05;
+    }
     if (plan->schedule)
         BL_TRY(
             choose_name("schedule", plan->schedule, r->schedule, sizeof r->schedule, schedules, 4));
@@ -229,16 +234,10 @@ static void free_prepared(prepared *p)
 
 /* --- the parts of a replicate
  * ---------------------------------------------------------------------------- */
-static bl_status split(const bl_job_data *j, int replicate, bool validation, bl_split *s)
+static bl_status split(const bl_job_data *j, int replicate, bl_split *s)
 {
     double test = j->set.test_count ? 0 : j->plan->test_fraction > 0 ? j->plan->test_fraction : 0.2;
-    bl_split_options options = {
-        .test = test, .validation = validation ? 0.1 : 0, .train = j->plan->train_count};
-    /* Of a subsample a tenth is held out, not a tenth of everything. */
-    if (validation && j->plan->train_count) {
-        options.validation = fmax(1, floor(0.1 * (double)j->plan->train_count));
-        options.train = j->plan->train_count - (int64_t)options.validation;
-    }
+    bl_split_options options = {.test = test, .train = j->plan->train_count};
     BL_TRY(bl_split_new(&j->set, &options, source_key(j->plan, replicate, SOURCE_SPLIT), s));
     if (!(j->plan->imbalance > 1))
         return BL_OK;
@@ -274,12 +273,11 @@ static bl_status part_of(const bl_job_data *j, const prepared *p, const int32_t 
     return bl_preparation_targets(p->preparation, &j->set, rows, count, part->targets.data);
 }
 
-/* The held-out part of a spoiled training set is spoiled too: nobody has clean labels there. */
 static bl_status spoil(const bl_job_data *j, int replicate, prepared *p)
 {
     if (j->noise.kind == BL_NOISE_NONE)
         return BL_OK;
-    bl_part *train = &p->data.train, *validation = &p->data.validation;
+    bl_part *train = &p->data.train;
     size_t bytes = (size_t)train->count * sizeof(int32_t);
     p->true_labels = bl_alloc(bytes);
     if (!p->true_labels)
@@ -287,11 +285,70 @@ static bl_status spoil(const bl_job_data *j, int replicate, prepared *p)
     memcpy(p->true_labels, bl_i32(&train->targets), bytes);
     p->data.true_labels = p->true_labels;
     bl_key key = source_key(j->plan, replicate, SOURCE_NOISE);
-    BL_TRY(bl_noise_apply(&j->noise, &j->set, bl_i32(&train->targets), train->count, key, NULL));
-    if (!validation->count)
-        return BL_OK;
-    return bl_noise_apply(&j->noise, &j->set, bl_i32(&validation->targets), validation->count,
-                          bl_key_derive(key, 1), NULL);
+    return bl_noise_apply(&j->noise, &j->set, bl_i32(&train->targets), train->count, key, NULL);
+}
+
+/* Copies the rows whose mark is `mark`, in order. */
+static bl_status marked_rows(const bl_array *from, const uint8_t *marks, uint8_t mark,
+                             int64_t count, bl_array *out)
+{
+    bl_shape shape = from->type.shape;
+    int64_t rows = shape.dim[0];
+    size_t bytes = bl_type_bytes(from->type) / (size_t)rows;
+    shape.dim[0] = count;
+    BL_TRY(bl_array_new(from->type.dtype, shape, out));
+    char *to = out->data;
+    for (int64_t i = 0; i < rows; i++)
+        if (marks[i] == mark) {
+            memcpy(to, (const char *)from->data + (size_t)i * bytes, bytes);
+            to += bytes;
+        }
+    return BL_OK;
+}
+
+static bl_status divide(prepared *p, const uint8_t *marks, int64_t held)
+{
+    bl_part all = p->data.train, *train = &p->data.train, *validation = &p->data.validation;
+    *train = (bl_part){.count = all.count - held};
+    *validation = (bl_part){.count = held};
+    bl_status status = marked_rows(&all.inputs, marks, 0, train->count, &train->inputs);
+    if (status == BL_OK)
+        status = marked_rows(&all.targets, marks, 0, train->count, &train->targets);
+    if (status == BL_OK)
+        status = marked_rows(&all.inputs, marks, 1, held, &validation->inputs);
+    if (status == BL_OK)
+        status = marked_rows(&all.targets, marks, 1, held, &validation->targets);
+    for (int64_t i = 0, k = 0; p->true_labels && i < all.count; i++)
+        if (!marks[i])
+            p->true_labels[k++] = p->true_labels[i];
+    bl_array_free(&all.inputs);
+    bl_array_free(&all.targets);
+    return status;
+}
+
+/* A tenth of the training part, its wrong labels included: nobody has clean ones there. Everything
+ * before (rows, labels, preparation) is that of the arms that hold nothing out. */
+static bl_status hold_out(const bl_job_data *j, int replicate, const bl_split *s, prepared *p)
+{
+    int64_t count = s->train_count, held = count >= 20 ? count / 10 : 1;
+    if (count < 2)
+        return bl_fail(BL_INVALID, "%s: of %lld training examples none can be held out",
+                       j->set.name, (long long)count);
+    int32_t *rows = bl_alloc((size_t)held * sizeof *rows);
+    uint8_t *marks = bl_alloc((size_t)count);
+    bl_status status = rows && marks ? BL_OK : bl_no_memory((size_t)count);
+    if (status == BL_OK)
+        status = bl_subset(&j->set, s->train, count, held,
+                           source_key(j->plan, replicate, SOURCE_SUBSET), rows);
+    if (status == BL_OK) {
+        for (int64_t i = 0, k = 0; i < count && k < held; i++)
+            if (s->train[i] == rows[k])
+                marks[i] = 1, k++;
+        status = divide(p, marks, held);
+    }
+    bl_release(rows);
+    bl_release(marks);
+    return status;
 }
 
 /* How pixels become numbers, read off a black and a white image. */
@@ -320,17 +377,17 @@ static bl_status prepare(const bl_job_data *j, int replicate, bool validation, b
 {
     *p = (prepared){.replicate = replicate, .validation = validation, .raw = raw};
     bl_split s = {0};
-    bl_status status = split(j, replicate, validation, &s);
+    bl_status status = split(j, replicate, &s);
     if (status == BL_OK)
         status = bl_preparation_fit(&j->set, s.train, s.train_count, &p->preparation);
     if (status == BL_OK)
         status = part_of(j, p, s.train, s.train_count, &p->data.train);
-    if (status == BL_OK && s.validation_count)
-        status = part_of(j, p, s.validation, s.validation_count, &p->data.validation);
     if (status == BL_OK)
         status = part_of(j, p, s.test, s.test_count, &p->data.test);
     if (status == BL_OK)
         status = spoil(j, replicate, p);
+    if (status == BL_OK && validation)
+        status = hold_out(j, replicate, &s, p);
     if (status == BL_OK && raw)
         status = pixel_scale(p);
     p->data.classes = j->set.target_kind == BL_CLASSES ? j->set.classes : 0;
@@ -396,7 +453,7 @@ static bl_status settle(bl_job_data *j)
         return bl_fail(BL_INVALID, "imbalance %g: the target holds numbers, not classes",
                        plan->imbalance);
     bl_split s = {0};
-    BL_TRY(split(j, 0, false, &s));
+    BL_TRY(split(j, 0, &s));
     j->train_count = s.train_count;
     j->test_count = s.test_count;
     bl_split_free(&s);
@@ -482,7 +539,7 @@ static bl_status fits(const bl_job_data *j, const bl_arm *arm)
     if ((traits & BL_REGRESSION) && classes)
         return bl_fail(BL_INVALID, "the arm %s is for regression, but this is classification",
                        arm->text);
-    if ((traits & BL_IMAGES) && !images)
+    if ((traits & BL_IMAGE_INPUTS) && !images)
         return bl_fail(BL_INVALID, "the arm %s is for images, but %s is a table", arm->text,
                        j->set.name);
     if ((traits & BL_BRANCHES) && strncmp(j->recipe.model.name, "resnet", 6) != 0)
@@ -543,14 +600,11 @@ bl_status bl_job_run(const bl_job *job, const bl_job_data *j, const bl_progress 
 
 bl_status bl_job_preparation(const bl_job *job, const bl_job_data *j, bl_preparation **out)
 {
-    bl_arm arm = {0};
-    BL_TRY(bl_arm_parse(job->arm, &arm));
     bl_split s = {0};
-    bl_status status = split(j, job->replicate, (bl_arm_traits(&arm) & BL_VALIDATION) != 0, &s);
+    bl_status status = split(j, job->replicate, &s);
     if (status == BL_OK)
         status = bl_preparation_fit(&j->set, s.train, s.train_count, out);
     bl_split_free(&s);
-    bl_arm_free(&arm);
     return status;
 }
 
