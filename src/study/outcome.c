@@ -85,7 +85,7 @@ static void average_effect(bl_arm_outcome *arm, int replicates)
     mean->parameters_moved /= n;
     for (int i = 0; i < mean->measures; i++)
         mean->measure[i].value /= n;
-    mean->inert = arm->inert > 0;
+    mean->inert = arm->inert == arm->runs;
 }
 
 static void summarise(bl_outcome *o, bl_arm_outcome *arm)

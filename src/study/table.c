@@ -13,7 +13,7 @@ void bl_verdict_text(const bl_comparison *c, char text[64])
     if (c->verdict != BL_UNDECIDED)
         snprintf(text, 64, "%s", bl_verdict_name(c->verdict));
     else if (c->pairs_more < 0)
-        snprintf(text, 64, "undecided (more replicates will not do)");
+        snprintf(text, 64, c->ratio > 0 ? "undecided (needs more data)" : "undecided (no effect seen)");
     else
         snprintf(text, 64, "undecided (about %d more)", c->pairs_more);
 }
@@ -155,11 +155,12 @@ static void explanation(const bl_arm_outcome *arm, bool colour, bl_text *text)
             folded(text, 4, did.at);
     }
     bl_text_free(&did);
-    if (arm->inert) {
-        const char *error = "ERROR: this arm did nothing to its runs";
-        colour_verdict(text, BL_HURTS, colour, "    ");
-        colour_verdict(text, BL_HURTS, colour, error);
+    if (arm->inert == arm->runs) {
+        bl_text_add(text, "    ");
+        colour_verdict(text, BL_HURTS, colour, "ERROR: this arm did nothing in any of its runs");
         bl_text_add(text, "\n");
+    } else if (arm->inert) {
+        bl_text_add(text, "    did nothing in %d of %d runs\n", arm->inert, arm->runs);
     }
     if (arm->comparison.note[0])
         folded(text, 4, arm->comparison.note);
