@@ -4,7 +4,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { NAME = 22, MEAN = 15, DIFFERENCE = 22, P = 8, BETTER = 7, COST = 6 };
+enum { NAME = 21, MEAN = 15, DIFFERENCE = 23, P = 8, BETTER = 7, COST = 6 };
 
 /* --- words
  * ----------------------------------------------------------------------------------------- */
@@ -13,7 +13,8 @@ void bl_verdict_text(const bl_comparison *c, char text[64])
     if (c->verdict != BL_UNDECIDED)
         snprintf(text, 64, "%s", bl_verdict_name(c->verdict));
     else if (c->pairs_more < 0)
-        snprintf(text, 64, c->ratio > 0 ? "undecided (needs more data)" : "undecided (no effect seen)");
+        snprintf(text, 64,
+                 c->ratio > 0 ? "undecided (needs more data)" : "undecided (no effect seen)");
     else
         snprintf(text, 64, "undecided (about %d more)", c->pairs_more);
 }
