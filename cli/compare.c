@@ -54,8 +54,9 @@ static bl_status add_arm(arm_list *arms, const bl_job_data *data, const char *te
 /* Without --arm: a few cheap ones that fit the task. */
 static bl_status default_arms(arm_list *arms, const bl_job_data *data)
 {
-    static const char *const usual[] = {"label_smoothing", "mixup",      "conr", "dropout", "ema",
-                                        "early_stopping",  "input_noise"};
+    static const char *const usual[] = {
+        "label_smoothing", "mixup",      "conr", "dropout", "ema(decay=0.99,warmup=true)",
+        "early_stopping",  "input_noise"};
     for (size_t i = 0; i < sizeof usual / sizeof *usual && arms->count < 7; i++)
         if (bl_job_check_arm(data, usual[i]) == BL_OK)
             BL_TRY(add_arm(arms, data, usual[i]));

@@ -50,19 +50,35 @@ void bl_effect_text(const bl_arm_outcome *arm, bl_text *text)
 
 /* --- numbers
  * --------------------------------------------------------------------------------------- */
-/* Decimals so that half an interval shows two digits. */
-static int decimals_for(const bl_outcome *o)
+/* Decimals so that the smallest of the half intervals shows two digits. */
+static int decimals_for(double smallest)
 {
-    double smallest = INFINITY;
-    for (int a = 0; a < o->arms; a++) {
-        double half = (o->arm[a].interval.high - o->arm[a].interval.low) / 2;
-        if (half > 0 && half < smallest)
-            smallest = half;
-    }
-    if (!isfinite(smallest))
+    if (!(smallest > 0) || isinf(smallest))
         return 2;
     int decimals = 1 - (int)floor(log10(smallest));
-    return decimals < 0 ? 0 : decimals > 8 ? 8 : decimals;
+    return decimals < 0 ? 0 : decimals > 4 ? 4 : decimals;
+}
+
+typedef struct precision {
+    int mean, difference; /* decimals of the columns */
+} precision;
+
+static void keep_smaller(double *smallest, bl_interval i)
+{
+    double half = (i.high - i.low) / 2;
+    if (half > 0 && half < *smallest)
+        *smallest = half;
+}
+
+static precision precision_of(const bl_outcome *o)
+{
+    double mean = INFINITY, difference = INFINITY;
+    for (int a = 0; a < o->arms; a++) {
+        keep_smaller(&mean, o->arm[a].interval);
+        if (a > 0)
+            keep_smaller(&difference, o->arm[a].comparison.difference_interval);
+    }
+    return (precision){decimals_for(mean), decimals_for(difference)};
 }
 
 /* Adds `cell` right-aligned in `width` columns; the cell may hold characters of several bytes. */
@@ -96,20 +112,21 @@ static void colour_verdict(bl_text *text, bl_verdict verdict, bool colour, const
         bl_text_add(text, "%s", words);
 }
 
-static void numbers(const bl_outcome *o, int a, int decimals, bl_text *text)
+static void numbers(const bl_outcome *o, int a, precision digits, bl_text *text)
 {
     const bl_arm_outcome *arm = &o->arm[a];
     const bl_comparison *c = &arm->comparison;
     char cell[64];
     double half = (arm->interval.high - arm->interval.low) / 2;
     if (isfinite(half))
-        snprintf(cell, sizeof cell, "%.*f ±%.*f", decimals, arm->mean, decimals, half);
+        snprintf(cell, sizeof cell, "%.*f ±%.*f", digits.mean, arm->mean, digits.mean, half);
     else
-        snprintf(cell, sizeof cell, "%.*f", decimals, arm->mean);
+        snprintf(cell, sizeof cell, "%.*f", digits.mean, arm->mean);
     right(text, MEAN, cell);
     if (a > 0) {
-        snprintf(cell, sizeof cell, "%+.*f [%+.*f,%+.*f]", decimals, c->difference, decimals,
-                 c->difference_interval.low, decimals, c->difference_interval.high);
+        int d = digits.difference;
+        snprintf(cell, sizeof cell, "%+.*f [%+.*f,%+.*f]", d, c->difference, d,
+                 c->difference_interval.low, d, c->difference_interval.high);
         right(text, DIFFERENCE, cell);
         p_text(c->adjusted_p, cell);
         right(text, P, cell);
@@ -167,14 +184,14 @@ static void explanation(const bl_arm_outcome *arm, bool colour, bl_text *text)
         folded(text, 4, arm->comparison.note);
 }
 
-static void row(const bl_outcome *o, int a, int decimals, bool colour, bl_text *text)
+static void row(const bl_outcome *o, int a, precision digits, bool colour, bl_text *text)
 {
     const char *name = o->arm[a].arm;
     if (strlen(name) > NAME)
         bl_text_add(text, "%s\n%*s", name, NAME, "");
     else
         bl_text_add(text, "%-*s", NAME, name);
-    numbers(o, a, decimals, text);
+    numbers(o, a, digits, text);
     if (a > 0)
         explanation(&o->arm[a], colour, text);
     if (o->arm[a].diverged)
@@ -219,9 +236,9 @@ bl_status bl_outcome_table(const bl_outcome *o, bool colour, bl_text *text)
     right(text, BETTER, "better");
     right(text, COST, "cost");
     bl_text_add(text, "\n");
-    int decimals = decimals_for(o);
+    precision digits = precision_of(o);
     for (int a = 0; a < o->arms; a++)
-        row(o, a, decimals, colour, text);
+        row(o, a, digits, colour, text);
     bl_text_add(text, "\n");
     footer(o, text);
     return text->failed ? bl_no_memory(text->length) : BL_OK;
