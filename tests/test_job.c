@@ -63,9 +63,7 @@ static double number(const char *text, const char *group, const char *name)
     return result;
 }
 
-/* --- plans
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- plans ------------------------------------------------------------------------------------ */
 static void plans_survive_as_json(void **state)
 {
     (void)state;
@@ -91,9 +89,7 @@ static void plans_survive_as_json(void **state)
     bl_plan_free(&back);
 }
 
-/* --- results
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- results ---------------------------------------------------------------------------------- */
 static void digits_are_learned_and_repeat(void **state)
 {
     (void)state;
@@ -178,9 +174,7 @@ static void an_arm_without_strength_is_inert(void **state)
     bl_plan_free(&plan);
 }
 
-/* --- tables
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- tables ----------------------------------------------------------------------------------- */
 static void write_prices(char *path)
 {
     int file = mkstemps(path, 4);
@@ -245,8 +239,7 @@ static void a_table_of_classes_takes_labels_but_no_images(void **state)
     bl_plan_free(&plan);
 }
 
-/* --- what the plan may say
- * ------------------------------------------------------------------------------------- */
+/* --- what the plan may say -------------------------------------------------------------------- */
 static void overrides_are_taken_or_refused(void **state)
 {
     (void)state;

@@ -3,8 +3,7 @@
 
 #include "nn/nn.h"
 
-/* --- a recorder: parameters get constant values, sites are written down
- * ------------------------------- */
+/* --- a recorder: parameters get constant values, sites are written down ----------------------- */
 enum { MOST = 80 };
 typedef struct recorder {
     bl_graph *graph;
@@ -74,9 +73,7 @@ static void expect_shape(bl_tensor x, bl_shape shape)
     assert_true(bl_shape_equal(bl_type_of(x).shape, shape));
 }
 
-/* --- models
- * ------------------------------------------------------------------------------------------------
- */
+/* --- models ----------------------------------------------------------------------------------- */
 static void mlp_has_its_layers_and_sites(void **state)
 {
     recorder r;
@@ -144,9 +141,7 @@ static void a_cnn_refuses_a_table(void **state)
     assert_non_null(strstr(bl_error(), "images"));
 }
 
-/* --- layers
- * --------------------------------------------------------------------------------------------------
- */
+/* --- layers ----------------------------------------------------------------------------------- */
 static void expect_numbers(bl_tensor y, bl_tensor x, const double *values, const double *expected)
 {
     bl_array in = array_of(bl_type_of(x), values), out;

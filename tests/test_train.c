@@ -12,8 +12,7 @@
 
 #include "train/training.h"
 
-/* --- a toy problem: three clouds in the plane, or a noisy line
- * -------------------------------------- */
+/* --- a toy problem: three clouds in the plane, or a noisy line -------------------------------- */
 enum { TRAIN = 300, TEST = 150 };
 
 typedef struct toy_problem {
@@ -96,8 +95,7 @@ static void expect_same_state(const bl_run_result *a, const bl_run_result *b)
         assert_memory_equal(&a->metric[i].value, &b->metric[i].value, sizeof(double));
 }
 
-/* --- learning
- * ------------------------------------------------------------------------------------------ */
+/* --- learning --------------------------------------------------------------------------------- */
 static void clouds_are_separated(void **state)
 {
     (void)state;
@@ -146,8 +144,7 @@ static void line_is_fitted_in_original_units(void **state)
     bl_run_result_free(&result);
 }
 
-/* --- update rules by hand: one weight vector, full batches, a start of 0.5
- * ------------------------------- */
+/* --- update rules by hand: one weight vector, full batches, a start of 0.5 -------------------- */
 static bl_status start_at_half(bl_training *t, const void *options)
 {
     (void)options;
@@ -241,8 +238,7 @@ static void schedules_have_their_values(void **state)
     assert_true(bl_learning_rate(&r, 399, 400) < 1e-3);
 }
 
-/* --- the order of hooks, and what they may do
- * ------------------------------------------------------------ */
+/* --- the order of hooks, and what they may do ------------------------------------------------- */
 static void note(const void *options, const char *what)
 {
     char *log = ((char *const *)options)[0];
@@ -403,8 +399,7 @@ static void an_arm_that_does_nothing_is_inert(void **state)
     bl_run_result_free(&noisy);
 }
 
-/* --- bit for bit
- * -------------------------------------------------------------------------------------------- */
+/* --- bit for bit ------------------------------------------------------------------------------ */
 /* Interrupted after each of the first `times` steps. */
 static void resume_and_compare(const toy_problem *toy, const bl_arm *arm, int times)
 {
@@ -475,8 +470,7 @@ static void threads_change_nothing(void **state)
     bl_run_result_free(&two);
 }
 
-/* --- images: load hooks, held-out parts, statistics of other parameters
- * ------------------------------------ */
+/* --- images: load hooks, held-out parts, statistics of other parameters ----------------------- */
 enum { IMAGES = 120, SIDE = 7 };
 
 typedef struct picture_problem {
@@ -601,8 +595,7 @@ static void averaged_parameters_get_their_own_statistics(void **state)
     bl_run_result_free(&result[1]);
 }
 
-/* --- what goes wrong
- * ------------------------------------------------------------------------------------------ */
+/* --- what goes wrong -------------------------------------------------------------------------- */
 static void divergence_is_a_result(void **state)
 {
     (void)state;
@@ -638,6 +631,14 @@ static void bad_plans_are_refused_with_a_sentence(void **state)
     e = plan(&toy);
     strcpy(e.recipe.loss, "squared");
     assert_int_equal(bl_train(&e, NULL, &result), BL_INVALID);
+    e = plan(&toy);
+    toy.labels[1][4] = 3;
+    assert_int_equal(bl_train(&e, NULL, &result), BL_INVALID);
+    assert_non_null(strstr(bl_error(), "label 3 of example 4 of the test part"));
+    toy.labels[1][4] = 0;
+    toy.inputs[0][5] = NAN;
+    assert_int_equal(bl_train(&e, NULL, &result), BL_INVALID);
+    assert_non_null(strstr(bl_error(), "not finite"));
 }
 
 /* Every third allocation of a short run fails in turn: a status, no crash, no leak. */

@@ -96,7 +96,7 @@ typedef struct bl_model_entry {
 } bl_model_entry;
 bl_forward_function bl_linear_model, bl_mlp_model, bl_cnn_model, bl_resnet20_model;
 
-/* --- layers --- */
+/* --- layers ----------------------------------------------------------------------------------- */
 /* "block3/conv1" for the length of the enclosing block: BL_PATH("block%d/conv1", 3). */
 #define BL_PATH(...)  bl_path((char[BL_PATH_BYTES]){0}, __VA_ARGS__)
 #define BL_PATH_BYTES 96

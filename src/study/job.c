@@ -50,8 +50,7 @@ static bl_key source_key(const bl_plan *plan, int replicate, uint32_t source)
                          source);
 }
 
-/* --- plans as JSON
- * ------------------------------------------------------------------------------------- */
+/* --- plans as JSON ---------------------------------------------------------------------------- */
 bl_plan bl_plan_new(void)
 {
     return (bl_plan){.learning_rate = -1,
@@ -68,10 +67,11 @@ bl_plan bl_plan_new(void)
     TEXT(data)                                                                                     \
     TEXT(target)                                                                                   \
     TEXT(columns)                                                                                  \
-    TEXT(labels) TEXT(test) TEXT(task) TEXT(label_noise) TEXT(model) TEXT(optimizer)               \
-        TEXT(schedule) TEXT(loss) NUMBER(test_fraction) NUMBER(imbalance) NUMBER(learning_rate)    \
-            NUMBER(weight_decay) NUMBER(momentum) INTEGER(keep_columns) INTEGER(train_count)       \
-                INTEGER(study_seed) INTEGER(epochs) INTEGER(batch) INTEGER(width) INTEGER(depth)
+    TEXT(labels)                                                                                   \
+    TEXT(test) TEXT(task) TEXT(label_noise) TEXT(model) TEXT(optimizer) TEXT(schedule) TEXT(loss)  \
+        NUMBER(test_fraction) NUMBER(imbalance) NUMBER(learning_rate) NUMBER(weight_decay)         \
+            NUMBER(momentum) INTEGER(keep_columns) INTEGER(train_count) INTEGER(study_seed)        \
+                INTEGER(epochs) INTEGER(batch) INTEGER(width) INTEGER(depth)
 
 json_t *bl_plan_to_json(const bl_plan *plan)
 {
@@ -135,8 +135,7 @@ void bl_plan_free(bl_plan *plan)
     *plan = bl_plan_new();
 }
 
-/* --- opening
- * ------------------------------------------------------------------------------------------- */
+/* --- opening ---------------------------------------------------------------------------------- */
 static bl_status open_set(const bl_plan *plan, bl_dataset *set)
 {
     bl_data_options options = {.target = plan->target,
@@ -232,8 +231,7 @@ static void free_prepared(prepared *p)
     *p = (prepared){.replicate = -1};
 }
 
-/* --- the parts of a replicate
- * ---------------------------------------------------------------------------- */
+/* --- the parts of a replicate ----------------------------------------------------------------- */
 static bl_status split(const bl_job_data *j, int replicate, bl_split *s)
 {
     double test = j->set.test_count ? 0 : j->plan->test_fraction > 0 ? j->plan->test_fraction : 0.2;
@@ -414,8 +412,7 @@ static bl_status prepared_for(const bl_job_data *j, int replicate, const bl_arm 
     return BL_OK;
 }
 
-/* --- opening, continued
- * ------------------------------------------------------------------------------------ */
+/* --- opening, continued ----------------------------------------------------------------------- */
 static char *summary_of(const bl_job_data *j)
 {
     char *set = bl_dataset_summary(&j->set), size[48] = "";
@@ -526,9 +523,7 @@ void bl_job_counts(const bl_job_data *j, int64_t *train, int64_t *test)
     *test = j->test_count;
 }
 
-/* --- running
- * ------------------------------------------------------------------------------------------------
- */
+/* --- running ---------------------------------------------------------------------------------- */
 static bl_status fits(const bl_job_data *j, const bl_arm *arm)
 {
     unsigned traits = bl_arm_traits(arm);
@@ -608,8 +603,7 @@ bl_status bl_job_preparation(const bl_job *job, const bl_job_data *j, bl_prepara
     return status;
 }
 
-/* --- results as JSON
- * ------------------------------------------------------------------------------------------ */
+/* --- results as JSON -------------------------------------------------------------------------- */
 static json_t *real(double value)
 {
     return isfinite(value) ? json_real(value) : json_null();

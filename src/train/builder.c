@@ -130,8 +130,7 @@ static void statistic_next(void *context, const char *path, bl_tensor next)
     bl_builder_set(b, statistic_slot(b, path), next);
 }
 
-/* --- forward passes
- * -------------------------------------------------------------------------------- */
+/* --- forward passes --------------------------------------------------------------------------- */
 typedef struct bl_view { /* what a forward pass with other parameters must put back */
     bl_tensor *raw, *value;
     bool *seen;
@@ -222,8 +221,7 @@ bl_tensor bl_loss_at(bl_step *s, const bl_tensor *raw)
     return result;
 }
 
-/* --- opening
- * ----------------------------------------------------------------------------------------- */
+/* --- opening ---------------------------------------------------------------------------------- */
 static void open_arguments(bl_builder *b, int64_t batch)
 {
     const bl_training_data *data = b->t->data;
@@ -313,8 +311,7 @@ void bl_builder_close(bl_builder *b)
     bl_release(b->next);
 }
 
-/* --- what graph hooks may call
- * ---------------------------------------------------------------------- */
+/* --- what graph hooks may call ---------------------------------------------------------------- */
 static const char *part_name(const bl_builder *b)
 {
     return b->part >= 0 ? b->t->arm->part[b->part].name : "step";

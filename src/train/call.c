@@ -4,8 +4,7 @@
 
 #include "train/training.h"
 
-/* --- batches
- * --------------------------------------------------------------------------------------- */
+/* --- batches ---------------------------------------------------------------------------------- */
 bl_status bl_batch_new(const bl_training *t, int64_t size, bl_batch *out)
 {
     const bl_part *train = &t->data->train;
@@ -87,8 +86,7 @@ void bl_batch_gather(bl_batch *batch, const bl_part *part, const int32_t *rows, 
         bl_i32(&batch->argument[BL_ARG_INDEX])[i] = rows[i < n ? i : 0];
 }
 
-/* --- calls
- * ------------------------------------------------------------------------------------------ */
+/* --- calls ------------------------------------------------------------------------------------ */
 static bl_status allocate(bl_call *call, int ins, int outs)
 {
     call->in = bl_alloc((size_t)ins * sizeof *call->in);

@@ -150,8 +150,7 @@ bl_status bl_training_validation_features(bl_training *t, bl_array *features, bl
     return status;
 }
 
-/* --- statistics of averaged parameters
- * ------------------------------------------------------------ */
+/* --- statistics of averaged parameters -------------------------------------------------------- */
 static bool wants_renewal(const bl_training *t)
 {
     for (int i = 0; i < t->arm->parts; i++)
@@ -239,8 +238,7 @@ bl_status bl_renew_statistics(bl_training *t)
     return status;
 }
 
-/* --- export
- * ----------------------------------------------------------------------------------------- */
+/* --- export ----------------------------------------------------------------------------------- */
 /* Effective parameters as they are trained, then as they are evaluated. */
 static void build_export(bl_builder *b, bl_tensor *outputs)
 {
@@ -324,8 +322,7 @@ bl_status bl_export(bl_training *t, bl_dictionary *out, double *moved)
     return status;
 }
 
-/* --- prediction
- * --------------------------------------------------------------------------------------- */
+/* --- prediction ------------------------------------------------------------------------------- */
 static bl_status load_state(bl_training *t, const bl_dictionary *state)
 {
     for (int i = 0; i < t->slots; i++) {

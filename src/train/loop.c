@@ -17,8 +17,35 @@ static double seconds_now(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-/* --- before the first step
- * -------------------------------------------------------------------------- */
+/* --- before the first step -------------------------------------------------------------------- */
+static bool same_row(bl_type a, bl_type b)
+{
+    a.shape.dim[0] = b.shape.dim[0];
+    return bl_type_equal(a, b);
+}
+
+/* Looked at once here, so that no step has to. */
+static bl_status check_part(const bl_training_data *data, const char *name, const bl_part *part)
+{
+    if (part->count == 0)
+        return BL_OK;
+    if (!same_row(part->inputs.type, data->train.inputs.type) ||
+        !same_row(part->targets.type, data->train.targets.type))
+        return bl_fail(BL_INVALID, "the %s part has other types than the training part", name);
+    for (int64_t i = 0; data->classes > 0 && i < part->count; i++)
+        if (bl_i32(&part->targets)[i] < 0 || bl_i32(&part->targets)[i] >= data->classes)
+            return bl_fail(BL_INVALID, "label %d of example %lld of the %s part is not in [0,%lld)",
+                           bl_i32(&part->targets)[i], (long long)i, name, (long long)data->classes);
+    bl_array arrays[2] = {part->inputs, part->targets};
+    for (int k = 0; k < 2; k++)
+        for (int64_t i = 0, n = bl_array_count(&arrays[k]); arrays[k].type.dtype == BL_F32 && i < n;
+             i++)
+            if (!isfinite(bl_f32(&arrays[k])[i]))
+                return bl_fail(BL_INVALID, "%s number %lld of the %s part is not finite",
+                               k ? "target" : "input", (long long)i, name);
+    return BL_OK;
+}
+
 static bl_status check_data(const bl_experiment *e)
 {
     const bl_training_data *data = e->data;
@@ -37,7 +64,9 @@ static bl_status check_data(const bl_experiment *e)
     if (data->classes > 0 && e->recipe.model.outputs != data->classes)
         return bl_fail(BL_INVALID, "the model has %lld outputs for %lld classes",
                        (long long)e->recipe.model.outputs, (long long)data->classes);
-    return BL_OK;
+    BL_TRY(check_part(data, "training", &data->train));
+    BL_TRY(check_part(data, "held-out", &data->validation));
+    return check_part(data, "test", &data->test);
 }
 
 static bl_status check_arm(const bl_experiment *e)
@@ -103,8 +132,7 @@ static bl_status prepare(bl_training *t)
     return BL_OK;
 }
 
-/* --- one step
- * ----------------------------------------------------------------------------------------- */
+/* --- one step --------------------------------------------------------------------------------- */
 static void draw_order(bl_training *t, int64_t epoch)
 {
     if (t->ordered_epoch == epoch)
@@ -165,8 +193,7 @@ static bl_status do_step(bl_training *t, bool *finite)
     return BL_OK;
 }
 
-/* --- after an epoch
- * ------------------------------------------------------------------------------------ */
+/* --- after an epoch --------------------------------------------------------------------------- */
 /* relu hides a NaN from the loss, so the parameters are looked at too. */
 static bool parameters_finite(const bl_training *t)
 {
@@ -252,8 +279,7 @@ static bl_status end_epoch(bl_training *t, bool *finite)
     return BL_OK;
 }
 
-/* --- the loop
- * ------------------------------------------------------------------------------------------- */
+/* --- the loop --------------------------------------------------------------------------------- */
 typedef struct bl_clock {
     double started, reported, in_steps;
     int64_t steps; /* in this session */
@@ -302,8 +328,7 @@ static bl_status run_steps(bl_training *t, const bl_progress *progress, bl_clock
     return BL_OK;
 }
 
-/* --- the result
- * ------------------------------------------------------------------------------------------ */
+/* --- the result ------------------------------------------------------------------------------- */
 /* Share of the wrongly labelled training examples that are predicted as their wrong label. */
 static bl_status score_memorised(bl_training *t, bl_run_result *result)
 {

@@ -14,7 +14,7 @@
 
 #include "train/train.h"
 
-/* --- state: one flat list of named arrays ---------------------------------------------------- */
+/* --- state: one flat list of named arrays ----------------------------------------------------- */
 enum { BL_NO_SLOT = -1 };
 typedef struct bl_slot {
     const char *name; /* "param/dense1/weight", "optimizer/momentum/..", "model/..", "elr/bank" */
