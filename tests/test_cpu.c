@@ -616,6 +616,37 @@ static void results_do_not_depend_on_the_threads(void **state)
     bl_array_free(&in[1]);
 }
 
+/* Large enough to be cut into several tasks. */
+static void contractions_do_not_depend_on_the_threads(void **state)
+{
+    bl_tensor x[] = {input(state, BL_F32, 16, 24, 24, 32), input(state, BL_F32, 3, 3, 32, 64)};
+    bl_conv_options same = {.low = {1, 1}, .high = {1, 1}};
+    bl_tensor z = bl_conv(x[0], x[1], same), d[2];
+    bl_grad(bl_sum(bl_square(z)), x, 2, d);
+    bl_tensor rows = bl_reshape(z, BL_SHAPE(1024, 576));
+    bl_tensor y =
+        bl_add(bl_sum(bl_dot(rows, rows, true, false), 0),
+               bl_reshape(bl_slice_axis(bl_reshape(d[1], BL_SHAPE(-1)), 0, 0, 576), BL_SHAPE(576)));
+    y = bl_add(y, bl_sum(d[0]));
+    bl_array in[2];
+    bl_random random = bl_random_new(bl_key_from_seed(6));
+    for (int i = 0; i < 2; i++) {
+        expect_ok(bl_array_new(BL_F32, bl_type_of(x[i]).shape, &in[i]));
+        for (int64_t e = 0; e < bl_array_count(&in[i]); e++)
+            bl_array_set(&in[i], e, 0.1 * bl_random_gauss(&random));
+    }
+    bl_array one = run_with_threads(x, in, y, 1), two = run_with_threads(x, in, y, 2), expected;
+    assert_memory_equal(one.data, two.data, bl_type_bytes(one.type));
+    expect_ok(bl_evaluate(bl_device_reference(), x, in, 2, &y, &expected, 1));
+    for (int64_t i = 0; i < 576; i++)
+        assert_true(close_to(bl_array_get(&one, i), bl_array_get(&expected, i), 1e-3));
+    bl_array_free(&one);
+    bl_array_free(&two);
+    bl_array_free(&expected);
+    bl_array_free(&in[0]);
+    bl_array_free(&in[1]);
+}
+
 /* --- failing allocations ------------------------------------------------------------------------
  */
 
@@ -655,6 +686,7 @@ int main(void)
         TEST(rows_of_a_donated_bank_are_replaced),
         TEST(a_donated_bank_is_not_copied),
         TEST(results_do_not_depend_on_the_threads),
+        TEST(contractions_do_not_depend_on_the_threads),
         TEST(every_failed_allocation_is_a_status),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

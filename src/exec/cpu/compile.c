@@ -34,6 +34,7 @@ static void free_plan(void *pointer)
     for (int32_t k = 0; k < plan->kernels; k++)
         if (plan->kernel[k].free)
             plan->kernel[k].free(plan->kernel[k].data);
+    cpu_pool_free(plan->pool);
     cpu_free_engine(plan);
     bl_arena_free(plan->arena);
     bl_release(plan->fact);
@@ -113,6 +114,7 @@ static void count_work(cpu_plan *plan, cpu_kernel *kernel)
 static bl_status make_plan(cpu_plan *plan)
 {
     BL_TRY(allocate(plan));
+    BL_TRY(cpu_pool_new(plan->threads, &plan->pool));
     BL_TRY(cpu_find_views(plan));
     BL_TRY(cpu_find_kinds(plan));
     BL_TRY(cpu_fuse(plan));
@@ -144,7 +146,7 @@ static bl_status compile(const bl_signature *signature, void **out)
     const char *profile = getenv("BL_PROFILE");
     plan->profile = profile && profile[0] == '1';
     int threads = omp_get_max_threads();
-    omp_set_num_threads(plan->threads); /* oneDNN plans for as many as it may use */
+    omp_set_num_threads(1); /* oneDNN's primitives are parts: one thread each */
     bl_status status = make_plan(plan);
     omp_set_num_threads(threads);
     if (status != BL_OK)
@@ -196,10 +198,10 @@ static bl_status run(void *pointer, void *const *input, void *const *output)
     for (int c = 0; c < plan->befores; c++)
         memcpy(plan->before[c].staged, input[plan->before[c].input], plan->before[c].bytes);
     int threads = omp_get_max_threads();
-    if (threads != plan->threads)
-        omp_set_num_threads(plan->threads);
+    if (threads != 1)
+        omp_set_num_threads(1);
     bl_status status = run_kernels(plan);
-    if (threads != plan->threads)
+    if (threads != 1)
         omp_set_num_threads(threads);
     BL_TRY(status);
     for (int c = 0; c < plan->afters; c++) {

@@ -17,6 +17,7 @@
 
 #include "base/base.h"
 #include "exec/cpu/loops.h"
+#include "exec/cpu/pool.h"
 #include "exec/executor.h"
 
 /* --- views ------------------------------------------------------------------------------------ */
@@ -96,6 +97,7 @@ struct cpu_plan {
     int32_t nodes;
     const bl_loops *loops;
     int threads;
+    cpu_pool *pool; /* NULL: one thread */
     cpu_fact *fact;
     cpu_group *group;
     int32_t groups;

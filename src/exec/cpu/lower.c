@@ -14,7 +14,8 @@ enum {
     TILE_MOST = 1024,
     PART_ELEMENTS = 16384,
     PARTS_MOST = 16,
-    STATE_BYTES = 1 << 20 /* of all parts */
+    STATE_BYTES = 1 << 20, /* of all parts */
+    HEAVY = 500000         /* elements times instructions: some 50 microseconds */
 };
 
 typedef struct leaf { /* an operand in memory, already read */
@@ -543,6 +544,7 @@ static bl_status write_program(lowering *l)
     }
     BL_TRY(allocate(l, whole_rows));
     find_moving(p);
+    p->heavy = p->rows * p->columns * p->each.count >= HEAVY;
     return BL_OK;
 }
 

@@ -6,7 +6,6 @@
 #include "exec/cpu/map.h"
 
 #include <math.h>
-#include <omp.h>
 #include <string.h>
 
 enum { FLUSH_ROWS = 64 }; /* rows added in f32 before they go to the doubles */
@@ -330,22 +329,28 @@ static void finish_state(const cpu_plan *plan, const cpu_program *program, const
         z, states + s->offset + (size_t)s->columns * size, s->width / s->columns - 1, s->columns);
 }
 
+typedef struct parts {
+    const cpu_plan *plan;
+    const cpu_program *program;
+} parts;
+
+static void do_part(void *context, int64_t number, int thread)
+{
+    const parts *p = context;
+    const cpu_program *program = p->program;
+    char *states = p->plan->scratch;
+    char *registers = states + (size_t)program->parts * program->state_bytes;
+    run_part(p->plan, program, number, states + (size_t)number * program->state_bytes,
+             registers + (size_t)thread * program->register_bytes);
+}
+
 bl_status cpu_run_map(cpu_plan *plan, cpu_kernel *kernel)
 {
     const cpu_program *program = kernel->data;
-    char *states = plan->scratch;
-    char *registers = states + (size_t)program->parts * program->state_bytes;
-    if (plan->threads == 1 || program->parts == 1) {
-        for (int64_t p = 0; p < program->parts; p++)
-            run_part(plan, program, p, states + (size_t)p * program->state_bytes, registers);
-    } else {
-#pragma omp parallel for schedule(dynamic) num_threads(plan->threads)
-        for (int64_t p = 0; p < program->parts; p++)
-            run_part(plan, program, p, states + (size_t)p * program->state_bytes,
-                     registers + (size_t)omp_get_thread_num() * program->register_bytes);
-    }
+    parts p = {plan, program};
+    cpu_pool_run(program->heavy ? plan->pool : NULL, do_part, &p, program->parts);
     for (int32_t s = 0; s < program->states; s++)
-        finish_state(plan, program, &program->state[s], states);
+        finish_state(plan, program, &program->state[s], plan->scratch);
     return BL_OK;
 }
 

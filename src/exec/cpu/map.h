@@ -70,6 +70,7 @@ typedef struct cpu_program {
     size_t state_capacity;
     int64_t rows, columns, tile_rows, tile_columns, parts, tiles;
     size_t state_bytes, register_bytes; /* a part's, a thread's */
+    bool heavy;                         /* worth waking another thread for */
 } cpu_program;
 
 bl_status cpu_run_map(cpu_plan *plan, cpu_kernel *kernel);

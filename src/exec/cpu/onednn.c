@@ -1,49 +1,127 @@
 /* Contractions: oneDNN's matrix products and convolutions, and own loops where a call to it would
  * cost more than the product.
  *
- * Primitives are made when the program is compiled and hold no data: every run hands them the
- * addresses. Images are read as they are (NHWC); filters are brought to the layout that oneDNN
- * wants first, which is cheap, as they are small. To add a contraction: describe its operands in a
- * cpu_prepare, make the primitive, fill in the arguments. */
+ * A large contraction is cut into tasks whose number depends only on its shape, each a oneDNN
+ * primitive that runs on one thread: so results do not depend on the number of threads, and the
+ * threads are ours (pool.h). Primitives are made when the program is compiled and hold no data:
+ * every run hands them the addresses. Images are read as they are (NHWC); filters are brought to
+ * the layout that oneDNN wants first, which is cheap, as they are small. To add a contraction:
+ * describe its operands in a cpu_prepare, make the tasks, fill in the arguments. */
 #include <dnnl.h>
 #include <string.h>
 
 #include "exec/cpu/cpu.h"
 
-/* Products up to this many multiply-adds are done by our own loop (bench/bench_steps.c). */
-enum { SMALL_PRODUCT = 160000 };
-
-typedef struct engine {
-    dnnl_engine_t engine;
-    dnnl_stream_t stream;
-} engine;
+enum {
+    SMALL_PRODUCT = 160000, /* multiply-adds up to which our own loop is used (bench_steps) */
+    TASK_PRODUCT = 8 << 20, /* multiply-adds of a task */
+    TASKS = 16
+};
 
 void cpu_free_engine(cpu_plan *plan)
 {
-    engine *e = plan->engine;
-    if (!e)
-        return;
-    if (e->stream)
-        dnnl_stream_destroy(e->stream);
-    if (e->engine)
-        dnnl_engine_destroy(e->engine);
-    bl_release(e);
+    if (plan->engine)
+        dnnl_engine_destroy(plan->engine);
     plan->engine = NULL;
 }
 
-static engine *engine_of(cpu_plan *plan)
+static dnnl_engine_t engine_of(cpu_plan *plan)
 {
-    if (plan->engine)
-        return plan->engine;
-    engine *e = plan->engine = bl_alloc(sizeof *e);
-    if (!e)
+    dnnl_engine_t engine = NULL;
+    if (!plan->engine && dnnl_engine_create(&engine, dnnl_cpu, 0) == dnnl_success)
+        plan->engine = engine;
+    return plan->engine;
+}
+
+/* --- tasks ------------------------------------------------------------------------------------ */
+
+/* A primitive with its own stream and scratch memory, so that any thread may run it. */
+typedef struct task {
+    dnnl_primitive_t primitive;
+    dnnl_stream_t stream;
+    dnnl_memory_t memory[3], scratchpad;
+    void *scratch;
+} task;
+
+static void free_task(task *t)
+{
+    for (int i = 0; i < 3; i++)
+        if (t->memory[i])
+            dnnl_memory_destroy(t->memory[i]);
+    if (t->scratchpad)
+        dnnl_memory_destroy(t->scratchpad);
+    if (t->primitive)
+        dnnl_primitive_destroy(t->primitive);
+    if (t->stream)
+        dnnl_stream_destroy(t->stream);
+    bl_release(t->scratch);
+}
+
+static bool make_scratchpad(dnnl_engine_t engine, const_dnnl_primitive_desc_t description, task *t)
+{
+    const dnnl_memory_desc_t *d =
+        dnnl_primitive_desc_query_md(description, dnnl_query_scratchpad_md, 0);
+    size_t bytes = d ? dnnl_memory_desc_get_size(d) : 0;
+    if (bytes == 0)
+        return true;
+    t->scratch = bl_alloc_aligned(bytes);
+    return t->scratch && dnnl_memory_create(&t->scratchpad, d, engine, t->scratch) == dnnl_success;
+}
+
+/* Takes the description over. */
+static bool make_task(dnnl_engine_t engine, dnnl_primitive_desc_t description,
+                      const dnnl_memory_desc_t *d, task *t)
+{
+    bool made = description && dnnl_primitive_create(&t->primitive, description) == dnnl_success &&
+                dnnl_stream_create(&t->stream, engine, dnnl_stream_default_flags) == dnnl_success &&
+                make_scratchpad(engine, description, t);
+    if (description)
+        dnnl_primitive_desc_destroy(description);
+    for (int i = 0; i < 3 && made; i++)
+        made = dnnl_memory_create(&t->memory[i], &d[i], engine, DNNL_MEMORY_NONE) == dnnl_success;
+    return made;
+}
+
+static dnnl_primitive_desc_t describe(dnnl_engine_t engine, const void *operation,
+                                      const_dnnl_primitive_desc_t hint)
+{
+    dnnl_primitive_attr_t attributes = NULL;
+    dnnl_primitive_desc_t description = NULL;
+    if (dnnl_primitive_attr_create(&attributes) != dnnl_success)
         return NULL;
-    if (dnnl_engine_create(&e->engine, dnnl_cpu, 0) != dnnl_success ||
-        dnnl_stream_create(&e->stream, e->engine, dnnl_stream_default_flags) != dnnl_success) {
-        cpu_free_engine(plan);
-        return NULL;
+    if (dnnl_primitive_attr_set_scratchpad_mode(attributes, dnnl_scratchpad_mode_user) !=
+            dnnl_success ||
+        dnnl_primitive_desc_create(&description, operation, attributes, engine, hint) !=
+            dnnl_success)
+        description = NULL;
+    dnnl_primitive_attr_destroy(attributes);
+    return description;
+}
+
+/* name: oneDNN's of the three memories. */
+static bool run_task(const task *t, const int name[3], void *const place[3])
+{
+    dnnl_exec_arg_t argument[4];
+    for (int i = 0; i < 3; i++) {
+        dnnl_memory_set_data_handle(t->memory[i], place[i]);
+        argument[i] = (dnnl_exec_arg_t){name[i], t->memory[i]};
     }
-    return e;
+    argument[3] = (dnnl_exec_arg_t){DNNL_ARG_SCRATCHPAD, t->scratchpad};
+    return dnnl_primitive_execute(t->primitive, t->stream, t->scratchpad ? 4 : 3, argument) ==
+           dnnl_success;
+}
+
+static bl_status task_failed(void)
+{
+    return bl_fail(BL_UNSUPPORTED, "cpu: oneDNN could not run a primitive");
+}
+
+/* Cuts `length` into stretches of whole `grain`s, about `wanted` of them; returns how many. */
+static int cut(int64_t length, int64_t grain, double wanted, int64_t *stretch)
+{
+    int64_t parts = wanted < 1 ? 1 : wanted > TASKS ? TASKS : (int64_t)wanted;
+    *stretch = ((length + parts - 1) / parts + grain - 1) / grain * grain;
+    return (int)((length + *stretch - 1) / *stretch);
 }
 
 /* --- products --------------------------------------------------------------------------------- */
@@ -55,8 +133,10 @@ typedef struct matrix { /* element (b, i, j) is at b batch + i row + j column */
 typedef struct product {
     int64_t batch, m, n, k;
     matrix a, b;
-    dnnl_primitive_t primitive;
-    dnnl_memory_t memory[3];
+    int cut; /* the axis that the tasks share: 0 batch, 1 m, 2 n */
+    int tasks;
+    int64_t stretch;
+    task task[TASKS];
 } product;
 
 /* The last two axes as they are, the ones before as one; false if they are not one. */
@@ -89,17 +169,31 @@ bool cpu_dot_reads(const cpu_plan *plan, const bl_node *node, const cpu_view *vi
     return node->type.dtype == BL_F32 && is_plain(view) && matrix_of(view, false, &m);
 }
 
+typedef struct small_run {
+    const cpu_plan *plan;
+    const product *product;
+    const float *a, *b;
+    float *z;
+} small_run;
+
+static void run_small_one(void *context, int64_t i, int thread)
+{
+    const small_run *run = context;
+    const product *p = run->product;
+    (void)thread;
+    run->plan->loops->gemm(p->m, p->n, p->k, run->a + i * p->a.batch, p->a.row, p->a.column,
+                           run->b + i * p->b.batch, p->b.row, p->b.column, run->z + i * p->m * p->n,
+                           p->n);
+}
+
 static bl_status run_small(cpu_plan *plan, cpu_kernel *kernel)
 {
     const product *p = kernel->data;
     const bl_node *node = cpu_node(plan, kernel->node);
-    const float *a = cpu_operand(plan, node, 0), *b = cpu_operand(plan, node, 1);
-    float *z = plan->address[kernel->node];
-#pragma omp parallel for num_threads(                                                              \
-    plan->threads) if (plan->threads > 1 && p->batch * p->m * p->n * p->k > 4 * SMALL_PRODUCT)
-    for (int64_t i = 0; i < p->batch; i++)
-        plan->loops->gemm(p->m, p->n, p->k, a + i * p->a.batch, p->a.row, p->a.column,
-                          b + i * p->b.batch, p->b.row, p->b.column, z + i * p->m * p->n, p->n);
+    small_run run = {plan, p, cpu_operand(plan, node, 0), cpu_operand(plan, node, 1),
+                     plan->address[kernel->node]};
+    bool heavy = p->batch * p->m * p->n * p->k > 16 * SMALL_PRODUCT;
+    cpu_pool_run(heavy ? plan->pool : NULL, run_small_one, &run, p->batch);
     return BL_OK;
 }
 
@@ -125,26 +219,41 @@ static bl_status run_f64(cpu_plan *plan, cpu_kernel *kernel)
     return BL_OK;
 }
 
-static bl_status execute(cpu_plan *plan, dnnl_primitive_t primitive, int count,
-                         const dnnl_exec_arg_t *argument)
+typedef struct product_run {
+    const product *product;
+    const float *a, *b;
+    float *z;
+    bool failed[TASKS];
+} product_run;
+
+static void run_product_task(void *context, int64_t number, int thread)
 {
-    engine *e = plan->engine;
-    if (dnnl_primitive_execute(primitive, e->stream, count, argument) != dnnl_success)
-        return bl_fail(BL_UNSUPPORTED, "cpu: oneDNN could not run a primitive");
-    return BL_OK;
+    static const int name[3] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST};
+    product_run *run = context;
+    const product *p = run->product;
+    int64_t at = number * p->stretch, batch = p->cut == 0 ? at : 0;
+    int64_t row = p->cut == 1 ? at : 0, column = p->cut == 2 ? at : 0;
+    const float *a = run->a + batch * p->a.batch + row * p->a.row;
+    const float *b = run->b + batch * p->b.batch + column * p->b.column;
+    (void)thread;
+    void *const place[3] = {(void *)(uintptr_t)a, (void *)(uintptr_t)b,
+                            run->z + (batch * p->m + row) * p->n + column};
+    run->failed[number] = !run_task(&p->task[number], name, place);
 }
 
 static bl_status run_product(cpu_plan *plan, cpu_kernel *kernel)
 {
-    product *p = kernel->data;
+    const product *p = kernel->data;
     const bl_node *node = cpu_node(plan, kernel->node);
-    dnnl_memory_set_data_handle(p->memory[0], cpu_operand(plan, node, 0));
-    dnnl_memory_set_data_handle(p->memory[1], cpu_operand(plan, node, 1));
-    dnnl_memory_set_data_handle(p->memory[2], plan->address[kernel->node]);
-    return execute(plan, p->primitive, 3,
-                   (const dnnl_exec_arg_t[]){{DNNL_ARG_SRC, p->memory[0]},
-                                             {DNNL_ARG_WEIGHTS, p->memory[1]},
-                                             {DNNL_ARG_DST, p->memory[2]}});
+    product_run run = {.product = p,
+                       .a = cpu_operand(plan, node, 0),
+                       .b = cpu_operand(plan, node, 1),
+                       .z = plan->address[kernel->node]};
+    cpu_pool_run(plan->pool, run_product_task, &run, p->tasks);
+    for (int t = 0; t < p->tasks; t++)
+        if (run.failed[t])
+            return task_failed();
+    return BL_OK;
 }
 
 static void free_product(void *data)
@@ -152,41 +261,46 @@ static void free_product(void *data)
     product *p = data;
     if (!p)
         return;
-    for (int i = 0; i < 3; i++)
-        if (p->memory[i])
-            dnnl_memory_destroy(p->memory[i]);
-    if (p->primitive)
-        dnnl_primitive_destroy(p->primitive);
+    for (int t = 0; t < p->tasks; t++)
+        free_task(&p->task[t]);
     bl_release(p);
 }
 
-static dnnl_memory_desc_t describe_matrix(const product *p, matrix x, int64_t rows, int64_t columns)
+static dnnl_memory_desc_t describe_matrix(int64_t batch, matrix x, int64_t rows, int64_t columns)
 {
     dnnl_memory_desc_t d;
-    bool batched = p->batch > 1;
-    const dnnl_dims_t dim = {p->batch, rows, columns}, stride = {x.batch, x.row, x.column};
+    bool batched = batch > 1;
+    const dnnl_dims_t dim = {batch, rows, columns}, stride = {x.batch, x.row, x.column};
     memset(&d, 0, sizeof d);
     (void)dnnl_memory_desc_init_by_strides(&d, batched ? 3 : 2, dim + !batched, dnnl_f32,
                                            stride + !batched);
     return d;
 }
 
-static bool make_product(engine *e, product *p)
+static bool make_product_task(dnnl_engine_t engine, product *p, int number)
 {
-    dnnl_memory_desc_t d[3] = {describe_matrix(p, p->a, p->m, p->k),
-                               describe_matrix(p, p->b, p->k, p->n),
-                               describe_matrix(p, (matrix){p->m * p->n, p->n, 1}, p->m, p->n)};
+    int64_t size[3] = {p->batch, p->m, p->n}, left = size[p->cut] - number * p->stretch;
+    size[p->cut] = left < p->stretch ? left : p->stretch;
+    dnnl_memory_desc_t d[3] = {
+        describe_matrix(size[0], p->a, size[1], p->k),
+        describe_matrix(size[0], p->b, p->k, size[2]),
+        describe_matrix(size[0], (matrix){p->m * p->n, p->n, 1}, size[1], size[2])};
     dnnl_matmul_desc_t operation;
-    dnnl_primitive_desc_t description;
-    if (dnnl_matmul_desc_init(&operation, &d[0], &d[1], NULL, &d[2]) != dnnl_success ||
-        dnnl_primitive_desc_create(&description, &operation, NULL, e->engine, NULL) != dnnl_success)
+    if (dnnl_matmul_desc_init(&operation, &d[0], &d[1], NULL, &d[2]) != dnnl_success)
         return false;
-    bool made = dnnl_primitive_create(&p->primitive, description) == dnnl_success;
-    dnnl_primitive_desc_destroy(description);
-    for (int i = 0; i < 3 && made; i++)
-        made =
-            dnnl_memory_create(&p->memory[i], &d[i], e->engine, DNNL_MEMORY_NONE) == dnnl_success;
-    return made;
+    return make_task(engine, describe(engine, &operation, NULL), d, &p->task[number]);
+}
+
+static bool make_product(dnnl_engine_t engine, product *p)
+{
+    double wanted = (double)(p->batch * p->m) * (double)(p->n * p->k) / TASK_PRODUCT;
+    p->cut = p->batch > 1 ? 0 : p->m > 2 * p->n ? 1 : 2;
+    int64_t length = p->cut == 0 ? p->batch : p->cut == 1 ? p->m : p->n;
+    p->tasks = cut(length, p->cut == 0 ? 1 : 64, wanted, &p->stretch);
+    for (int t = 0; t < p->tasks; t++)
+        if (!make_product_task(engine, p, t))
+            return false;
+    return true;
 }
 
 bl_status cpu_prepare_dot(cpu_plan *plan, cpu_kernel *kernel, const bl_node *node)
@@ -214,7 +328,7 @@ bl_status cpu_prepare_dot(cpu_plan *plan, cpu_kernel *kernel, const bl_node *nod
         kernel->how = "dot";
         return BL_OK;
     }
-    engine *e = p->m * p->n * p->k > SMALL_PRODUCT ? engine_of(plan) : NULL;
+    dnnl_engine_t e = p->m * p->n * p->k > SMALL_PRODUCT ? engine_of(plan) : NULL;
     bool large = e && make_product(e, p);
     kernel->run = large ? run_product : run_small;
     kernel->how = large ? "onednn" : "dot";
@@ -227,10 +341,14 @@ bl_status cpu_prepare_dot(cpu_plan *plan, cpu_kernel *kernel, const bl_node *nod
 enum { IMAGE, FILTER, RESULT };
 
 typedef struct convolution {
-    int sum;
-    dnnl_primitive_t primitive, reorder; /* reorder: NULL where the filter is wanted as it is */
-    dnnl_memory_t memory[3], own_filter; /* own_filter: in our layout */
-    void *wanted;                        /* the filter's memory in oneDNN's layout */
+    int sum, tasks;
+    int64_t stretch, images[2]; /* examples of a task; elements of an example: image, result */
+    task task[TASKS];
+    dnnl_primitive_t reorder; /* NULL where the filter is wanted as it is */
+    dnnl_stream_t stream;
+    dnnl_memory_t own_filter, filter; /* in our layout, in oneDNN's */
+    size_t filter_bytes;              /* in oneDNN's layout */
+    char *wanted; /* filters in that layout: one, or where it is the sum, one of each task */
 } convolution;
 
 static void free_convolution(void *data)
@@ -238,55 +356,91 @@ static void free_convolution(void *data)
     convolution *c = data;
     if (!c)
         return;
-    for (int i = 0; i < 3; i++)
-        if (c->memory[i])
-            dnnl_memory_destroy(c->memory[i]);
+    for (int t = 0; t < c->tasks; t++)
+        free_task(&c->task[t]);
     if (c->own_filter)
         dnnl_memory_destroy(c->own_filter);
-    if (c->primitive)
-        dnnl_primitive_destroy(c->primitive);
+    if (c->filter)
+        dnnl_memory_destroy(c->filter);
     if (c->reorder)
         dnnl_primitive_destroy(c->reorder);
+    if (c->stream)
+        dnnl_stream_destroy(c->stream);
     bl_release(c->wanted);
     bl_release(c);
 }
 
-static bl_status reorder_filter(cpu_plan *plan, const convolution *c)
+static bl_status reorder_filter(const convolution *c, void *own)
 {
     bool out = c->sum == FILTER;
-    return execute(
-        plan, c->reorder, 2,
-        (const dnnl_exec_arg_t[]){{DNNL_ARG_FROM, out ? c->memory[FILTER] : c->own_filter},
-                                  {DNNL_ARG_TO, out ? c->own_filter : c->memory[FILTER]}});
+    dnnl_memory_set_data_handle(c->own_filter, own);
+    const dnnl_exec_arg_t argument[] = {{DNNL_ARG_FROM, out ? c->filter : c->own_filter},
+                                        {DNNL_ARG_TO, out ? c->own_filter : c->filter}};
+    return dnnl_primitive_execute(c->reorder, c->stream, 2, argument) == dnnl_success
+               ? BL_OK
+               : task_failed();
+}
+
+typedef struct convolution_run {
+    const convolution *convolution;
+    char *place[3];
+    bool failed[TASKS];
+} convolution_run;
+
+static void run_convolution_task(void *context, int64_t number, int thread)
+{
+    static const int name[3][3] = {
+        [IMAGE] = {DNNL_ARG_DIFF_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_DST},
+        [FILTER] = {DNNL_ARG_SRC, DNNL_ARG_DIFF_WEIGHTS, DNNL_ARG_DIFF_DST},
+        [RESULT] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST},
+    };
+    convolution_run *run = context;
+    const convolution *c = run->convolution;
+    size_t example = (size_t)(number * c->stretch) * sizeof(float);
+    (void)thread;
+    void *const place[3] = {run->place[IMAGE] + example * (size_t)c->images[0],
+                            run->place[FILTER] +
+                                (c->sum == FILTER ? (size_t)number * c->filter_bytes : 0),
+                            run->place[RESULT] + example * (size_t)c->images[1]};
+    run->failed[number] = !run_task(&c->task[number], name[c->sum], place);
+}
+
+/* The tasks' filters added up in order, and brought to our layout. */
+static bl_status finish_filter(const cpu_plan *plan, const convolution *c, void *own)
+{
+    bl_loop *add = plan->loops->binary[BL_OP_add][BL_F32][BL_VV];
+    for (int t = 1; t < c->tasks; t++)
+        add(c->wanted, c->wanted, c->wanted + (size_t)t * c->filter_bytes, c->wanted,
+            (int64_t)(c->filter_bytes / sizeof(float)));
+    if (c->reorder)
+        return reorder_filter(c, own);
+    memcpy(own, c->wanted, c->filter_bytes);
+    return BL_OK;
 }
 
 static bl_status run_convolution(cpu_plan *plan, cpu_kernel *kernel)
 {
     convolution *c = kernel->data;
     const bl_node *node = cpu_node(plan, kernel->node);
-    void *place[3];
+    convolution_run run = {.convolution = c};
     for (int i = 0, operand = 0; i < 3; i++)
-        place[i] = i == c->sum ? plan->address[kernel->node] : cpu_operand(plan, node, operand++);
+        run.place[i] =
+            i == c->sum ? plan->address[kernel->node] : cpu_operand(plan, node, operand++);
     if (c->sum == IMAGE) { /* conv_dx has its operands the other way round */
-        void *first = place[FILTER];
-        place[FILTER] = place[RESULT];
-        place[RESULT] = first;
+        char *first = run.place[FILTER];
+        run.place[FILTER] = run.place[RESULT];
+        run.place[RESULT] = first;
     }
-    for (int i = 0; i < 3; i++)
-        dnnl_memory_set_data_handle(i == FILTER && c->reorder ? c->own_filter : c->memory[i],
-                                    place[i]);
-    if (c->reorder && c->sum != FILTER)
-        BL_TRY(reorder_filter(plan, c));
-    static const int name[3][3] = {
-        [IMAGE] = {DNNL_ARG_DIFF_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_DST},
-        [FILTER] = {DNNL_ARG_SRC, DNNL_ARG_DIFF_WEIGHTS, DNNL_ARG_DIFF_DST},
-        [RESULT] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST},
-    };
-    BL_TRY(execute(plan, c->primitive, 3,
-                   (const dnnl_exec_arg_t[]){{name[c->sum][IMAGE], c->memory[IMAGE]},
-                                             {name[c->sum][FILTER], c->memory[FILTER]},
-                                             {name[c->sum][RESULT], c->memory[RESULT]}}));
-    return c->reorder && c->sum == FILTER ? reorder_filter(plan, c) : BL_OK;
+    char *own = run.place[FILTER];
+    if (c->wanted)
+        run.place[FILTER] = c->wanted;
+    if (c->sum != FILTER && c->reorder)
+        BL_TRY(reorder_filter(c, own));
+    cpu_pool_run(plan->pool, run_convolution_task, &run, c->tasks);
+    for (int t = 0; t < c->tasks; t++)
+        if (run.failed[t])
+            return task_failed();
+    return c->sum == FILTER ? finish_filter(plan, c, own) : BL_OK;
 }
 
 typedef struct conv_shape {
@@ -337,59 +491,78 @@ static dnnl_status_t describe_operation(dnnl_convolution_desc_t *operation, int 
 }
 
 /* The primitive, told what the forward pass would be where it needs that. */
-static dnnl_primitive_desc_t describe_convolution(engine *e, int sum, const dnnl_memory_desc_t *d,
+static dnnl_primitive_desc_t describe_convolution(dnnl_engine_t engine, int sum,
+                                                  const dnnl_memory_desc_t *d,
                                                   const bl_conv_options *options)
 {
     dnnl_convolution_desc_t operation, forward;
-    dnnl_primitive_desc_t hint = NULL, description = NULL;
-    if (describe_operation(&forward, RESULT, d, options) != dnnl_success ||
-        dnnl_primitive_desc_create(&hint, &forward, NULL, e->engine, NULL) != dnnl_success)
+    if (describe_operation(&forward, RESULT, d, options) != dnnl_success)
         return NULL;
-    if (sum == RESULT)
+    dnnl_primitive_desc_t hint = describe(engine, &forward, NULL), description = NULL;
+    if (sum == RESULT || !hint)
         return hint;
-    if (describe_operation(&operation, sum, d, options) != dnnl_success ||
-        dnnl_primitive_desc_create(&description, &operation, NULL, e->engine, hint) != dnnl_success)
-        description = NULL;
+    if (describe_operation(&operation, sum, d, options) == dnnl_success)
+        description = describe(engine, &operation, hint);
     dnnl_primitive_desc_destroy(hint);
     return description;
 }
 
-static bool make_reorder(engine *e, convolution *c, const dnnl_memory_desc_t *own,
+static bool make_reorder(dnnl_engine_t engine, convolution *c, const dnnl_memory_desc_t *own,
                          const dnnl_memory_desc_t *wanted)
 {
     dnnl_primitive_desc_t description;
     bool out = c->sum == FILTER;
-    if (dnnl_reorder_primitive_desc_create(&description, out ? wanted : own, e->engine,
-                                           out ? own : wanted, e->engine, NULL) != dnnl_success)
+    if (dnnl_reorder_primitive_desc_create(&description, out ? wanted : own, engine,
+                                           out ? own : wanted, engine, NULL) != dnnl_success)
         return false;
     bool made = dnnl_primitive_create(&c->reorder, description) == dnnl_success;
     dnnl_primitive_desc_destroy(description);
-    c->wanted = bl_alloc_aligned(dnnl_memory_desc_get_size(wanted));
-    return made && c->wanted &&
-           dnnl_memory_create(&c->own_filter, own, e->engine, DNNL_MEMORY_NONE) == dnnl_success;
+    return made &&
+           dnnl_stream_create(&c->stream, engine, dnnl_stream_default_flags) == dnnl_success &&
+           dnnl_memory_create(&c->own_filter, own, engine, DNNL_MEMORY_NONE) == dnnl_success &&
+           dnnl_memory_create(&c->filter, wanted, engine, c->wanted) == dnnl_success;
 }
 
-static bool make_convolution(engine *e, convolution *c, const conv_shape *s)
+/* The filter of the tasks after the first has the first's layout. */
+static bool make_convolution_task(dnnl_engine_t engine, convolution *c, const conv_shape *s,
+                                  int number, dnnl_memory_desc_t *filter)
 {
-    dnnl_memory_desc_t d[3], own;
-    describe_image(&d[IMAGE], s->x);
-    describe_filter(&d[FILTER], s, true);
-    describe_filter(&own, s, false);
-    describe_image(&d[RESULT], s->z);
-    dnnl_primitive_desc_t description = describe_convolution(e, c->sum, d, s->options);
+    conv_shape part = *s;
+    int64_t left = s->x.dim[0] - number * c->stretch;
+    part.x.dim[0] = part.z.dim[0] = left < c->stretch ? left : c->stretch;
+    dnnl_memory_desc_t d[3];
+    describe_image(&d[IMAGE], part.x);
+    d[FILTER] = *filter;
+    describe_image(&d[RESULT], part.z);
+    dnnl_primitive_desc_t description = describe_convolution(engine, c->sum, d, s->options);
     if (!description)
         return false;
-    d[FILTER] = *dnnl_primitive_desc_query_md(
+    *filter = d[FILTER] = *dnnl_primitive_desc_query_md(
         description, c->sum == FILTER ? dnnl_query_diff_weights_md : dnnl_query_weights_md, 0);
-    bool made = dnnl_primitive_create(&c->primitive, description) == dnnl_success;
-    dnnl_primitive_desc_destroy(description);
-    if (made && !dnnl_memory_desc_equal(&d[FILTER], &own))
-        made = make_reorder(e, c, &own, &d[FILTER]);
-    for (int i = 0; i < 3 && made; i++)
-        made = dnnl_memory_create(&c->memory[i], &d[i], e->engine,
-                                  i == FILTER && c->reorder ? c->wanted : DNNL_MEMORY_NONE) ==
-               dnnl_success;
-    return made;
+    return make_task(engine, description, d, &c->task[number]);
+}
+
+static bool make_convolution(dnnl_engine_t engine, convolution *c, const conv_shape *s)
+{
+    dnnl_memory_desc_t filter, own;
+    double products =
+        (double)bl_shape_count(s->z) * (double)(s->w.dim[0] * s->w.dim[1] * s->w.dim[2]);
+    describe_filter(&filter, s, true);
+    describe_filter(&own, s, false);
+    c->tasks = cut(s->x.dim[0], 1, products / TASK_PRODUCT, &c->stretch);
+    c->images[0] = bl_shape_count(s->x) / s->x.dim[0];
+    c->images[1] = bl_shape_count(s->z) / s->z.dim[0];
+    for (int t = 0; t < c->tasks; t++)
+        if (!make_convolution_task(engine, c, s, t, &filter))
+            return false;
+    c->filter_bytes = (dnnl_memory_desc_get_size(&filter) + 63) & ~(size_t)63;
+    bool same = dnnl_memory_desc_equal(&filter, &own);
+    if (same)
+        c->filter_bytes = dnnl_memory_desc_get_size(&own);
+    if (same && c->sum != FILTER)
+        return true;
+    c->wanted = bl_alloc_aligned(c->filter_bytes * (size_t)(c->sum == FILTER ? c->tasks : 1));
+    return c->wanted && (same || make_reorder(engine, c, &own, &filter));
 }
 
 bl_status cpu_prepare_convolution(cpu_plan *plan, cpu_kernel *kernel, const bl_node *node)
@@ -402,12 +575,12 @@ bl_status cpu_prepare_convolution(cpu_plan *plan, cpu_kernel *kernel, const bl_n
     s.z = sum == RESULT ? node->type.shape : sum == IMAGE ? x.shape : y.shape;
     if (node->type.dtype != BL_F32 || bl_type_count(x) == 0 || bl_type_count(y) == 0)
         return BL_UNSUPPORTED;
-    engine *e = engine_of(plan);
+    dnnl_engine_t engine = engine_of(plan);
     convolution *c = bl_alloc(sizeof *c);
     if (!c)
         return bl_no_memory(sizeof *c);
     c->sum = sum;
-    if (!e || !make_convolution(e, c, &s)) {
+    if (!engine || !make_convolution(engine, c, &s)) {
         free_convolution(c);
         return BL_UNSUPPORTED;
     }

@@ -63,20 +63,32 @@ static inline reduced reduce_exp(float x)
     return z;
 }
 
-static inline float vm_exp(float x)
+/* e^r for |r| <= ln(2) / 2. */
+static inline float exp_reduced(float r)
 {
-    float c = x < -104.0f ? -104.0f : x;
-    c = c > 89.0f ? 89.0f : c;
-    reduced z = reduce_exp(c);
-    float r = z.r, p = 1.991937763e-04f;
+    float p = 1.991937763e-04f;
     p = p * r + 1.394722497e-03f;
     p = p * r + 8.333262643e-03f;
     p = p * r + 4.166625375e-02f;
     p = p * r + 1.666666687e-01f;
     p = p * r + 5.000000083e-01f;
-    p = p * (r * r) + r + 1.0f;
+    return p * (r * r) + r + 1.0f;
+}
+
+static inline float vm_exp(float x)
+{
+    float c = x < -104.0f ? -104.0f : x;
+    c = c > 89.0f ? 89.0f : c;
+    reduced z = reduce_exp(c);
     int32_t half = z.n >> 1; /* in two steps, so that overflow and subnormals come out right */
-    return p * power_of_2(half) * power_of_2(z.n - half);
+    return exp_reduced(z.r) * power_of_2(half) * power_of_2(z.n - half);
+}
+
+/* e^x for |x| <= 80. */
+static inline float exp_moderate(float x)
+{
+    reduced z = reduce_exp(x);
+    return exp_reduced(z.r) * power_of_2(z.n);
 }
 
 static inline float vm_expm1(float x)
@@ -141,7 +153,7 @@ static inline float vm_tanh(float x)
     p = p * s + 1.333318054e-01f;
     p = p * s - 3.333333019e-01f;
     float b = a > 20.0f ? 20.0f : a;
-    float large = 1.0f - 2.0f / (vm_exp(2.0f * b) + 1.0f);
+    float large = 1.0f - 2.0f / (exp_moderate(2.0f * b) + 1.0f);
     float y = copysignf(a < 0.625f ? p * s * a + a : large, x);
     return x == x ? y : x;
 }
@@ -222,7 +234,7 @@ static inline float vm_erf(float x)
     q = q * b + 6.336273157e-01f;
     q = q * b + 1.129397063e+00f;
     q = q * b - 1.533822437e-04f;
-    float y = copysignf(a < 0.92f ? small : 1.0f - vm_exp(-q), x);
+    float y = copysignf(a < 0.92f ? small : 1.0f - exp_moderate(-q), x);
     return x == x ? y : x;
 }
 
