@@ -78,7 +78,8 @@ static precision precision_of(const bl_outcome *o)
         if (a > 0)
             keep_smaller(&difference, o->arm[a].comparison.difference_interval);
     }
-    return (precision){decimals_for(mean), decimals_for(difference)};
+    int d = decimals_for(difference);
+    return (precision){decimals_for(mean), d < 3 ? d : 3}; /* more does not fit the column */
 }
 
 /* Adds `cell` right-aligned in `width` columns; the cell may hold characters of several bytes. */
