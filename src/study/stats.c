@@ -1,144 +1,172 @@
-/* The statistics of a comparison; stats.h says what each function is and where it is from. */
+/* The statistics of a comparison; stats.h says which test decides when, and why. In the order of
+ * the header: distributions, power, tests, corrections, and the row that puts them together.
+ *
+ * One more test: a value of bl_test with its name and its floor, and a branch of `decide`. It then
+ * needs a known answer and a false-alarm simulation in tests/test_stats.c. */
 #include "study/stats.h"
 
-#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/base.h"
 
-/* --- distributions
- * ------------------------------------------------------------------------------------- */
-double bl_normal_cdf(double x)
+#define TAU              6.283185307179586476925286766559
+#define MOST_PAIRS       100000
+#define ENUMERATED_PAIRS 20  /* 2^20 assignments of signs take a millisecond */
+#define ENUMERATED_RANKS 200 /* the dynamic programme is cubic */
+#define RANDOM_FLIPS     65535
+#define FRACTION_BITS    40
+
+/* --- distributions */
+
+static double log_gamma(double x)
 {
-    return 0.5 * erfc(-x * M_SQRT1_2);
+    int sign;
+    return lgamma_r(x, &sign); /* lgamma writes a global variable */
 }
 
-/* The x in [low, high] with f(x, context) = p, f rising; to the last bit that bisection gives. */
-static double invert(double (*f)(double, double), double context, double p, double low, double high)
-{
-    for (int i = 0; i < 200; i++) {
-        double middle = 0.5 * (low + high);
-        if (middle == low || middle == high)
-            break;
-        if (f(middle, context) < p)
-            low = middle;
-        else
-            high = middle;
-    }
-    return 0.5 * (low + high);
-}
-
-static double normal_tail(double x, double unused)
-{
-    (void)unused;
-    return 0.5 * erfc(-x * M_SQRT1_2);
-}
-
-double bl_normal_quantile(double p)
-{
-    if (!(p >= 0 && p <= 1))
-        return NAN;
-    if (p == 0 || p == 1)
-        return p == 0 ? -INFINITY : INFINITY;
-    return p > 0.5 ? -invert(normal_tail, 0, 1 - p, -40, 0) : invert(normal_tail, 0, p, -40, 0);
-}
-
+/* The continued fraction of the incomplete beta function, which converges fast for
+ * x < (a + 1) / (a + b + 2), by Lentz's method: numerator and denominator are kept off 0. */
 static double beta_fraction(double a, double b, double x)
 {
     const double tiny = 1e-300;
     double c = 1, d = 1 - (a + b) * x / (a + 1);
     d = 1 / (fabs(d) < tiny ? tiny : d);
     double value = d;
-    for (int m = 1; m <= 10000; m++) {
-        double step = 1;
+    for (int m = 1; m < 100000; m++) {
+        double even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m));
+        double odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1));
+        double change = 1;
         for (int half = 0; half < 2; half++) {
-            double k = m, term = half == 0
-                                     ? k * (b - k) * x / ((a + 2 * k - 1) * (a + 2 * k))
-                                     : -(a + k) * (a + b + k) * x / ((a + 2 * k) * (a + 2 * k + 1));
+            double term = half ? odd : even;
             d = 1 + term * d;
             c = 1 + term / c;
             d = 1 / (fabs(d) < tiny ? tiny : d);
             c = fabs(c) < tiny ? tiny : c;
-            step = c * d;
-            value *= step;
+            change = c * d;
+            value *= change;
         }
-        if (fabs(step - 1) < 1e-16)
+        if (fabs(change - 1) < 1e-16)
             break;
     }
     return value;
+}
+
+/* I_x(a, b) with y = 1 - x given separately: near x = 1 the caller knows y better. */
+static double incomplete_beta(double a, double b, double x, double y)
+{
+    if (x <= 0 || y <= 0)
+        return x <= 0 ? 0 : 1;
+    double front = exp(log_gamma(a + b) - log_gamma(a) - log_gamma(b) + a * log(x) + b * log(y));
+    if (x < (a + 1) / (a + b + 2))
+        return front * beta_fraction(a, b, x) / a;
+    return 1 - front * beta_fraction(b, a, y) / b;
 }
 
 double bl_incomplete_beta(double a, double b, double x)
 {
     if (!(a > 0 && b > 0 && x >= 0 && x <= 1))
         return NAN;
-    if (x == 0 || x == 1)
-        return x;
-    double front = exp(lgamma(a + b) - lgamma(a) - lgamma(b) + a * log(x) + b * log1p(-x));
-    return x < (a + 1) / (a + b + 2) ? front * beta_fraction(a, b, x) / a
-                                     : 1 - front * beta_fraction(b, a, 1 - x) / b;
+    return incomplete_beta(a, b, x, 1 - x);
 }
 
 double bl_t_two_sided(double t, double df)
 {
     if (!(df > 0) || isnan(t))
         return NAN;
-    if (isinf(df))
-        return erfc(fabs(t) * M_SQRT1_2);
     if (isinf(t))
         return 0;
-    return bl_incomplete_beta(df / 2, 0.5, df / (df + t * t));
+    if (isinf(df))
+        return erfc(fabs(t) * sqrt(0.5));
+    double scale = df + t * t;
+    return isinf(scale) ? 0 : incomplete_beta(df / 2, 0.5, df / scale, t * t / scale);
 }
 
 double bl_t_cdf(double t, double df)
 {
     double tail = bl_t_two_sided(t, df) / 2;
-    return t > 0 ? 1 - tail : tail;
+    return t < 0 ? tail : 1 - tail;
 }
 
-static double t_lower(double t, double df)
+static double t_density(double t, double df)
 {
-    return bl_t_two_sided(t, df) / 2; /* t <= 0 */
+    if (isinf(df))
+        return exp(-t * t / 2) / sqrt(TAU);
+    return exp(log_gamma((df + 1) / 2) - log_gamma(df / 2) - (df + 1) / 2 * log1p(t * t / df)) /
+           sqrt(df * TAU / 2);
+}
+
+/* The t >= 0 whose upper tail is 0 < q <= 1/2: Newton's method on the logarithm of the tail,
+ * bisected where it leaves the bracket. */
+static double t_upper_quantile(double q, double df)
+{
+    double low = 0, high = 1;
+    while (bl_t_two_sided(high, df) / 2 > q && high < 1e300)
+        low = high, high *= 4;
+    double t = low;
+    for (int i = 0; i < 200; i++) {
+        double tail = bl_t_two_sided(t, df) / 2;
+        if (tail > q)
+            low = t;
+        else
+            high = t;
+        double next = t + (log(tail) - log(q)) * tail / t_density(t, df);
+        if (!(next >= low && next <= high))
+            next = (low + high) / 2;
+        if (fabs(next - t) <= 4e-16 * fabs(next))
+            return next;
+        t = next;
+    }
+    return t;
 }
 
 double bl_t_quantile(double p, double df)
 {
-    if (!(df > 0) || !(p >= 0 && p <= 1))
+    if (!(df > 0 && p >= 0 && p <= 1))
         return NAN;
     if (p == 0 || p == 1)
         return p == 0 ? -INFINITY : INFINITY;
     if (p == 0.5)
         return 0;
-    double lower = p < 0.5 ? p : 1 - p, bound = -1;
-    while (t_lower(bound, df) > lower && bound > -1e300)
-        bound *= 2;
-    double t = invert(t_lower, df, lower, bound, 0);
-    return p < 0.5 ? t : -t;
+    return p < 0.5 ? -t_upper_quantile(p, df) : t_upper_quantile(1 - p, df);
 }
 
-/* The density of log of sqrt(chi2 / df) at y is smooth and falls off fast on both sides, so that
- * the trapezoid rule is exact to rounding. */
+double bl_normal_cdf(double x)
+{
+    return bl_t_cdf(x, INFINITY);
+}
+
+double bl_normal_quantile(double p)
+{
+    return bl_t_quantile(p, INFINITY);
+}
+
+/* With u = log sqrt(chi2/df), whose density is proportional to exp(df (u - e^2u / 2)), the cdf is
+ * the mean of Phi(t e^u - shift). The integrand is analytic and vanishes at both ends, so the
+ * trapezoid rule converges geometrically once its step resolves both factors: the density has
+ * width 1/sqrt(2 df), Phi changes over 1/shift. */
 double bl_noncentral_t_cdf(double t, double df, double shift)
 {
-    if (!(df > 0) || isnan(t) || isnan(shift))
+    if (!(df > 0) || isnan(t) || !isfinite(shift))
         return NAN;
-    enum { POINTS = 2000 };
-    double width = 40 / sqrt(df) > 12 ? 12 : 40 / sqrt(df), low = -width,
-           high = width < 3 ? width : 3;
-    double log_scale = log(2) + (df / 2) * log(df / 2) - lgamma(df / 2),
-           step = (high - low) / POINTS, sum = 0;
-    for (int i = 0; i <= POINTS; i++) {
-        double y = low + step * i, scale = exp(y);
-        double density = exp(log_scale + df * y - df / 2 * scale * scale);
-        sum += density * bl_normal_cdf(t * scale - shift);
-    }
-    return sum * step;
+    double step = 0.5 / (2 + sqrt(fmin(df, 1e12)) + fabs(shift)), sum = 0, weights = 0;
+    if (isinf(df))
+        return bl_normal_cdf(t - shift);
+    for (int side = 0; side < 2; side++)
+        for (int64_t i = side;; i++) {
+            double u = (side ? -step : step) * (double)i;
+            double weight = exp(df * (u - expm1(2 * u) / 2));
+            weights += weight;
+            sum += weight * bl_normal_cdf(t * exp(u) - shift);
+            if (weight < 1e-18)
+                break;
+        }
+    return sum / weights;
 }
 
-/* --- power
- * ---------------------------------------------------------------------------------------------- */
+/* --- power */
+
 double bl_effective_replicates(int n, double ratio)
 {
     return 1 / (1.0 / n + ratio);
@@ -146,37 +174,41 @@ double bl_effective_replicates(int n, double ratio)
 
 double bl_power(double d_z, int n, double ratio, double alpha)
 {
-    double df = n - 1, shift = d_z * sqrt(bl_effective_replicates(n, ratio));
-    double critical = -bl_t_quantile(alpha / 2, df);
-    return 1 - bl_noncentral_t_cdf(critical, df, shift) + bl_noncentral_t_cdf(-critical, df, shift);
+    if (n < 2 || isnan(d_z) || !(alpha > 0 && alpha < 1))
+        return NAN;
+    double shift = fmin(fabs(d_z), 1000) * sqrt(bl_effective_replicates(n, ratio));
+    double critical = bl_t_quantile(1 - alpha / 2, n - 1);
+    return 1 - bl_noncentral_t_cdf(critical, n - 1, shift) +
+           bl_noncentral_t_cdf(-critical, n - 1, shift);
 }
 
 int bl_pairs_needed(double d_z, double ratio, double alpha, double power)
 {
-    enum { MOST = 1000000 };
-    if (!(fabs(d_z) > 0) || bl_power(fabs(d_z), MOST, ratio, alpha) < power)
-        return -1;
-    int low = 1, high = 2; /* power(low) is too small, power(high) enough */
-    while (bl_power(fabs(d_z), high, ratio, alpha) < power) {
+    int low = 1, high = 2; /* low is too few */
+    while (!(bl_power(d_z, high, ratio, alpha) >= power)) {
+        if (high == MOST_PAIRS || isnan(d_z) || d_z == 0)
+            return -1;
         low = high;
-        high = high > MOST / 2 ? MOST : 2 * high;
+        high = high < MOST_PAIRS / 2 ? 2 * high : MOST_PAIRS;
     }
     while (high - low > 1) {
         int middle = low + (high - low) / 2;
-        if (bl_power(fabs(d_z), middle, ratio, alpha) < power)
-            low = middle;
-        else
+        if (bl_power(d_z, middle, ratio, alpha) >= power)
             high = middle;
+        else
+            low = middle;
     }
     return high;
 }
 
 double bl_detectable_effect(int n, double ratio, double alpha, double power)
 {
+    if (n < 2 || !(alpha > 0 && alpha < 1))
+        return NAN;
     double low = 0, high = 1;
-    while (bl_power(high, n, ratio, alpha) < power && high < 1e6)
-        high *= 2;
-    for (int i = 0; i < 60; i++) {
+    while (bl_power(high, n, ratio, alpha) < power && high < 1000)
+        low = high, high *= 2;
+    for (int i = 0; i < 50; i++) {
         double middle = (low + high) / 2;
         if (bl_power(middle, n, ratio, alpha) < power)
             low = middle;
@@ -186,8 +218,8 @@ double bl_detectable_effect(int n, double ratio, double alpha, double power)
     return high;
 }
 
-/* --- tests on n differences
- * ------------------------------------------------------------------------------- */
+/* --- tests on the mean */
+
 double bl_average(const double *x, int n)
 {
     double sum = 0;
@@ -206,397 +238,583 @@ double bl_standard_deviation(const double *x, int n)
 
 static double standard_error(const double *x, int n, double ratio)
 {
-    return bl_standard_deviation(x, n) * sqrt(1.0 / n + ratio);
+    return bl_standard_deviation(x, n) / sqrt(bl_effective_replicates(n, ratio));
 }
 
 double bl_paired_t(const double *difference, int n, double ratio, double *t)
 {
     double mean = bl_average(difference, n), error = standard_error(difference, n, ratio);
-    double statistic = error > 0 ? mean / error : mean > 0 ? INFINITY : mean < 0 ? -INFINITY : 0;
+    double statistic = mean == 0 && error == 0 ? 0 : mean / error;
     if (t)
         *t = statistic;
-    return n > 1 ? bl_t_two_sided(statistic, n - 1) : NAN;
+    return bl_t_two_sided(statistic, n - 1);
 }
 
 bl_interval bl_mean_interval(const double *x, int n, double ratio, double alpha)
 {
-    double mean = bl_average(x, n),
-           half = -bl_t_quantile(alpha / 2, n - 1) * standard_error(x, n, ratio);
+    double half = bl_t_quantile(1 - alpha / 2, n - 1) * standard_error(x, n, ratio);
+    double mean = bl_average(x, n);
     return (bl_interval){mean - half, mean + half};
 }
 
 double bl_equivalence(const double *difference, int n, double ratio, double margin)
 {
-    double mean = bl_average(difference, n), error = standard_error(difference, n, ratio);
-    if (!(error > 0))
-        return fabs(mean) < margin ? 0 : 1;
-    double above = bl_t_cdf(-(mean + margin) / error, n - 1); /* P(T >= t) of "mean <= -margin" */
-    double below = bl_t_cdf((mean - margin) / error, n - 1);
-    return above > below ? above : below;
+    double distance = margin - fabs(bl_average(difference, n)); /* to the nearer bound */
+    double error = standard_error(difference, n, ratio);
+    return distance == 0 ? 0.5 : bl_t_cdf(-distance / error, n - 1);
+}
+
+/* --- randomisation */
+
+/* The sums of x under each of the 2^n assignments of signs. */
+static void signed_sums(const double *x, int n, double *sum)
+{
+    sum[0] = 0;
+    for (int i = 0; i < n; i++) {
+        int64_t half = INT64_C(1) << i;
+        for (int64_t j = 0; j < half; j++) {
+            sum[j + half] = sum[j] + x[i];
+            sum[j] -= x[i];
+        }
+    }
+}
+
+/* An assignment is one of the first half of the pairs and one of the second, so two tables of sums
+ * give every mean by one addition. */
+static double enumerate_flips(const double *x, int n, double bound)
+{
+    double first[1 << ENUMERATED_PAIRS / 2], second[1 << ENUMERATED_PAIRS / 2];
+    int a = n / 2, b = n - a;
+    int64_t hits = 0;
+    signed_sums(x, a, first);
+    signed_sums(x + a, b, second);
+    for (int64_t i = 0; i < INT64_C(1) << a; i++)
+        for (int64_t j = 0; j < INT64_C(1) << b; j++)
+            hits += fabs(first[i] + second[j]) >= bound;
+    return ldexp((double)hits, -n);
+}
+
+static double sample_flips(const double *x, int n, bl_key key, double bound)
+{
+    bl_random random = bl_random_new(key);
+    int64_t hits = 0;
+    for (int draw = 0; draw < RANDOM_FLIPS; draw++) {
+        double sum = 0;
+        uint32_t bits = 0;
+        for (int i = 0; i < n; i++, bits >>= 1) {
+            if (i % 32 == 0)
+                bits = bl_random_bits32(&random);
+            sum += bits & 1 ? x[i] : -x[i];
+        }
+        hits += fabs(sum) >= bound;
+    }
+    return (double)(1 + hits) / (1 + RANDOM_FLIPS);
 }
 
 bl_status bl_sign_flip(const double *difference, int n, bl_key key, double *p)
 {
-    enum { EXACT = 20, DRAWS = 65535 };
-    double observed = 0, size = 0;
-    for (int i = 0; i < n; i++) {
-        observed += difference[i];
-        size += fabs(difference[i]);
-    }
-    double least = fabs(observed) - 1e-12 * size; /* sums in another order round otherwise */
-    int64_t hits = 0, draws = n <= EXACT ? (int64_t)1 << n : DRAWS;
-    bl_random random = bl_random_new(key);
-    for (int64_t k = 0; k < draws; k++) {
-        double sum = 0;
-        uint32_t signs = (uint32_t)k;
-        for (int i = 0; i < n; i++) {
-            if (n > EXACT && i % 32 == 0)
-                signs = bl_random_bits32(&random);
-            sum += (signs >> (i % 32)) & 1 ? difference[i] : -difference[i];
-        }
-        hits += fabs(sum) >= least;
-    }
-    *p = n <= EXACT ? (double)hits / (double)draws : (1.0 + (double)hits) / (1.0 + (double)draws);
+    double sum = 0, size = 0;
+    for (int i = 0; i < n; i++)
+        sum += difference[i], size += fabs(difference[i]);
+    if (n < 1 || !isfinite(size))
+        return bl_fail(BL_INVALID, "sign-flip: expected finite differences, got %d with sum %g", n,
+                       size);
+    double bound = fabs(sum) - 1e-12 * size; /* as far from 0, but for rounding */
+    *p = n <= ENUMERATED_PAIRS ? enumerate_flips(difference, n, bound)
+                               : sample_flips(difference, n, key, bound);
     return BL_OK;
 }
 
+/* --- ranks */
+
 typedef struct ranked {
     double size;
-    int at;
+    int place;
 } ranked;
 
 static int by_size(const void *a, const void *b)
 {
-    const ranked *x = a, *y = b;
-    return x->size != y->size ? (x->size > y->size) - (x->size < y->size)
-                              : (x->at > y->at) - (x->at < y->at);
+    double x = ((const ranked *)a)->size, y = ((const ranked *)b)->size;
+    return (x > y) - (x < y);
 }
 
 bl_status bl_signed_ranks(const double *difference, int n, double *rank)
 {
-    ranked *order = bl_alloc((size_t)(n + 1) * sizeof *order);
-    if (!order)
-        return bl_no_memory((size_t)n * sizeof *order);
+    for (int i = 0; i < n; i++)
+        if (isnan(difference[i]))
+            return bl_fail(BL_INVALID, "signed-rank: difference %d is not a number", i);
+    ranked *sorted = bl_alloc((size_t)(n > 0 ? n : 1) * sizeof *sorted);
+    if (!sorted)
+        return bl_no_memory((size_t)n * sizeof *sorted);
     int count = 0;
     for (int i = 0; i < n; i++) {
         rank[i] = 0;
         if (difference[i] != 0)
-            order[count++] = (ranked){fabs(difference[i]), i};
+            sorted[count++] = (ranked){fabs(difference[i]), i};
     }
-    qsort(order, (size_t)count, sizeof *order, by_size);
-    for (int start = 0, end; start < count; start = end) {
-        for (end = start; end < count && order[end].size == order[start].size; end++)
-            continue;
-        for (int k = start; k < end; k++) {
-            double middle = 0.5 * (start + 1 + end);
-            rank[order[k].at] = difference[order[k].at] > 0 ? middle : -middle;
-        }
+    qsort(sorted, (size_t)count, sizeof *sorted, by_size);
+    for (int begin = 0, end; begin < count; begin = end) {
+        for (end = begin + 1; end < count && sorted[end].size == sorted[begin].size;)
+            end++;
+        double mean_rank = (begin + 1 + end) / 2.0;
+        for (int i = begin; i < end; i++)
+            rank[sorted[i].place] = copysign(mean_rank, difference[sorted[i].place]);
     }
-    bl_release(order);
+    bl_release(sorted);
     return BL_OK;
 }
 
-/* P(|W+ - mean| >= |observed - mean|) over all signs, with ranks doubled to whole numbers. */
-static bl_status exact_rank_p(const double *rank, int n, double *p)
+/* Two-sided p of the sum of the positive ranks, given the ranks: chance[s] becomes the chance that
+ * the doubled ranks (whole numbers, also for ties) which get a plus sum to s. */
+static bl_status enumerate_ranks(const double *rank, int n, double *p)
 {
     int64_t total = 0, positive = 0;
     for (int i = 0; i < n; i++) {
-        total += llround(2 * fabs(rank[i]));
-        positive += rank[i] > 0 ? llround(2 * rank[i]) : 0;
+        int64_t doubled = llround(2 * fabs(rank[i]));
+        total += doubled;
+        positive += rank[i] > 0 ? doubled : 0;
     }
-    double *share = bl_alloc((size_t)(total + 1) * sizeof *share);
-    if (!share)
-        return bl_no_memory((size_t)total * sizeof *share);
-    share[0] = 1;
-    int64_t reach = 0;
+    double *chance = bl_alloc((size_t)(total + 1) * sizeof *chance);
+    if (!chance)
+        return bl_no_memory((size_t)(total + 1) * sizeof *chance);
+    int64_t reached = 0;
+    chance[0] = 1;
     for (int i = 0; i < n; i++) {
-        int64_t r = llround(2 * fabs(rank[i]));
-        if (r == 0)
+        int64_t doubled = llround(2 * fabs(rank[i]));
+        if (doubled == 0)
             continue;
-        reach += r;
-        for (int64_t s = reach; s >= 0; s--)
-            share[s] = 0.5 * (share[s] + (s >= r ? share[s - r] : 0));
+        reached += doubled;
+        for (int64_t s = reached; s >= 0; s--)
+            chance[s] = (chance[s] + (s >= doubled ? chance[s - doubled] : 0)) / 2;
     }
-    double sum = 0;
-    int64_t distance = llabs(2 * positive - total);
-    for (int64_t s = 0; s <= total; s++)
-        sum += llabs(2 * s - total) >= distance ? share[s] : 0;
-    *p = sum < 1 ? sum : 1;
-    bl_release(share);
+    int64_t smaller = positive < total - positive ? positive : total - positive;
+    double tail = 0;
+    for (int64_t s = 0; s <= smaller; s++)
+        tail += chance[s];
+    bl_release(chance);
+    *p = fmin(1, 2 * tail);
     return BL_OK;
 }
 
 bl_status bl_signed_rank(const double *difference, int n, double *p, int *effective)
 {
-    enum { EXACT = 200 };
-    double *rank = bl_alloc((size_t)(n + 1) * sizeof *rank), sum = 0, squares = 0;
+    double *rank = bl_alloc((size_t)(n > 0 ? n : 1) * sizeof *rank);
+    if (!rank)
+        return bl_no_memory((size_t)n * sizeof *rank);
+    bl_status status = bl_signed_ranks(difference, n, rank);
+    double sum = 0, squares = 0;
     int count = 0;
-    bl_status status = rank ? bl_signed_ranks(difference, n, rank) : bl_no_memory((size_t)n);
-    for (int i = 0; status == BL_OK && i < n; i++) {
+    for (int i = 0; i < n && status == BL_OK; i++) {
         count += rank[i] != 0;
         sum += rank[i];
         squares += rank[i] * rank[i];
     }
-    *p = 1;
-    if (status == BL_OK && count > EXACT)
+    if (status == BL_OK && count <= ENUMERATED_RANKS)
+        status = enumerate_ranks(rank, n, p);
+    else if (status == BL_OK)
         *p = bl_t_two_sided(sum / sqrt(squares), INFINITY);
-    else if (status == BL_OK && count)
-        status = exact_rank_p(rank, n, p);
     if (effective)
         *effective = count;
     bl_release(rank);
     return status;
 }
 
+/* --- floors */
+
 const char *bl_test_name(bl_test test)
 {
     static const char *const name[BL_TESTS] = {
         [BL_TEST_PAIRED_T] = "paired t",
-        [BL_TEST_RESPLIT_T] = "paired t, Nadeau-Bengio variance",
+        [BL_TEST_RESPLIT_T] = "paired t, re-split variance",
         [BL_TEST_SIGNED_RANK] = "signed-rank",
-        [BL_TEST_RESPLIT_RANK] = "t on signed ranks, Nadeau-Bengio variance",
-        [BL_TEST_SIGN_FLIP] = "sign-flip"};
+        [BL_TEST_RESPLIT_RANK] = "t on signed ranks, re-split variance",
+        [BL_TEST_SIGN_FLIP] = "sign-flip",
+    };
     return name[test];
+}
+
+static double floor_of(bl_test test, double n)
+{
+    bool counts = test == BL_TEST_SIGNED_RANK || test == BL_TEST_SIGN_FLIP;
+    return counts ? fmin(1, exp2(1 - n)) : 0;
 }
 
 double bl_test_floor(bl_test test, int n)
 {
-    return test == BL_TEST_SIGNED_RANK || test == BL_TEST_SIGN_FLIP ? ldexp(1, 1 - (n > 0 ? n : 1))
-                                                                    : 0;
+    return floor_of(test, n);
+}
+
+/* The fewest pairs whose floor is at most `level`. */
+static int pairs_for_floor(bl_test test, double level)
+{
+    int n = 1;
+    while (bl_test_floor(test, n) > level && n < 1100)
+        n++;
+    return n;
+}
+
+#define SENTENCE 200
+
+static void floor_sentence(char text[SENTENCE], bl_test test, int n, int arms, double alpha)
+{
+    double level = alpha / arms;
+    snprintf(
+        text, SENTENCE,
+        "%s over %d pairs cannot give a p below %.3g, and %.3g is needed (alpha %g over %d arm%s): "
+        "run at least %d replicates",
+        bl_test_name(test), n, bl_test_floor(test, n), level, alpha, arms, arms == 1 ? "" : "s",
+        pairs_for_floor(test, level));
+}
+
+static bl_status check_alpha(double alpha)
+{
+    if (!(alpha > 0 && alpha < 1))
+        return bl_fail(BL_INVALID, "alpha is %g, expected a number between 0 and 1", alpha);
+    return BL_OK;
 }
 
 bl_status bl_test_check(bl_test test, int n, int arms, double alpha)
 {
-    double floor_p = bl_test_floor(test, n), limit = alpha / arms;
-    if (floor_p <= limit)
+    BL_TRY(check_alpha(alpha));
+    if (n < 2 || arms < 1)
+        return bl_fail(BL_INVALID, "%d pairs and %d arms: expected at least 2 and 1", n, arms);
+    if (bl_test_floor(test, n) <= alpha / arms)
         return BL_OK;
-    int enough = n;
-    while (bl_test_floor(test, enough) > limit)
-        enough++;
-    return bl_fail(BL_INVALID,
-                   "%s over %d pairs cannot give a p below %.3g, but alpha %g over %d arm%s needs "
-                   "%.3g: run at least %d "
-                   "replicates",
-                   bl_test_name(test), n, floor_p, alpha, arms, arms == 1 ? "" : "s", limit,
-                   enough);
+    char text[SENTENCE];
+    floor_sentence(text, test, n, arms, alpha);
+    return bl_fail(BL_INVALID, "%s", text);
 }
 
-/* --- many arms, shares
- * --------------------------------------------------------------------------------------- */
-static int by_value(const void *a, const void *b)
+/* --- many arms, shares */
+
+static double one_if_nan(double p)
 {
-    const ranked *x = a, *y = b;
-    return (x->size > y->size) - (x->size < y->size);
+    return isnan(p) ? 1 : p;
 }
 
+/* Step down from the smallest p: the i-th of m (from 0) is multiplied by m - i, and no adjusted p
+ * is smaller than the one before it. */
 bl_status bl_holm(const double *p, int count, double *adjusted)
 {
-    ranked *order = bl_alloc((size_t)(count + 1) * sizeof *order);
-    if (!order)
-        return bl_no_memory((size_t)count * sizeof *order);
+    if (count <= 0)
+        return BL_OK;
+    ranked *sorted = bl_alloc((size_t)count * sizeof *sorted);
+    if (!sorted)
+        return bl_no_memory((size_t)count * sizeof *sorted);
     for (int i = 0; i < count; i++)
-        order[i] = (ranked){isnan(p[i]) ? 1 : p[i], i};
-    qsort(order, (size_t)count, sizeof *order, by_value);
+        sorted[i] = (ranked){one_if_nan(p[i]), i};
+    qsort(sorted, (size_t)count, sizeof *sorted, by_size);
     double largest = 0;
-    for (int k = 0; k < count; k++) {
-        double scaled = order[k].size * (count - k);
-        largest = fmax(largest, scaled < 1 ? scaled : 1);
-        adjusted[order[k].at] = largest;
+    for (int i = 0; i < count; i++) {
+        largest = fmax(largest, fmin(1, (count - i) * sorted[i].size));
+        adjusted[sorted[i].place] = largest;
     }
-    bl_release(order);
+    bl_release(sorted);
     return BL_OK;
 }
 
 bl_interval bl_wilson(double share, double n, double alpha)
 {
-    double z = -bl_normal_quantile(alpha / 2), z2 = z * z;
-    double middle = (share + z2 / (2 * n)) / (1 + z2 / n);
+    double z = bl_normal_quantile(1 - alpha / 2), z2 = z * z;
+    double centre = (share + z2 / (2 * n)) / (1 + z2 / n);
     double half = z / (1 + z2 / n) * sqrt(share * (1 - share) / n + z2 / (4 * n * n));
-    return (bl_interval){fmax(0, middle - half), fmin(1, middle + half)};
+    return (bl_interval){fmax(0, centre - half), fmin(1, centre + half)};
 }
 
-/* --- a row of the table
- * ----------------------------------------------------------------------------------------- */
-static double alpha_of(const bl_compare_options *o)
+/* --- a row of the table */
+
+/* The pairs of one comparison, prepared: what each test works on. */
+typedef struct pairs {
+    int n, finite;
+    double *difference; /* arm - baseline, of pairs with both finite */
+    double *gain;       /* of all pairs: positive is better, infinite if one of the two diverged */
+    double *work;       /* n values */
+} pairs;
+
+static int ascending(const void *a, const void *b)
 {
-    return o->alpha > 0 ? o->alpha : 0.05;
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
 }
 
-static bl_status check(const bl_compare_options *o, int n)
+/* The unit to which differences are rounded, or 0 if there is nothing to measure it by: 2^-40 of
+ * the median size of the scores that are neither 0 nor diverged. (The largest would not do: a run
+ * that nearly diverged would hide all other differences.) */
+static double unit_of(const double *arm, const double *baseline, int n, double *work)
 {
+    int count = 0;
+    for (int i = 0; i < n; i++) {
+        double size = fabs(arm[i]) < INFINITY && arm[i] != 0 ? fabs(arm[i]) : fabs(baseline[i]);
+        if (size < INFINITY && size > 0)
+            work[count++] = size;
+    }
+    if (count == 0)
+        return 0;
+    qsort(work, (size_t)count, sizeof *work, ascending);
+    return ldexp(1, ilogb(work[count / 2]) - FRACTION_BITS);
+}
+
+static double rounded_difference(double a, double b, double unit)
+{
+    return unit > 0 ? round((a - b) / unit) * unit : a - b;
+}
+
+static void prepare(pairs *p, const double *arm, const double *baseline, bool higher_is_better)
+{
+    double unit = unit_of(arm, baseline, p->n, p->work);
+    for (int i = 0; i < p->n; i++) {
+        bool arm_finite = isfinite(arm[i]), baseline_finite = isfinite(baseline[i]);
+        if (arm_finite && baseline_finite) {
+            double d = rounded_difference(arm[i], baseline[i], unit);
+            p->difference[p->finite++] = d;
+            p->gain[i] = higher_is_better ? d : -d;
+        } else {
+            p->gain[i] = arm_finite ? INFINITY : baseline_finite ? -INFINITY : 0;
+        }
+    }
+}
+
+/* Mean and interval of the finite scores of one arm; returns how many diverged. */
+static int summarise(const double *score, pairs *p, double ratio, double alpha, double *mean,
+                     bl_interval *interval)
+{
+    int finite = 0;
+    for (int i = 0; i < p->n; i++)
+        if (isfinite(score[i]))
+            p->work[finite++] = score[i];
+    *mean = bl_average(p->work, finite);
+    *interval = bl_mean_interval(p->work, finite, ratio, alpha);
+    return p->n - finite;
+}
+
+static double share_better(const double *gain, int n)
+{
+    double points = 0;
+    for (int i = 0; i < n; i++)
+        points += gain[i] > 0 ? 1 : gain[i] == 0 ? 0.5 : 0;
+    return points / n;
+}
+
+static bool all_equal(const double *x, int n)
+{
+    for (int i = 1; i < n; i++)
+        if (x[i] != x[0])
+            return false;
+    return true;
+}
+
+static int sign_of(double x)
+{
+    return (x > 0) - (x < 0);
+}
+
+/* Some run diverged: ranks. On re-splits the exact distribution is wrong in the same way as a plain
+ * t, so the ranks themselves go through the corrected t. */
+static bl_status decide_by_rank(pairs *p, bl_comparison *row)
+{
+    int nonzero;
+    BL_TRY(bl_signed_rank(p->gain, p->n, &row->p, &nonzero));
+    BL_TRY(bl_signed_ranks(p->gain, p->n, p->work));
+    double mean = bl_average(p->work, p->n);
+    row->direction = sign_of(mean);
+    row->effect = mean == 0 ? 0 : fabs(mean) / bl_standard_deviation(p->work, p->n);
+    row->test = BL_TEST_SIGNED_RANK;
+    if (row->ratio > 0) {
+        row->test = BL_TEST_RESPLIT_RANK;
+        if (all_equal(p->work, p->n)) /* no spread, as in decide_without_spread */
+            row->p = mean == 0
+                         ? 1
+                         : floor_of(BL_TEST_SIGN_FLIP, bl_effective_replicates(p->n, row->ratio));
+        else
+            row->p = bl_paired_t(p->work, p->n, row->ratio, NULL);
+    }
+    row->floor = floor_of(row->test, nonzero);
+    row->equivalence_p = 1; /* a run that diverged is not equivalent to anything */
+    return BL_OK;
+}
+
+/* All differences are equal. The sign-flip test needs no scale; with re-splits its n is that of the
+ * effective replicates, which never is enough to reject on overlapping test parts. */
+static void decide_without_spread(pairs *p, double min_effect, bl_comparison *row)
+{
+    double replicates = bl_effective_replicates(p->n, row->ratio), d = p->difference[0];
+    row->test = BL_TEST_SIGN_FLIP;
+    row->floor = floor_of(BL_TEST_SIGN_FLIP, replicates);
+    row->p = d == 0 ? 1 : row->floor;
+    row->effect = d == 0 ? 0 : INFINITY;
+    row->least_effect = min_effect > 0 ? INFINITY : 0;
+    row->equivalence_p = fabs(d) < min_effect ? row->floor / 2 : 1; /* one-sided */
+}
+
+static void decide_by_t(pairs *p, double min_effect, bl_comparison *row)
+{
+    row->test = row->ratio > 0 ? BL_TEST_RESPLIT_T : BL_TEST_PAIRED_T;
+    row->p = bl_paired_t(p->difference, p->n, row->ratio, NULL);
+    row->effect = fabs(row->d_z);
+    row->least_effect = min_effect / bl_standard_deviation(p->difference, p->n);
+    row->equivalence_p =
+        min_effect > 0 ? bl_equivalence(p->difference, p->n, row->ratio, min_effect) : 1;
+}
+
+static bl_status decide(const bl_compare_options *o, pairs *p, bl_comparison *row)
+{
+    if (row->arm_diverged + row->baseline_diverged > 0) {
+        snprintf(row->note, sizeof row->note,
+                 "%d of %d runs diverged, %d of the baseline's: ranks decide, means are of the "
+                 "finite runs",
+                 row->arm_diverged, row->pairs, row->baseline_diverged);
+        return decide_by_rank(p, row);
+    }
+    row->direction = sign_of(bl_average(p->gain, p->n));
+    if (all_equal(p->difference, p->n))
+        decide_without_spread(p, o->min_effect, row);
+    else
+        decide_by_t(p, o->min_effect, row);
+    if (row->ratio == 0)
+        BL_TRY(bl_sign_flip(p->difference, p->n, o->key, &row->sign_flip_p));
+    return BL_OK;
+}
+
+static bl_status check_options(const bl_compare_options *o, double alpha, int n)
+{
+    BL_TRY(check_alpha(alpha));
     if (n < 2)
-        return bl_fail(BL_INVALID, "a comparison needs at least 2 replicates, not %d", n);
-    if (!(alpha_of(o) > 0 && alpha_of(o) < 1))
-        return bl_fail(BL_INVALID, "alpha is %g, but must be in (0,1)", o->alpha);
-    if (!(o->min_effect >= 0))
-        return bl_fail(BL_INVALID, "min_effect is %g, but must be at least 0", o->min_effect);
-    if ((o->train_count > 0) != (o->test_count > 0))
-        return bl_fail(BL_INVALID, "a re-split needs both parts, not %lld train and %lld test",
+        return bl_fail(BL_INVALID, "comparison: %d replicates, expected at least 2", n);
+    if (!(o->min_effect >= 0 && o->min_effect < INFINITY))
+        return bl_fail(BL_INVALID, "comparison: min_effect is %g, expected 0 or more",
+                       o->min_effect);
+    if (o->train_count < 0 || o->test_count < 0 || !o->train_count != !o->test_count)
+        return bl_fail(BL_INVALID,
+                       "comparison: re-splits with %lld training and %lld test examples: expected "
+                       "both, or neither for a fixed test set",
                        (long long)o->train_count, (long long)o->test_count);
     return BL_OK;
 }
 
-/* The finite ones of x, their mean and interval. */
-static int summarise(const double *x, int n, double ratio, double alpha, double *room, double *mean,
-                     bl_interval *i)
+static bl_status fill_row(const bl_compare_options *o, double alpha, const double *arm,
+                          const double *baseline, pairs *p, bl_comparison *row)
 {
-    int count = 0;
-    for (int k = 0; k < n; k++)
-        if (isfinite(x[k]))
-            room[count++] = x[k];
-    *mean = bl_average(room, count);
-    *i = count > 1 ? bl_mean_interval(room, count, ratio, alpha) : (bl_interval){NAN, NAN};
-    return count;
-}
-
-/* better[i]: how much better the arm is than the baseline; infinite where only one of them
- * diverged. */
-static void oriented(const bl_compare_options *o, const double *arm, const double *baseline, int n,
-                     double *better)
-{
-    for (int i = 0; i < n; i++) {
-        bool a = isfinite(arm[i]), b = isfinite(baseline[i]);
-        double d = a && b ? arm[i] - baseline[i] : 0;
-        if (a && b && fabs(d) <= ldexp(fmax(fabs(arm[i]), fabs(baseline[i])), -40))
-            d = 0;
-        better[i] = a && b ? (o->higher_is_better ? d : -d) : a ? INFINITY : b ? -INFINITY : 0;
+    double ratio = row->ratio;
+    prepare(p, arm, baseline, o->higher_is_better);
+    row->finite_pairs = p->finite;
+    row->arm_diverged = summarise(arm, p, ratio, alpha, &row->arm_mean, &row->arm_interval);
+    row->baseline_diverged =
+        summarise(baseline, p, ratio, alpha, &row->baseline_mean, &row->baseline_interval);
+    row->difference = bl_average(p->difference, p->finite);
+    row->difference_interval = (bl_interval){NAN, NAN};
+    row->d_z = NAN;
+    if (!all_equal(p->difference, p->finite)) {
+        row->difference_interval = bl_mean_interval(p->difference, p->finite, ratio, alpha);
+        row->d_z = row->difference / bl_standard_deviation(p->difference, p->finite);
     }
+    row->better = share_better(p->gain, p->n);
+    row->better_interval = bl_wilson(row->better, bl_effective_replicates(p->n, ratio), alpha);
+    row->sign_flip_p = NAN;
+    row->adjusted_p = row->adjusted_equivalence_p = NAN;
+    return decide(o, p, row);
 }
 
-static bl_status rank_test(bl_comparison *c, const double *better, int n, double *rank)
+bl_status bl_compare(const bl_compare_options *options, const double *arm, const double *baseline,
+                     int n, bl_comparison *out)
 {
-    BL_TRY(bl_signed_ranks(better, n, rank));
-    double sd = bl_standard_deviation(rank, n);
-    c->effect = sd > 0 ? bl_average(rank, n) / sd : 0;
-    if (c->ratio > 0) {
-        c->test = BL_TEST_RESPLIT_RANK;
-        c->p = bl_paired_t(rank, n, c->ratio, NULL);
-        return BL_OK;
-    }
-    int effective;
-    c->test = BL_TEST_SIGNED_RANK;
-    BL_TRY(bl_signed_rank(better, n, &c->p, &effective));
-    c->floor = bl_test_floor(c->test, effective);
-    return BL_OK;
-}
-
-static bl_status finite_test(const bl_compare_options *o, bl_comparison *c, const double *better,
-                             int n)
-{
-    double sd = bl_standard_deviation(better, n);
-    c->effect = sd > 0 ? bl_average(better, n) / sd : 0;
-    if (c->ratio == 0)
-        BL_TRY(bl_sign_flip(better, n, o->key, &c->sign_flip_p));
-    if (o->min_effect > 0)
-        c->equivalence_p = bl_equivalence(better, n, c->ratio, o->min_effect);
-    if (sd > 0) {
-        c->test = c->ratio > 0 ? BL_TEST_RESPLIT_T : BL_TEST_PAIRED_T;
-        c->p = bl_paired_t(better, n, c->ratio, NULL);
-        return BL_OK;
-    }
-    c->test = BL_TEST_SIGN_FLIP;
-    c->floor = bl_test_floor(c->test, n);
-    return bl_sign_flip(better, n, o->key, &c->p);
-}
-
-static bl_status decide(const bl_compare_options *o, bl_comparison *c, const double *better, int n,
-                        double *room)
-{
-    double wins = 0, sum = 0;
-    for (int i = 0; i < n; i++) {
-        wins += better[i] > 0 ? 1 : better[i] == 0 ? 0.5 : 0;
-        sum += isfinite(better[i]) ? better[i] : 0;
-    }
-    c->better = wins / n;
-    c->better_interval = bl_wilson(c->better, bl_effective_replicates(n, c->ratio), alpha_of(o));
-    bool diverged = c->arm_diverged + c->baseline_diverged > 0;
-    BL_TRY(diverged ? rank_test(c, better, n, room) : finite_test(o, c, better, n));
-    double lean = diverged ? bl_average(room, n) : sum;
-    c->direction = lean > 0 ? 1 : lean < 0 ? -1 : 0;
-    if (diverged)
-        snprintf(c->note, sizeof c->note,
-                 "%d arm and %d baseline runs diverged; they rank last and %s decides",
-                 c->arm_diverged, c->baseline_diverged, bl_test_name(c->test));
-    return BL_OK;
-}
-
-bl_status bl_compare(const bl_compare_options *o, const double *arm, const double *baseline, int n,
-                     bl_comparison *c)
-{
-    BL_TRY(check(o, n));
-    *c = (bl_comparison){.pairs = n,
-                         .p = 1,
-                         .adjusted_p = 1,
-                         .adjusted_equivalence_p = 1,
-                         .equivalence_p = 1,
-                         .sign_flip_p = NAN,
-                         .pairs_more = -1};
-    c->ratio = o->train_count > 0 ? (double)o->test_count / (double)o->train_count : 0;
-    double *room = bl_alloc((size_t)n * 2 * sizeof *room), *better = room + n, alpha = alpha_of(o);
-    if (!room)
-        return bl_no_memory((size_t)n * 2 * sizeof *room);
-    c->arm_diverged = n - summarise(arm, n, c->ratio, alpha, room, &c->arm_mean, &c->arm_interval);
-    c->baseline_diverged =
-        n - summarise(baseline, n, c->ratio, alpha, room, &c->baseline_mean, &c->baseline_interval);
-    for (int i = 0; i < n; i++)
-        better[i] = isfinite(arm[i]) && isfinite(baseline[i]) ? arm[i] - baseline[i] : NAN;
-    c->finite_pairs =
-        summarise(better, n, c->ratio, alpha, room, &c->difference, &c->difference_interval);
-    double sd = bl_standard_deviation(room, c->finite_pairs);
-    c->d_z = sd > 0 ? c->difference / sd : NAN;
-    if (!(sd > 0) && c->difference != 0)
-        c->difference_interval = (bl_interval){NAN, NAN};
-    oriented(o, arm, baseline, n, better);
-    bl_status status = decide(o, c, better, n, room);
-    if (o->min_effect > 0 && sd > 0 && fabs(c->effect) < o->min_effect / sd)
-        c->effect = o->min_effect / sd;
-    bl_release(room);
+    double alpha = options->alpha == 0 ? 0.05 : options->alpha;
+    *out = (bl_comparison){.pairs = n};
+    BL_TRY(check_options(options, alpha, n));
+    if (options->train_count > 0)
+        out->ratio = (double)options->test_count / (double)options->train_count;
+    double *block = bl_alloc(3 * (size_t)n * sizeof *block);
+    if (!block)
+        return bl_no_memory(3 * (size_t)n * sizeof *block);
+    pairs p = {.n = n, .difference = block, .gain = block + n, .work = block + 2 * n};
+    bl_status status = fill_row(options, alpha, arm, baseline, &p, out);
+    bl_release(block);
     return status;
 }
+
+/* --- verdicts */
 
 const char *bl_verdict_name(bl_verdict verdict)
 {
-    static const char *const name[BL_VERDICTS] = {[BL_UNDECIDED] = "undecided",
-                                                  [BL_HELPS] = "helps",
-                                                  [BL_HURTS] = "hurts",
-                                                  [BL_EQUIVALENT] = "equivalent"};
+    static const char *const name[BL_VERDICTS] = {
+        [BL_UNDECIDED] = "undecided",
+        [BL_HELPS] = "helps",
+        [BL_HURTS] = "hurts",
+        [BL_EQUIVALENT] = "equivalent",
+    };
     return name[verdict];
 }
 
-static void give_verdict(bl_comparison *c, int arms, double alpha)
+static bl_verdict verdict_of(const bl_comparison *row, double alpha)
 {
-    if (c->adjusted_equivalence_p <= alpha)
-        c->verdict = BL_EQUIVALENT;
-    else if (c->adjusted_p <= alpha && c->direction != 0)
-        c->verdict = c->direction > 0 ? BL_HELPS : BL_HURTS;
-    else
-        c->verdict = BL_UNDECIDED;
-    if (c->verdict != BL_UNDECIDED)
-        return;
-    int needed = bl_pairs_needed(c->effect, c->ratio, alpha / arms, 0.8);
-    c->pairs_more = needed < 0 ? -1 : needed > c->pairs ? needed - c->pairs : 1;
-    if (!c->note[0] && c->floor > alpha / arms &&
-        bl_test_check(c->test, c->pairs, arms, alpha) != BL_OK)
-        snprintf(c->note, sizeof c->note, "%s", bl_error());
+    if (row->adjusted_equivalence_p <= alpha)
+        return BL_EQUIVALENT;
+    if (row->adjusted_p <= alpha && row->direction != 0)
+        return row->direction > 0 ? BL_HELPS : BL_HURTS;
+    return BL_UNDECIDED;
 }
 
-bl_status bl_verdicts(bl_comparison *row, int count, double alpha)
+/* How many more replicates for 80 % power at this level, or -1. */
+static int pairs_more(const bl_comparison *row, double level)
 {
-    double *p = bl_alloc((size_t)(count + 1) * 2 * sizeof *p), *equivalence = p + count;
-    if (!p)
-        return bl_no_memory((size_t)count * 2 * sizeof *p);
+    double effect = fmax(row->effect, row->least_effect);
+    if (!(effect > 0) || (row->test == BL_TEST_SIGN_FLIP && row->ratio > 0))
+        return -1;
+    int needed = bl_pairs_needed(effect, row->ratio, level, 0.8);
+    if (needed > 0 && needed <= row->pairs) /* enough for min_effect, but the effect is smaller */
+        needed = bl_pairs_needed(row->effect, row->ratio, level, 0.8);
+    if (needed < 0)
+        return -1;
+    int least = pairs_for_floor(row->test, level);
+    needed = needed > least ? needed : least;
+    return needed > row->pairs ? needed - row->pairs : 1;
+}
+
+/* Adds the sentence why this row could not have been decided, if so. */
+static void explain_floor(bl_comparison *row, int arms, double alpha)
+{
+    if (row->floor <= alpha / arms || row->ratio > 0)
+        return;
+    char text[SENTENCE];
+    int tested = (int)lround(1 - log2(row->floor)); /* floor is 2^(1-n) */
+    floor_sentence(text, row->test, tested, arms, alpha);
+    size_t used = strlen(row->note);
+    snprintf(row->note + used, sizeof row->note - used, "%s%s", used ? "; " : "", text);
+}
+
+static bl_status adjust(bl_comparison *rows, int count, double *p)
+{
+    for (int i = 0; i < count; i++)
+        p[i] = rows[i].p;
+    BL_TRY(bl_holm(p, count, p));
     for (int i = 0; i < count; i++) {
-        p[i] = row[i].p;
-        equivalence[i] = row[i].equivalence_p;
+        rows[i].adjusted_p = p[i];
+        p[i] = rows[i].equivalence_p;
     }
-    bl_status status = bl_holm(p, count, p);
-    if (status == BL_OK)
-        status = bl_holm(equivalence, count, equivalence);
-    for (int i = 0; i < count && status == BL_OK; i++) {
-        row[i].adjusted_p = p[i];
-        row[i].adjusted_equivalence_p = equivalence[i];
-        give_verdict(&row[i], count, alpha);
-    }
+    BL_TRY(bl_holm(p, count, p));
+    for (int i = 0; i < count; i++)
+        rows[i].adjusted_equivalence_p = p[i];
+    return BL_OK;
+}
+
+bl_status bl_verdicts(bl_comparison *rows, int count, double alpha)
+{
+    BL_TRY(check_alpha(alpha));
+    if (count <= 0)
+        return BL_OK;
+    double *p = bl_alloc((size_t)count * sizeof *p);
+    if (!p)
+        return bl_no_memory((size_t)count * sizeof *p);
+    bl_status status = adjust(rows, count, p);
     bl_release(p);
-    return status;
+    BL_TRY(status);
+    for (int i = 0; i < count; i++) {
+        bl_comparison *row = &rows[i];
+        row->verdict = verdict_of(row, alpha);
+        row->pairs_more = 0;
+        if (row->verdict == BL_UNDECIDED) {
+            row->pairs_more = pairs_more(row, alpha / count);
+            explain_floor(row, count, alpha);
+        }
+    }
+    return BL_OK;
 }

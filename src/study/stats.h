@@ -59,7 +59,7 @@ double bl_effective_replicates(int n, double ratio);
  * are normal with mean d_z standard deviations. */
 double bl_power(double d_z, int n, double ratio, double alpha);
 
-/* The fewest pairs (at least 2) with that power, or -1 if 1,000,000 are too few: with re-splits
+/* The fewest pairs (at least 2) with that power, or -1 if 100,000 are too few: with re-splits
  * that is common, and only more data helps. For 80 % at 5 %: d_z = 1 needs 10, 0.53 needs 30. */
 int bl_pairs_needed(double d_z, double ratio, double alpha, double power);
 
@@ -119,7 +119,7 @@ double bl_test_floor(bl_test test, int n);
 
 /* BL_INVALID with a sentence if the test cannot reject with n pairs when `arms` are compared with
  * the baseline, that is if its floor exceeds alpha / arms: "signed-rank over 5 pairs cannot give a
- * p below 0.0625, but alpha 0.05 over 1 arm needs 0.05: run at least 6 replicates". */
+ * p below 0.0625, and 0.05 is needed (alpha 0.05 over 1 arm): run at least 6 replicates". */
 bl_status bl_test_check(bl_test test, int n, int arms, double alpha);
 
 /* --- many arms, shares ------------------------------------------------------------------------
@@ -162,7 +162,7 @@ typedef struct bl_comparison {
     bl_interval arm_interval, baseline_interval;
     double difference;               /* mean of arm - baseline, in units of the metric */
     bl_interval difference_interval; /* not corrected for the number of arms; NaN if all
-                                      * differences are equal but not 0 */
+                                      * differences are equal */
     double d_z;                      /* difference / standard deviation of the differences */
     double better; /* P(arm better): share of pairs, ties half; diverged is worse than finite */
     bl_interval better_interval; /* Wilson; for re-splits with the effective replicates */
@@ -181,17 +181,18 @@ typedef struct bl_comparison {
     int pairs_more; /* if undecided: more replicates for 80 % power at alpha / arms, if the true
                      * effect is the observed one or min_effect, whichever is larger; -1: no number
                      * of them will do. A rough guide: the observed effect is itself uncertain. */
-    char note[240]; /* a sentence for the reader, or "": why no test could decide, what diverged */
+    char note[320]; /* sentences for the reader, or "": what diverged, why no test could decide */
 
     /* For pairs_more. */
-    double effect; /* in standard deviations of what is tested */
-    double ratio;  /* n_test / n_train of re-splits, else 0 */
+    double effect, least_effect; /* observed, and min_effect, in standard deviations */
+    double ratio;                /* n_test / n_train of re-splits, else 0 */
 } bl_comparison;
 
 /* Compares n >= 2 pairs of scores. A score that is not finite is a run that diverged: it ranks
- * last, two of them tie, and then a rank test decides. Differences below 2^-40 of the largest score
- * count as equal (rounding is not evidence). BL_INVALID: n < 2, alpha outside (0,1), min_effect
- * negative, one part of a re-split without the other. */
+ * last, two of them tie, and then a rank test decides. Differences are rounded to
+ * 2^-40 of the median score, so that rounding errors neither break ties nor pass for evidence.
+ * BL_INVALID: n < 2, alpha outside (0,1), min_effect negative, one part of a re-split without the
+ * other. */
 bl_status bl_compare(const bl_compare_options *options, const double *arm, const double *baseline,
                      int n, bl_comparison *out);
 
