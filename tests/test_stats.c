@@ -456,7 +456,8 @@ static void an_arm_that_always_diverges_hurts(void **state)
 static void equal_differences_are_no_certainty(void **state)
 {
     (void)state;
-    double arm[] = {0.91, 0.81, 0.51}, baseline[] = {0.9, 0.8, 0.5}; /* equal but for rounding */
+    double arm[] = {0.3, 0.4, 0.9}, baseline[] = {0.2, 0.3, 0.8}; /* equal but for rounding */
+    assert_true(arm[0] - baseline[0] != arm[1] - baseline[1]);
     bl_comparison row;
     bl_compare_options o = {.higher_is_better = true};
     ok(bl_compare(&o, arm, baseline, 3, &row));
