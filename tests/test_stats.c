@@ -450,6 +450,9 @@ static void an_arm_that_always_diverges_hurts(void **state)
     ok(bl_compare(&resplit, arm, baseline, 8, &row));
     assert_int_equal(row.test, BL_TEST_RESPLIT_RANK);
     near(row.p, exp2(1 - 1 / (1 / 8.0 + 0.25)));
+    ok(bl_verdicts(&row, 1, 0.05));
+    assert_int_equal(row.verdict, BL_UNDECIDED); /* overlapping test sets count as 4 at most */
+    assert_int_equal(row.pairs_more, -1);
 }
 
 /* Two pairs that differ by exactly the same amount would have t = infinity. */
@@ -466,6 +469,16 @@ static void equal_differences_are_no_certainty(void **state)
     ok(bl_verdicts(&row, 1, 0.05));
     assert_int_equal(row.verdict, BL_UNDECIDED);
     assert_int_equal(row.pairs_more, 3);
+    o.train_count = 80, o.test_count = 20; /* as re-splits: even less of one */
+    ok(bl_compare(&o, arm, baseline, 3, &row));
+    near(row.p, exp2(1 - 1 / (1 / 3.0 + 0.25)));
+    ok(bl_verdicts(&row, 1, 0.05));
+    assert_int_equal(row.pairs_more, -1);
+    o.train_count = o.test_count = 0;
+    o.min_effect = 0.2;
+    ok(bl_compare(&o, arm, baseline, 3, &row));
+    assert_true(row.equivalence_p == 0.125);
+    o.min_effect = 0;
     ok(bl_compare(&o, baseline, baseline, 3, &row));
     assert_true(row.p == 1 && row.better == 0.5 && row.direction == 0);
     ok(bl_verdicts(&row, 1, 0.05));

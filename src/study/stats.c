@@ -757,7 +757,7 @@ static bl_verdict verdict_of(const bl_comparison *row, double alpha)
 static int pairs_more(const bl_comparison *row, double level)
 {
     double effect = fmax(row->effect, row->least_effect);
-    if (!(effect > 0) || (row->test == BL_TEST_SIGN_FLIP && row->ratio > 0))
+    if (!(effect > 0) || (isinf(row->effect) && row->ratio > 0))
         return -1;
     int needed = bl_pairs_needed(effect, row->ratio, level, 0.8);
     if (needed > 0 && needed <= row->pairs) /* enough for min_effect, but the effect is smaller */
