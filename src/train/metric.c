@@ -32,23 +32,28 @@ typedef struct bl_calibration {
     double confidence[CALIBRATION_BINS], correct[CALIBRATION_BINS]; /* sums */
 } bl_calibration;
 
-static double calibration_error(const bl_calibration *c, int64_t n)
+static double calibration_error(const bl_calibration *c, double n)
 {
     double error = 0;
     for (int i = 0; i < CALIBRATION_BINS; i++)
         error += fabs(c->confidence[i] - c->correct[i]);
-    return error / (double)n;
+    return error / n;
 }
 
+/* Logits that are not finite predict nothing: every metric is NaN then. */
 int bl_metrics_classification(const bl_array *logits, const int32_t *labels, bl_metric *out)
 {
     int64_t n = logits->type.shape.dim[0], classes = logits->type.shape.dim[1];
-    double nll = 0, correct = 0;
+    double nll = 0, correct = 0, counted = (double)n;
     bl_calibration bins = {{0}, {0}};
     for (int64_t i = 0; i < n; i++) {
         const float *row = bl_f32(logits) + i * classes;
         int64_t best;
         double total = log_sum(row, classes, &best);
+        if (!isfinite(total)) {
+            counted = NAN;
+            break;
+        }
         double confidence = exp(row[best] - total);
         bool right = best == labels[i];
         nll += total - row[labels[i]];
@@ -59,10 +64,10 @@ int bl_metrics_classification(const bl_array *logits, const int32_t *labels, bl_
         bins.correct[bin] += right;
     }
     int count = 0;
-    add(out, &count, "accuracy", 100 * correct / (double)n);
-    add(out, &count, "error", 100 * ((double)n - correct) / (double)n);
-    add(out, &count, "nll", nll / (double)n);
-    add(out, &count, "ece", 100 * calibration_error(&bins, n));
+    add(out, &count, "accuracy", 100 * correct / counted);
+    add(out, &count, "error", 100 * (counted - correct) / counted);
+    add(out, &count, "nll", nll / counted);
+    add(out, &count, "ece", 100 * calibration_error(&bins, counted));
     return count;
 }
 
