@@ -185,8 +185,8 @@ bl_status bl_noise_parse(const char *text, bl_noise *out)
     if (!bl_parse_double(number, &out->rate) || !(out->rate >= 0 && out->rate <= 1) ||
         (out->kind == BL_NOISE_PAIRS && !out->pairs))
         return bl_fail(BL_INVALID,
-                       "label noise \"%.80s\"; write 0.4, symmetric:0.4, other:0.4 or "
-                       "pairs:0.4:cat<->dog, with a rate from 0 to 1",
+                       "label noise is \"%.80s\", but must be a rate from 0 to 1: 0.4, "
+                       "symmetric:0.4, other:0.4 or pairs:0.4:cat<->dog",
                        text);
     return BL_OK;
 }

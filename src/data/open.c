@@ -70,7 +70,7 @@ static bl_status unknown(const char *name)
                        "*-images-idx3-ubyte[.gz], and folders of images by class",
                        name);
     return bl_fail(BL_NOT_FOUND,
-                   "%s: no file or folder of this name, and no built-in data set (digits, "
+                   "\"%s\": no file or folder of this name, and no built-in data set (digits, "
                    "fashion-mnist)%s%s%s",
                    name, nearest ? "; did you mean " : "", nearest ? nearest : "",
                    nearest ? "?" : "");

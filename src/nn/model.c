@@ -33,6 +33,14 @@ const char *bl_model_summary(int i)
     return i >= 0 && i < bl_model_count() ? model_table[i].summary : NULL;
 }
 
+bool bl_model_needs_images(const char *name)
+{
+    for (int i = 0; i < bl_model_count(); i++)
+        if (strcmp(model_table[i].name, name) == 0)
+            return model_table[i].images;
+    return false;
+}
+
 static bl_tensor unknown_model(bl_model *m)
 {
     const char *name = m->architecture.name ? m->architecture.name : "";

@@ -68,7 +68,8 @@ bl_plan bl_plan_new(void)
     TEXT(target)                                                                                   \
     TEXT(columns)                                                                                  \
     TEXT(labels)                                                                                   \
-    TEXT(test) TEXT(task) TEXT(label_noise) TEXT(model) TEXT(optimizer) TEXT(schedule) TEXT(loss)  \
+    TEXT(test)                                                                                     \
+    TEXT(task) TEXT(label_noise) TEXT(model) TEXT(optimizer) TEXT(schedule) TEXT(loss)             \
         NUMBER(test_fraction) NUMBER(imbalance) NUMBER(learning_rate) NUMBER(weight_decay)         \
             NUMBER(momentum) INTEGER(keep_columns) INTEGER(train_count) INTEGER(study_seed)        \
                 INTEGER(epochs) INTEGER(batch) INTEGER(width) INTEGER(depth)
@@ -169,14 +170,18 @@ static bl_status choose_name(const char *what, const char *wanted, char *out, si
     return status;
 }
 
-static bl_status choose_model(const bl_plan *plan, bl_recipe *r)
+static bl_status choose_model(const bl_job_data *j, bl_recipe *r)
 {
+    const bl_plan *plan = j->plan;
     const char *names[32];
     int count = 0;
     for (; count < bl_model_count() && count < 32; count++)
         names[count] = bl_model_name(count);
     char chosen[32];
     BL_TRY(choose_name("model", plan->model, chosen, sizeof chosen, names, count));
+    if (bl_model_needs_images(chosen) && j->set.kind != BL_IMAGES)
+        return bl_fail(BL_INVALID, "the model %s is for images, but %s is a table: try mlp", chosen,
+                       j->set.name);
     if (strcmp(r->model.name, plan->model) != 0) /* its own default size */
         r->model.width = !strcmp(plan->model, "mlp") ? 128 : 16;
     r->model.depth = r->model.depth > 1 ? r->model.depth : 2;
@@ -194,7 +199,7 @@ static bl_status settle_recipe(bl_job_data *j)
     bl_recipe *r = &j->recipe;
     *r = j->task->recipe(&j->set, j->train_count);
     if (plan->model)
-        BL_TRY(choose_model(plan, r));
+        BL_TRY(choose_model(j, r));
     if (plan->optimizer) {
         bool steps = !strcmp(r->optimizer, "sgd");
         BL_TRY(choose_name("optimizer", plan->optimizer, r->optimizer, sizeof r->optimizer,
@@ -208,7 +213,9 @@ static bl_status settle_recipe(bl_job_data *j)
     if (plan->loss)
         BL_TRY(choose_name("loss", plan->loss, r->loss, sizeof r->loss, losses, 3));
     if (plan->loss && !strcmp(plan->loss, "cross_entropy") != (j->task == &bl_task_classification))
-        return bl_fail(BL_INVALID, "loss %s does not fit %s", plan->loss, j->task->name);
+        return bl_fail(
+            BL_INVALID, "loss %s does not fit %s, which needs %s", plan->loss, j->task->name,
+            j->task == &bl_task_classification ? "cross_entropy" : "squared or absolute");
     r->learning_rate = plan->learning_rate >= 0 ? plan->learning_rate : r->learning_rate;
     r->weight_decay = plan->weight_decay >= 0 ? plan->weight_decay : r->weight_decay;
     r->momentum = plan->momentum >= 0 ? plan->momentum : r->momentum;
@@ -421,12 +428,12 @@ static char *summary_of(const bl_job_data *j)
         snprintf(size, sizeof size, " %lld x %lld", (long long)r->model.depth,
                  (long long)r->model.width);
     char *text =
-        set ? bl_format("%s: %s\n%s%s%s, %s%s, %s rate %g, decay %g, batch %lld, %lld epochs; %lld "
+        set ? bl_format("%s: %s\n%s%s, %s%s, %s rate %g, decay %g, batch %lld, %lld epochs; %lld "
                         "train, %lld test%s",
-                        j->set.name, set, j->set.notes, j->set.notes[0] ? "\n" : "", j->task->name,
-                        r->model.name, size, r->optimizer, r->learning_rate, r->weight_decay,
-                        (long long)r->batch, (long long)r->epochs, (long long)j->train_count,
-                        (long long)j->test_count, bl_job_resplits(j) ? " in each split" : "")
+                        j->set.name, set, j->set.notes, j->task->name, r->model.name, size,
+                        r->optimizer, r->learning_rate, r->weight_decay, (long long)r->batch,
+                        (long long)r->epochs, (long long)j->train_count, (long long)j->test_count,
+                        bl_job_resplits(j) ? " in each split" : "")
             : NULL;
     bl_free_text(set);
     return text;
@@ -445,6 +452,8 @@ static bl_status settle(bl_job_data *j)
         if (j->task != &bl_task_classification)
             return bl_fail(BL_INVALID, "label noise %s: the target holds numbers, not classes",
                            plan->label_noise);
+        int32_t label = 0; /* what is wrong with the pairs is said now, not in every run */
+        BL_TRY(bl_noise_apply(&j->noise, &j->set, &label, 1, bl_key_from_seed(0), NULL));
     }
     if (plan->imbalance > 1 && j->task != &bl_task_classification)
         return bl_fail(BL_INVALID, "imbalance %g: the target holds numbers, not classes",

@@ -260,8 +260,9 @@ static bl_status check_wishes(const bl_cells *cells, const char *list)
             return no_column(cells, entry, "");
         if (!equals || wish_for(at, entry) == NO_WISH)
             return bl_fail(BL_INVALID,
-                           "columns: \"%.*s\"; write NAME=numeric, NAME=categorical or NAME=drop",
-                           (int)strcspn(at, ","), at);
+                           "%s: the kind of a column is \"%.*s\", but must be NAME=numeric, "
+                           "NAME=categorical or NAME=drop",
+                           cells->where, (int)strcspn(at, ","), at);
     }
     return BL_OK;
 }
@@ -374,8 +375,11 @@ static bl_status read_columns(const struct source *s, const char *target,
             BL_TRY(read_column(s, cells->name[j], wish_for(options->columns, cells->name[j]),
                                options, d));
     if (d->columns == 0)
-        return bl_fail(BL_INVALID, "%s: no column is left to predict from; %s", s->path,
-                       d->notes ? d->notes : "there is only the target");
+        return bl_fail(
+            BL_INVALID,
+            "%s: no column is left to predict from beside the target %s; constant columns "
+            "and identifiers are dropped unless they are to be kept",
+            s->path, target ? target : "");
     return BL_OK;
 }
 
