@@ -64,6 +64,9 @@ int cli_fail(const char *command, bl_status code);
  * "-". A full disk or closed pipe is an error. */
 bl_status cli_write(const char *path, const char *text);
 
+/* Whether --OPTION PATH can be written, asked before the work and not after it. */
+bl_status cli_check_output(const char *path, const char *option);
+
 /* Prints text wrapped to the width and a newline; the cursor is at `column`, and every line but the
  * first is indented. */
 void cli_wrap(const char *text, int column, int indent, int width);

@@ -80,6 +80,7 @@ static bl_status collect_arms(const flags *f, const bl_job_data *data, arm_list 
 /* --- progress
  * --------------------------------------------------------------------------------------- */
 typedef struct meter {
+    const bl_job_data *data;
     bool terminal;
     double last; /* second of the last line in a pipe */
 } meter;
@@ -92,6 +93,13 @@ static void duration(double seconds, char text[32])
         snprintf(text, 32, "%.0f min", seconds / 60);
     else
         snprintf(text, 32, "%.1f h", seconds / 3600);
+}
+
+/* The data and the recipe, once nothing is left that the user could have got wrong. */
+static void show_summary(void *context)
+{
+    const meter *m = context;
+    fprintf(stderr, "%s\n", bl_job_summary(m->data));
 }
 
 static void show_progress(void *context, const bl_study_progress *p)
@@ -168,7 +176,7 @@ static bl_status study(const flags *f, const bl_plan *plan, const bl_job_data *d
     char *store = f->store ? bl_copy_text(f->store) : bl_store_default_path();
     if (!store)
         return bl_no_memory(0);
-    meter m = {.terminal = isatty(STDERR_FILENO)};
+    meter m = {.data = data, .terminal = isatty(STDERR_FILENO)};
     const char *const worker[] = {program, "worker", NULL};
     bl_study_options options = {.plan = plan,
                                 .arm = (const char *const *)arms->at,
@@ -178,6 +186,7 @@ static bl_status study(const flags *f, const bl_plan *plan, const bl_job_data *d
                                 .store = store,
                                 .fresh = f->fresh,
                                 .worker = worker,
+                                .start = show_summary,
                                 .report = show_progress,
                                 .context = &m,
                                 .stop = cli_catch_interrupt()};
@@ -197,15 +206,15 @@ static bl_status study(const flags *f, const bl_plan *plan, const bl_job_data *d
 
 static bl_status compare(const flags *f, const char *path, const char *command)
 {
+    if (f->html)
+        BL_TRY(cli_check_output(f->html, "html"));
     bl_plan plan;
     BL_TRY(cli_plan_make(&f->plan, path, &plan));
     bl_job_data *data = NULL;
     arm_list arms = {0};
     bl_status status = bl_job_data_open(&plan, &data);
-    if (status == BL_OK) {
-        fprintf(stderr, "%s\n", bl_job_summary(data));
+    if (status == BL_OK)
         status = collect_arms(f, data, &arms);
-    }
     if (status == BL_OK)
         status = study(f, &plan, data, &arms, command);
     free_arms(&arms);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/base.h"
@@ -102,7 +103,8 @@ static int out_of_range(const cli_usage *usage, const cli_option *o, const char 
         if (isinf(o->high))
             fprintf(stderr, " of at least %g", o->low);
         else
-            fprintf(stderr, " from %g to %g", o->low, o->high);
+            fprintf(stderr, o->kind == CLI_INTEGER ? " from %.0f to %.0f" : " from %g to %g",
+                    o->low, o->high);
     }
     fputc('\n', stderr);
     return CLI_BAD;
@@ -225,6 +227,23 @@ bl_status cli_write(const char *path, const char *text)
     if (fputs(text, stdout) == EOF || fflush(stdout) == EOF)
         return bl_fail(BL_IO, "standard output: %s", strerror(errno));
     return BL_OK;
+}
+
+bl_status cli_check_output(const char *path, const char *option)
+{
+    const char *slash = strrchr(path, '/');
+    char *folder = slash ? bl_format("%.*s", (int)(slash - path + 1), path) : bl_copy_text(".");
+    struct stat info;
+    bl_status status = folder ? BL_OK : bl_no_memory(0);
+    if (status == BL_OK && !*path)
+        status = bl_fail(BL_INVALID, "--%s is \"\", but must be a file name", option);
+    if (status == BL_OK && access(folder, W_OK) != 0)
+        status = bl_fail(BL_IO, "--%s %s: the folder %s does not exist or cannot be written",
+                         option, path, folder);
+    if (status == BL_OK && stat(path, &info) == 0 && S_ISDIR(info.st_mode))
+        status = bl_fail(BL_IO, "--%s %s is a folder, but must be a file name", option, path);
+    bl_release(folder);
+    return status;
 }
 
 bool cli_colour(int descriptor)

@@ -171,8 +171,8 @@ static int unknown(const char *name)
         known[count++] = function[i]->name;
     const char *nearest = bl_nearest(name, known, count);
     bl_status status =
-        nearest ? bl_fail(BL_NOT_FOUND, "nothing is called %s; did you mean %s?", name, nearest)
-                : bl_fail(BL_NOT_FOUND, "nothing is called %s; `ballast list` shows all", name);
+        nearest ? bl_fail(BL_NOT_FOUND, "nothing is called \"%s\"; did you mean %s?", name, nearest)
+                : bl_fail(BL_NOT_FOUND, "nothing is called \"%s\"; `ballast list` shows all", name);
     return cli_fail("show", status);
 }
 

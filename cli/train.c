@@ -2,7 +2,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -130,36 +129,20 @@ static bl_status run(const flags *f, const bl_plan *plan, const bl_job_data *dat
     return status;
 }
 
-/* Asked before training, not after it. */
-static bl_status check_output(const char *path)
-{
-    const char *slash = strrchr(path, '/');
-    char *folder = slash ? bl_format("%.*s", (int)(slash - path + 1), path) : bl_copy_text(".");
-    struct stat info;
-    bl_status status = folder ? BL_OK : bl_no_memory(0);
-    if (status == BL_OK && access(folder, W_OK) != 0)
-        status =
-            bl_fail(BL_IO, "%s: the folder %s does not exist or cannot be written", path, folder);
-    if (status == BL_OK && stat(path, &info) == 0 && S_ISDIR(info.st_mode))
-        status = bl_fail(BL_IO, "%s is a folder; --output needs a file name", path);
-    bl_release(folder);
-    return status;
-}
-
 static bl_status train(const flags *f, const char *path)
 {
-    BL_TRY(check_output(f->output));
+    BL_TRY(cli_check_output(f->output, "output"));
     bl_plan plan;
     BL_TRY(cli_plan_make(&f->plan, path, &plan));
     bl_job_data *data = NULL;
     char *checkpoint = bl_format("%s.checkpoint", f->output);
     bl_status status = checkpoint ? bl_job_data_open(&plan, &data) : bl_no_memory(0);
+    if (status == BL_OK)
+        status = bl_job_check_arm(data, f->arm);
     if (status == BL_OK) {
         fprintf(stderr, "%s\n", bl_job_summary(data));
-        status = bl_job_check_arm(data, f->arm);
-    }
-    if (status == BL_OK)
         status = run(f, &plan, data, checkpoint);
+    }
     bl_release(checkpoint);
     bl_job_data_close(data);
     bl_plan_free(&plan);

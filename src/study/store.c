@@ -170,10 +170,26 @@ static bl_status create_schema(bl_store *s)
             "PRAGMA user_version = 1"));
 }
 
+/* A store that could not be made leaves nothing behind. */
+static void remove_files(const char *path)
+{
+    static const char *const ending[] = {"", "-wal", "-shm", "-journal"};
+    for (size_t i = 0; i < sizeof ending / sizeof *ending; i++) {
+        char *file = bl_format("%s%s", path, ending[i]);
+        if (file)
+            unlink(file);
+        bl_release(file);
+    }
+}
+
 bl_status bl_store_open(const char *path, bl_store **out)
 {
     *out = NULL;
     BL_TRY(make_folders(path));
+    struct stat about;
+    bool is_new = stat(path, &about) != 0;
+    if (!is_new && S_ISDIR(about.st_mode))
+        return bl_fail(BL_INVALID, "store %s is a folder, but must be a file", path);
     bl_store *s = bl_alloc(sizeof *s);
     if (!s || !(s->path = bl_copy_text(path))) {
         bl_release(s);
@@ -192,6 +208,8 @@ bl_status bl_store_open(const char *path, bl_store **out)
         status = create_schema(s);
     if (status != BL_OK) {
         bl_store_close(s);
+        if (is_new)
+            remove_files(path);
         return status;
     }
     *out = s;

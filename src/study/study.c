@@ -210,6 +210,8 @@ bl_status bl_study_run(const bl_study_options *o, const bl_job_data *data)
 {
     runner r = {.options = o, .started = now()};
     bl_status status = open_runner(&r, o, data);
+    if (status == BL_OK && o->start)
+        o->start(o->context);
     bl_store_counts counts = {0};
     if (status == BL_OK)
         status = bl_store_count(r.store, r.study, o->arm, o->arms, o->replicates, &counts);

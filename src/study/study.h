@@ -16,9 +16,10 @@ typedef struct bl_study_options {
     const bl_plan *plan;
     const char *const *arm; /* canonical; the baseline first */
     int arms, replicates, workers;
-    const char *store;         /* path */
-    bool fresh;                /* forget what the store has of this plan */
-    const char *const *worker; /* argv of a worker, NULL-terminated */
+    const char *store;            /* path */
+    bool fresh;                   /* forget what the store has of this plan */
+    const char *const *worker;    /* argv of a worker, NULL-terminated */
+    void (*start)(void *context); /* once, when the store is open and work begins; may be NULL */
     void (*report)(void *context, const bl_study_progress *progress); /* often; may be NULL */
     void *context;
     volatile const int *stop; /* non-zero: stop now, keep what is done, BL_INTERRUPTED */

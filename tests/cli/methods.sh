@@ -28,7 +28,7 @@ fi
 expect 0 "option  alpha  0.2  (0,inf)" "$ballast" show mixup
 expect 0 '--arm "mixup(alpha=0.2)"' "$ballast" show mixup
 expect 0 "adaptive   false      true|false" "$ballast" show base_sam_perturb
-expect 2 "nothing is called mxiup; did you mean mixup?" "$ballast" show mxiup
+expect 2 'nothing is called "mxiup"; did you mean mixup?' "$ballast" show mxiup
 expect 2 "show" "$ballast" show
 
 expect 0 "2 passed, 0 failed" "$ballast" check $cases/base_mixup-1.safetensors \
