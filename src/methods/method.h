@@ -156,6 +156,15 @@ typedef struct bl_tensors {
     BL_TABLE(name, LIST(BL_TABLE_IN, BL_TABLE_OPT, BL_TABLE_OUT))                                  \
     BL_GRAPH_CONTRACT_(name, text, NULL)
 
+/* A graph function where an output is called as an input is: output theta is the member out_theta. */
+#define BL_CONTRACT_APART(name, LIST, text)                                                        \
+    struct name {                                                                                  \
+        LIST(BL_STRUCT_IN, BL_STRUCT_OPT, BL_STRUCT_OUT_APART)                                     \
+    };                                                                                             \
+    BL_TABLE(name, LIST(BL_TABLE_IN, BL_TABLE_OPT, BL_TABLE_OUT_APART))                            \
+    BL_GRAPH_CONTRACT_(name, text, NULL)
+#define BL_STRUCT_OUT_APART(name, type, text) bl_tensor out_##name;
+
 /* A graph function with a check of its own: static bl_contract_check elr_plus_loss_check; */
 #define BL_CONTRACT_CHECKED(name, LIST, text, check_)                                              \
     struct name {                                                                                  \
