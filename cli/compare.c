@@ -10,6 +10,7 @@
 #include "methods/method.h"
 #include "plan_options.h"
 #include "study/outcome.h"
+#include "study/report.h"
 #include "study/store.h"
 
 typedef struct flags {
@@ -153,7 +154,8 @@ static bl_status print_table(const bl_outcome *outcome)
 
 static bl_status tell(const flags *f, const bl_outcome *outcome, const char *command)
 {
-    (void)command;
+    if (f->html)
+        BL_TRY(bl_report_write(outcome, command, f->html));
     return f->json ? print_json(outcome) : print_table(outcome);
 }
 

@@ -59,10 +59,6 @@ static int decimals_for(double smallest)
     return decimals < 0 ? 0 : decimals > 4 ? 4 : decimals;
 }
 
-typedef struct precision {
-    int mean, difference; /* decimals of the columns */
-} precision;
-
 static void keep_smaller(double *smallest, bl_interval i)
 {
     double half = (i.high - i.low) / 2;
@@ -70,7 +66,7 @@ static void keep_smaller(double *smallest, bl_interval i)
         *smallest = half;
 }
 
-static precision precision_of(const bl_outcome *o)
+bl_precision bl_outcome_precision(const bl_outcome *o)
 {
     double mean = INFINITY, difference = INFINITY;
     for (int a = 0; a < o->arms; a++) {
@@ -79,7 +75,7 @@ static precision precision_of(const bl_outcome *o)
             keep_smaller(&difference, o->arm[a].comparison.difference_interval);
     }
     int d = decimals_for(difference);
-    return (precision){decimals_for(mean), d < 3 ? d : 3}; /* more does not fit the column */
+    return (bl_precision){decimals_for(mean), d < 3 ? d : 3}; /* more does not fit the column */
 }
 
 /* Adds `cell` right-aligned in `width` columns; the cell may hold characters of several bytes. */
@@ -113,7 +109,7 @@ static void colour_verdict(bl_text *text, bl_verdict verdict, bool colour, const
         bl_text_add(text, "%s", words);
 }
 
-static void numbers(const bl_outcome *o, int a, precision digits, bl_text *text)
+static void numbers(const bl_outcome *o, int a, bl_precision digits, bl_text *text)
 {
     const bl_arm_outcome *arm = &o->arm[a];
     const bl_comparison *c = &arm->comparison;
@@ -185,7 +181,7 @@ static void explanation(const bl_arm_outcome *arm, bool colour, bl_text *text)
         folded(text, 4, arm->comparison.note);
 }
 
-static void row(const bl_outcome *o, int a, precision digits, bool colour, bl_text *text)
+static void row(const bl_outcome *o, int a, bl_precision digits, bool colour, bl_text *text)
 {
     const char *name = o->arm[a].arm;
     if (strlen(name) > NAME)
@@ -237,7 +233,7 @@ bl_status bl_outcome_table(const bl_outcome *o, bool colour, bl_text *text)
     right(text, BETTER, "better");
     right(text, COST, "cost");
     bl_text_add(text, "\n");
-    precision digits = precision_of(o);
+    bl_precision digits = bl_outcome_precision(o);
     for (int a = 0; a < o->arms; a++)
         row(o, a, digits, colour, text);
     bl_text_add(text, "\n");
