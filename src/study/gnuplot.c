@@ -125,7 +125,8 @@ static void add_replacement(bl_text *out, const char *to, const char *id)
 }
 
 /* The variable that stands for a colour of gnuplot.h, which gnuplot writes as "rgb(1,0,2)" or
- * "rgb(  1,   0,   2)", and the length of that; NULL if no such colour is at `at`. */
+ * "rgb(  1,   0,   2)", and the length of that; black is the colour of the text. NULL if there is
+ * no such colour. */
 static const char *variable_at(const char *at, size_t *length)
 {
     static const char *const variable[] = {"var(--faint)", "var(--undecided)",  "var(--helps)",
@@ -135,6 +136,8 @@ static const char *variable_at(const char *at, size_t *length)
         sscanf(at, "rgb(%3d,%4d,%4d)%n", &red, &green, &blue, &end) != 3 || !end)
         return NULL;
     *length = (size_t)end;
+    if (!red && !green && !blue)
+        return "currentColor";
     bool ours = red == 1 && green == 0 && blue >= 0 && blue < 6;
     return ours ? variable[blue] : NULL;
 }

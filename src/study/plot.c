@@ -143,25 +143,46 @@ static json_t *curve_point(const json_t *result, size_t i, int64_t *epoch, doubl
     return point;
 }
 
-/* Adds a value to the point of its epoch; the sum is kept in `mean` and the runs in runs[]. */
-static void gather(bl_mean_point *points, int *runs, int *count, int64_t epoch, double metric)
+/* Adds an epoch where there is none of that number yet. */
+static void add_epoch(bl_mean_point *points, int *count, int64_t epoch)
 {
     int at = 0;
     while (at < *count && points[at].epoch < epoch)
         at++;
-    if (at == *count || points[at].epoch != epoch) {
-        size_t after = (size_t)(*count - at);
-        memmove(points + at + 1, points + at, after * sizeof *points);
-        memmove(runs + at + 1, runs + at, after * sizeof *runs);
-        points[at] = (bl_mean_point){epoch, 0, INFINITY, -INFINITY};
-        runs[at] = 0;
-        ++*count;
+    if (at < *count && points[at].epoch == epoch)
+        return;
+    memmove(points + at + 1, points + at, (size_t)(*count - at) * sizeof *points);
+    points[at] = (bl_mean_point){epoch, 0, INFINITY, -INFINITY};
+    ++*count;
+}
+
+/* The metric of a run at an epoch; after its end the last one; NaN if it was not evaluated then. */
+static double metric_at(const json_t *result, int64_t epoch)
+{
+    double metric, last = NAN;
+    int64_t at = -1;
+    for (size_t i = 0; curve_point(result, i, &at, &metric); i++) {
+        if (at == epoch)
+            return metric;
+        last = metric;
     }
-    bl_mean_point *p = &points[at];
-    p->mean += metric;
-    p->low = metric < p->low ? metric : p->low;
-    p->high = metric > p->high ? metric : p->high;
-    runs[at]++;
+    bool ended = at >= 0 && at < epoch && !json_is_true(json_object_get(result, "diverged"));
+    return ended ? last : NAN;
+}
+
+static void average_point(const bl_outcome *o, const bl_arm_outcome *arm, bl_mean_point *p)
+{
+    int runs = 0;
+    for (int r = 0; r < o->replicates; r++) {
+        double metric = metric_at(arm->result[r], p->epoch);
+        if (!isfinite(metric))
+            continue;
+        p->mean += metric;
+        p->low = metric < p->low ? metric : p->low;
+        p->high = metric > p->high ? metric : p->high;
+        runs++;
+    }
+    p->mean /= runs; /* add_epoch was called for at least one */
 }
 
 bl_status bl_mean_curve(const bl_outcome *o, const bl_arm_outcome *arm, bl_mean_point **points,
@@ -172,22 +193,16 @@ bl_status bl_mean_curve(const bl_outcome *o, const bl_arm_outcome *arm, bl_mean_
         room += json_array_size(json_object_get(arm->result[r], "curve"));
     *count = 0;
     *points = bl_alloc(room * sizeof **points);
-    int *runs = bl_alloc(room * sizeof *runs);
-    if (!*points || !runs) {
-        bl_release(*points);
-        bl_release(runs);
-        *points = NULL;
+    if (!*points)
         return bl_no_memory(room * sizeof **points);
-    }
     int64_t epoch;
     double metric;
     for (int r = 0; r < o->replicates; r++)
         for (size_t i = 0; curve_point(arm->result[r], i, &epoch, &metric); i++)
             if (isfinite(metric))
-                gather(*points, runs, count, epoch, metric);
+                add_epoch(*points, count, epoch);
     for (int i = 0; i < *count; i++)
-        (*points)[i].mean /= runs[i];
-    bl_release(runs);
+        average_point(o, arm, &(*points)[i]);
     return BL_OK;
 }
 
@@ -260,60 +275,78 @@ bl_status bl_plot_curve(const bl_outcome *o, int a, bl_text *out)
 
 /* --- gain against cost
  * ------------------------------------------------------------------------------- */
-enum { GAIN_WIDTH = 640, GAIN_HEIGHT = 340, LETTER = 8, LINE = 17 };
+enum {
+    GAIN_WIDTH = 640,
+    GAIN_HEIGHT = 340,
+    ACROSS = GAIN_WIDTH - 90,
+    DOWN = GAIN_HEIGHT - 90,
+    LETTER = 8,
+    LINE = 17
+};
 
-/* Where the name of a point stands: a box about the picture's pixels. */
-typedef struct name_box {
-    double left, top, width;
-    bool leftwards;
-} name_box;
+/* A point in pixels, and the box of its name. Pixels are about right: gnuplot alone knows its
+ * margins. */
+typedef struct named_point {
+    bool shown, leftwards, named;
+    double x, y, left, top, width;
+} named_point;
 
-static bool overlap(const name_box *a, const name_box *b)
+static named_point pixels_of(const bl_outcome *o, int a, bl_interval x, bl_interval y, bool wide)
 {
-    return a->left < b->left + b->width && b->left < a->left + a->width &&
-           fabs(a->top - b->top) < LINE;
+    const bl_arm_outcome *arm = &o->arm[a];
+    double gain = a ? bl_gain(o, arm) : 0, work = arm->work;
+    size_t letters = strlen(arm->arm);
+    if (!isfinite(gain) || !isfinite(work) || (wide && work <= 0))
+        return (named_point){0};
+    double across =
+        wide ? log(work / x.low) / log(x.high / x.low) : (work - x.low) / (x.high - x.low);
+    return (named_point){.shown = true,
+                         .x = 70 + across * ACROSS,
+                         .y = 20 + (y.high - gain) / (y.high - y.low) * DOWN,
+                         .width = (double)LETTER * (double)(letters < LABEL ? letters : LABEL)};
 }
 
-/* Moves the name away from its point, to either side and further up or down, until it is free of
- * the names before it; in a crowd the last try stays. */
-static void place_name(name_box *names, int a, double x, double y, size_t letters)
+/* Does the name of `p` cover the point of `q`, or its name? */
+static bool covers(const named_point *p, const named_point *q)
 {
-    name_box *box = &names[a];
-    box->width = (double)LETTER * (double)(letters < LABEL ? letters : LABEL);
-    for (int attempt = 0; attempt < 12; attempt++) {
-        static const double down[] = {-12, 10, -28, 26, -44, 42};
-        box->leftwards = attempt % 2 == 1;
-        box->left = box->leftwards ? x - 8 - box->width : x + 8;
-        box->top = y + down[attempt / 2];
-        bool inside = box->left > 50 && box->left + box->width < GAIN_WIDTH;
-        int other = 0;
-        while (other < a && !overlap(box, &names[other]))
-            other++;
-        if (inside && other == a)
-            return;
+    if (!q->shown)
+        return false;
+    bool point = q->x + 5 > p->left && q->x - 5 < p->left + p->width && fabs(q->y - p->top) < 11;
+    bool name = q->named && p->left < q->left + q->width && q->left < p->left + p->width &&
+                fabs(p->top - q->top) < LINE;
+    return point || name;
+}
+
+/* Moves a name away from its point, to either side and further up or down, until it covers nothing;
+ * in a crowd the last try stays. */
+static void place_name(named_point *points, int count, named_point *p)
+{
+    static const double down[] = {0, -13, 13, -28, 28, -44, 44};
+    for (int attempt = 0; attempt < 14; attempt++) {
+        p->leftwards = attempt % 2 == 1;
+        p->left = p->leftwards ? p->x - 9 - p->width : p->x + 9;
+        p->top = p->y + down[attempt / 2];
+        bool fits = p->left > 55 && p->left + p->width < GAIN_WIDTH;
+        for (int i = 0; i < count && fits; i++)
+            fits = &points[i] == p || !covers(p, &points[i]);
+        if (fits)
+            break;
     }
+    p->named = true;
 }
 
-/* The data of a point, and its name. Pixels are about right: gnuplot alone knows its margins. */
-static void gain_point(const bl_outcome *o, int a, bl_interval x, bl_interval y, bool wide,
-                       name_box *names, bl_text *script)
+static void gain_data(const bl_outcome *o, int a, const named_point *p, bl_text *script)
 {
-    double gain = a ? bl_gain(o, &o->arm[a]) : 0, work = o->arm[a].work;
-    if (!isfinite(gain) || !isfinite(work) || (wide && work <= 0)) {
+    if (!p->shown) {
         bl_text_add(script, "$arm%d << END\nNaN NaN\nEND\n", a);
         return;
     }
-    double across =
-        wide ? log(work / x.low) / log(x.high / x.low) : (work - x.low) / (x.high - x.low);
-    double column = 70 + across * (GAIN_WIDTH - 90),
-           line = 20 + (y.high - gain) / (y.high - y.low) * (GAIN_HEIGHT - 90);
-    place_name(names, a, column, line, strlen(o->arm[a].arm));
+    double gain = a ? bl_gain(o, &o->arm[a]) : 0, work = o->arm[a].work;
     bl_text_add(script, "$arm%d << END\n%.17g %.17g\nEND\nset label ", a, work, gain);
     quoted(script, o->arm[a].arm);
     bl_text_add(script, " at %.17g,%.17g %s offset graph %.4f,graph %.4f\n", work, gain,
-                names[a].leftwards ? "right" : "left",
-                (names[a].leftwards ? -8.0 : 8.0) / (GAIN_WIDTH - 90),
-                (line - names[a].top) / (GAIN_HEIGHT - 90));
+                p->leftwards ? "right" : "left", (p->leftwards ? -9.0 : 9.0) / ACROSS,
+                (p->y - p->top) / DOWN);
 }
 
 bl_status bl_plot_gain(const bl_outcome *o, bl_text *out)
@@ -326,9 +359,9 @@ bl_status bl_plot_gain(const bl_outcome *o, bl_text *out)
     bool wide = x.low > 0 && x.high > 4 * x.low;
     x = wide ? (bl_interval){x.low / 1.3, x.high * 1.6} : padded(x, 0.12);
     y = padded(y, 0.15);
-    name_box *names = bl_alloc((size_t)o->arms * sizeof *names);
-    if (!names)
-        return bl_no_memory((size_t)o->arms * sizeof *names);
+    named_point *points = bl_alloc((size_t)o->arms * sizeof *points);
+    if (!points)
+        return bl_no_memory((size_t)o->arms * sizeof *points);
     bl_text script = {0};
     bl_text_add(&script,
                 "%sset xrange [%.17g:%.17g]\nset yrange [%.17g:%.17g]\n"
@@ -340,8 +373,12 @@ bl_status bl_plot_gain(const bl_outcome *o, bl_text *out)
                 "set arrow from graph 0,first 0 to graph 1,first 0 nohead linewidth 1.2\n",
                 wide ? "set logscale x\n" : "", x.low, x.high, y.low, y.high, o->metric);
     for (int a = 0; a < o->arms; a++)
-        gain_point(o, a, x, y, wide, names, &script);
-    bl_release(names);
+        points[a] = pixels_of(o, a, x, y, wide);
+    for (int a = 0; a < o->arms; a++) {
+        place_name(points, o->arms, &points[a]);
+        gain_data(o, a, &points[a], &script);
+    }
+    bl_release(points);
     for (int a = 0; a < o->arms; a++)
         bl_text_add(&script,
                     "%s $arm%d using 1:2 with points pointtype 7 pointsize 1.1 linecolor rgb '%s' "

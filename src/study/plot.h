@@ -8,7 +8,8 @@
 /* An average learning curve of the replicates of an arm. */
 typedef struct bl_mean_point {
     int64_t epoch;
-    double mean, low, high; /* over the runs that were evaluated at this epoch */
+    double mean, low, high; /* over the runs; one that ended before counts with its last value,
+                             * one that diverged with none */
 } bl_mean_point;
 
 /* *points is to be released with bl_release; its epochs ascend. */

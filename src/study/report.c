@@ -6,12 +6,9 @@
  * variables of the style sheet, which has them for light and for dark. */
 #include "study/report.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "study/plot.h"
 #include "study/report_style.h"
@@ -22,37 +19,6 @@ typedef struct page {
     bl_precision digits;
     char *no_plots; /* why there are none, or NULL */
 } page;
-
-/* --- can it be written?
- * ------------------------------------------------------------------------------ */
-bl_status bl_report_check(const char *path)
-{
-    struct stat about;
-    if (stat(path, &about) == 0) {
-        if (S_ISDIR(about.st_mode))
-            return bl_fail(BL_INVALID, "%s is a folder; the report needs the name of a file", path);
-        if (!S_ISREG(about.st_mode) && access(path, W_OK) == 0)
-            return BL_OK; /* /dev/stdout */
-    }
-    const char *slash = strrchr(path, '/');
-    char *folder = !slash ? bl_copy_text(".") : bl_format("%.*s/", (int)(slash - path), path);
-    if (!folder)
-        return bl_no_memory(strlen(path));
-    bl_status status = BL_OK;
-    if (!*path || (slash && !slash[1]))
-        status = bl_fail(BL_INVALID, "\"%s\" is not the name of a file for the report", path);
-    else if (stat(folder, &about) != 0)
-        status = bl_fail(BL_NOT_FOUND, "the report %s cannot be written: there is no folder %s",
-                         path, folder);
-    else if (!S_ISDIR(about.st_mode))
-        status = bl_fail(BL_INVALID, "the report %s cannot be written: %s is not a folder", path,
-                         folder);
-    else if (access(folder, W_OK | X_OK) != 0)
-        status = bl_fail(BL_IO, "the report %s cannot be written: %s: %s", path, folder,
-                         strerror(errno));
-    bl_release(folder);
-    return status;
-}
 
 /* --- words and numbers
  * ------------------------------------------------------------------------------- */
@@ -220,7 +186,7 @@ static void lead(const page *p, bl_text *text)
 {
     const bl_outcome *o = p->outcome;
     headline(p, text);
-    bl_text_add(text, "<p class=\"lead\">%s on <code>", o->metric);
+    bl_text_add(text, "<p class=\"lead\">The metric is %s on <code>", o->metric);
     escaped(text, o->plan->data ? o->plan->data : "?");
     bl_text_add(text, "</code>");
     if (o->plan->label_noise) {
@@ -228,7 +194,8 @@ static void lead(const page *p, bl_text *text)
         escaped(text, o->plan->label_noise);
         bl_text_add(text, "</code>");
     }
-    bl_text_add(text, ", %d training runs of each arm, paired with the baseline, which reaches ",
+    bl_text_add(text,
+                ", over %d training runs of each arm, paired with the baseline, which reaches ",
                 o->replicates);
     number(text, o->arm[0].mean, p->digits.mean, false);
     bl_text_add(text, ". %s is better.</p>\n", o->higher_is_better ? "Higher" : "Lower");
@@ -388,11 +355,10 @@ static void differences(page *p)
         difference_bars(p, text);
     bl_text_add(text,
                 "</figure>\n<p class=\"note\">Dots are mean differences, bars their 95 %% "
-                "intervals (not corrected for the number of arms); the line is no difference%s.",
-                p->outcome->min_effect > 0 ? ", the band is too small to matter (±" : "");
+                "intervals (not corrected for the number of arms); the line is no difference");
     if (p->outcome->min_effect > 0)
-        bl_text_add(text, "%g)", p->outcome->min_effect);
-    bl_text_add(text, "</p>\n");
+        bl_text_add(text, ", the band is too small to matter (within %g)", p->outcome->min_effect);
+    bl_text_add(text, ".</p>\n");
     close_section(text);
 }
 
@@ -459,13 +425,14 @@ static void curves(page *p)
     open_section(text, "Learning curves");
     if (!p->no_plots && curve_plots(p, text))
         bl_text_add(text,
-                    "<p class=\"note\">%s after each epoch: the mean of the runs and a band from "
-                    "the lowest to the highest; grey is the baseline. ",
+                    "<p class=\"note\">%s by epoch: the mean of the runs and a band from the "
+                    "lowest to the highest; grey is the baseline. ",
                     p->outcome->metric);
     else
         curve_table(p, text), bl_text_add(text, "<p class=\"note\">");
-    bl_text_add(text, "Measured on at most 1000 test examples, so the end of a curve may differ "
-                      "a little from the scores above.</p>\n");
+    bl_text_add(text, "A run that ended early counts with its last value. Measured on at most "
+                      "1000 test examples, so the end of a curve may differ a little from the "
+                      "scores above.</p>\n");
     close_section(text);
 }
 
