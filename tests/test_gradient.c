@@ -191,6 +191,7 @@ static bl_tensor cubed_by_hand(bl_tensor x)
 #define COMPOSITES(X)                                                                              \
     X(relu, -1, 1, (S(4)), bl_relu(a))                                                             \
     X(gelu, -2, 2, (S(4)), bl_gelu(a))                                                             \
+    X(gelu_exact, -2, 2, (S(4)), bl_gelu_exact(a))                                                 \
     X(softplus, -2, 2, (S(4)), bl_softplus(a))                                                     \
     X(softmax, -2, 2, (S(3, 2)), bl_softmax(a, 0))                                                 \
     X(log_softmax, -2, 2, (S(2, 3)), bl_log_softmax(a, -1))                                        \
@@ -199,6 +200,8 @@ static bl_tensor cubed_by_hand(bl_tensor x)
       bl_masked_logsumexp(a, bl_lt(bl_iota(g, BL_I32, S(2, 3), 1), 2), 1))                         \
     X(cross_entropy, -2, 2, (S(2, 3)), bl_cross_entropy(a, indices(a, S(2), VALUES(2, 0))))        \
     X(soft_cross_entropy, 0.1, 1, (S(2, 3), S(2, 3)), bl_soft_cross_entropy(a, b))                 \
+    X(binary_cross_entropy, 0.1, 2, (S(2, 3), S(2, 3)), bl_binary_cross_entropy(a, b))             \
+    X(kl_divergence, -2, -0.1, (S(2, 3), S(2, 3)), bl_kl_divergence(a, b, 1))                      \
     X(mean, -1, 1, (S(2, 3)), bl_exp(bl_mean_keep(a, 1)))                                          \
     X(variance, -1, 1, (S(2, 3)), bl_variance(a, 1))                                               \
     X(norm, 0.2, 1, (S(2, 3)), bl_norm(a, 0))                                                      \

@@ -328,6 +328,7 @@ BL_API void bl_override_gradient(const bl_tensor *output, int outputs, const bl_
 /* --- composites: plain functions over the primitives, each stable at logits of +-80 --------- */
 BL_API bl_tensor bl_relu(bl_tensor x);
 BL_API bl_tensor bl_gelu(bl_tensor x);     /* tanh form */
+BL_API bl_tensor bl_gelu_exact(bl_tensor x); /* x times the normal distribution function of x */
 BL_API bl_tensor bl_softplus(bl_tensor x);
 BL_API bl_tensor bl_square(bl_tensor x);
 BL_API bl_tensor bl_softmax(bl_tensor x, int axis);
@@ -344,6 +345,10 @@ BL_API bl_tensor bl_cross_entropy(bl_tensor logits, bl_tensor labels);
 BL_API bl_tensor bl_cross_entropy_rows(bl_tensor logits, bl_tensor labels);
 /* mean over rows; target [..,C]. */
 BL_API bl_tensor bl_soft_cross_entropy(bl_tensor logits, bl_tensor target);
+/* -t log sigmoid(x) - (1-t) log(1 - sigmoid(x)), elementwise. */
+BL_API bl_tensor bl_binary_cross_entropy(bl_tensor logits, bl_tensor target);
+/* sum of p (log p - log q) along an axis, from logarithms; what has p = 0 adds 0. */
+BL_API bl_tensor bl_kl_divergence(bl_tensor log_p, bl_tensor log_q, int axis);
 /* Euclidean, along an axis; gradient 0 at 0. */
 BL_API bl_tensor bl_norm(bl_tensor x, int axis);
 BL_API bl_tensor bl_norm_keep(bl_tensor x, int axis);
@@ -391,6 +396,7 @@ BL_API bl_tensor bl_inverse_permutation(bl_tensor index);
 BL_API bl_tensor bl_straight_through(bl_tensor value, bl_tensor x);
 #define bl_relu(x) BL_AT(bl_relu(BL_T(x)))
 #define bl_gelu(x) BL_AT(bl_gelu(BL_T(x)))
+#define bl_gelu_exact(x) BL_AT(bl_gelu_exact(BL_T(x)))
 #define bl_softplus(x) BL_AT(bl_softplus(BL_T(x)))
 #define bl_square(x) BL_AT(bl_square(BL_T(x)))
 #define bl_softmax(x, axis) BL_AT(bl_softmax(BL_T(x), axis))
@@ -401,6 +407,8 @@ BL_API bl_tensor bl_straight_through(bl_tensor value, bl_tensor x);
 #define bl_cross_entropy(x, y) BL_AT(bl_cross_entropy(BL_T(x), BL_T(y)))
 #define bl_cross_entropy_rows(x, y) BL_AT(bl_cross_entropy_rows(BL_T(x), BL_T(y)))
 #define bl_soft_cross_entropy(x, y) BL_AT(bl_soft_cross_entropy(BL_T(x), BL_T(y)))
+#define bl_binary_cross_entropy(x, t) BL_AT(bl_binary_cross_entropy(BL_T(x), BL_T(t)))
+#define bl_kl_divergence(p, q, axis) BL_AT(bl_kl_divergence(BL_T(p), BL_T(q), axis))
 #define bl_norm(x, axis) BL_AT(bl_norm(BL_T(x), axis))
 #define bl_norm_keep(x, axis) BL_AT(bl_norm_keep(BL_T(x), axis))
 #define bl_beta_symmetric(key, alpha, shape) BL_AT(bl_beta_symmetric(BL_T(key), BL_T(alpha), shape))

@@ -22,6 +22,12 @@ bl_tensor(bl_gelu)(bl_tensor x)
     return bl_mul(bl_mul(0.5, x), bl_add(1, bl_tanh(inner)));
 }
 
+bl_tensor(bl_gelu_exact)(bl_tensor x)
+{
+    bl_tensor normal = bl_add(1, bl_erf(bl_mul(x, 0.7071067811865476))); /* twice the share below x */
+    return bl_mul(bl_mul(0.5, x), normal);
+}
+
 /* log(1 + e^x) = max(x, 0) + log(1 + e^-|x|). Both parts choose the same side at 0, so that the
  * slope there is 1/2. */
 bl_tensor(bl_softplus)(bl_tensor x)

@@ -59,3 +59,15 @@ bl_tensor(bl_soft_cross_entropy)(bl_tensor logits, bl_tensor target)
     bl_tensor rows = bl_sum(bl_mul(target, bl_log_softmax(logits, -1)), -1);
     return bl_neg(bl_mean(rows));
 }
+
+bl_tensor(bl_binary_cross_entropy)(bl_tensor logits, bl_tensor target)
+{
+    return bl_sub(bl_softplus(logits), bl_mul(target, logits));
+}
+
+bl_tensor(bl_kl_divergence)(bl_tensor log_p, bl_tensor log_q, int axis)
+{
+    bl_tensor p = bl_exp(log_p), present = bl_gt(p, 0);
+    bl_tensor ratio = bl_select(present, bl_sub(log_p, log_q), 0); /* 0 log 0 is 0 */
+    return bl_sum(bl_mul(p, ratio), axis);
+}

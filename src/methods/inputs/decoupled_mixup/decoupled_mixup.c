@@ -90,7 +90,7 @@ BL_CONTRACT(decoupled_mixup_bce, DECOUPLED_MIXUP_BCE, "the sigmoid form")
                            bl_mul(bl_expand(tb, 1), bl_onehot(f->label_b, C, BL_F32)));
 
     f->target = bl_min(two, 1);
-    bl_tensor miss = bl_sub(bl_softplus(f->logits), bl_mul(f->target, f->logits));
+    bl_tensor miss = bl_binary_cross_entropy(f->logits, f->target);
     f->loss = bl_mean(bl_sum(miss, 1));
 }
 
