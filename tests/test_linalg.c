@@ -171,6 +171,19 @@ static void svd_by_hand(void **state)
     expect_result(v, x, values, VALUES(1, 0, 0, 0, 0, -1));
 }
 
+static void the_largest_singular_values_give_the_nearest_matrix_of_low_rank(void **state)
+{
+    bl_tensor x = input(state, BL_F64, 2, 3), u, s, v;
+    const double *values = VALUES(0, 0, -2, 3, 0, 0);
+    bl_truncated_svd(x, 1, &u, &s, &v);
+    expect_result(s, x, values, VALUES(3));
+    bl_tensor nearest = bl_dot(bl_mul(u, bl_expand(s, -2)), v, false, true);
+    expect_result(nearest, x, values, VALUES(0, 0, 0, 3, 0, 0));
+    expect_gradient(bl_sum(s), x, values, VALUES(0, 0, 0, 1, 0, 0));
+    bl_truncated_svd(x, 3, &u, &s, &v);
+    expect_error(v, "truncated_svd: rank is 3, expected at most 2, the smaller side of f64[2,3]");
+}
+
 static void a_singular_matrix_has_a_whole_basis_and_a_finite_gradient(void **state)
 {
     bl_tensor x = input(state, BL_F64, 3, 2), u, s, v;
@@ -277,6 +290,7 @@ int main(void)
         TEST(eigenvalues_that_coincide_have_finite_gradients),
         TEST(singular_vectors_rebuild_the_matrix),
         TEST(svd_by_hand),
+        TEST(the_largest_singular_values_give_the_nearest_matrix_of_low_rank),
         TEST(a_singular_matrix_has_a_whole_basis_and_a_finite_gradient),
         TEST(the_nuclear_norm_of_a_rotation),
         TEST(matrices_of_nothing),

@@ -385,6 +385,9 @@ BL_API bl_tensor bl_sort(bl_tensor x, int axis, bool descending);
 /* The k largest along the last axis, largest first, ties lowest index first: value and index (i32,
  * or NULL) are [..,k]. */
 BL_API void bl_top_k(bl_tensor x, int64_t k, bl_tensor *value, bl_tensor *index);
+/* The `rank` largest singular values of svd and their vectors: the nearest matrix of that rank is
+ * u diag(s) v^T. */
+BL_API void bl_truncated_svd(bl_tensor x, int64_t rank, bl_tensor *u, bl_tensor *s, bl_tensor *v);
 BL_API bl_tensor bl_uniform(bl_tensor key, bl_shape shape); /* f32 [0,1): bits >> 8 * 2^-24 */
 BL_API bl_tensor bl_normal(bl_tensor key, bl_shape shape);  /* f32, Box-Muller; never infinite */
 /* f32 of `shape`, Beta(alpha, alpha), alpha > 0: the share of mixup. No gradient in alpha is meant. */
@@ -428,6 +431,7 @@ BL_API bl_tensor bl_straight_through(bl_tensor value, bl_tensor x);
 #define bl_attention(q, k, v, mask) BL_AT(bl_attention(BL_T(q), BL_T(k), BL_T(v), BL_T(mask)))
 #define bl_sort(x, axis, descending) BL_AT(bl_sort(BL_T(x), axis, descending))
 #define bl_top_k(x, k, value, index) BL_AT(bl_top_k(BL_T(x), k, value, index))
+#define bl_truncated_svd(x, rank, u, s, v) BL_AT(bl_truncated_svd(BL_T(x), rank, u, s, v))
 #define bl_uniform(key, ...) BL_AT(bl_uniform(BL_T(key), __VA_ARGS__))
 #define bl_normal(key, ...) BL_AT(bl_normal(BL_T(key), __VA_ARGS__))
 #define bl_key_fold(key, n) BL_AT(bl_key_fold(BL_T(key), n))
