@@ -59,6 +59,25 @@ static int decimals_for(double smallest)
     return decimals < 0 ? 0 : decimals > 4 ? 4 : decimals;
 }
 
+/* Numbers that the columns cannot hold are shown divided by a power of 1000, which the head of the
+ * column names. */
+static double unit_of(const bl_outcome *o)
+{
+    double size = fabs(o->arm[0].mean), unit = 1;
+    if (!isfinite(size) || size == 0)
+        return 1;
+    while (size / unit >= 1e5)
+        unit *= 1000;
+    while (size / unit < 0.1 && unit > 1e-300)
+        unit /= 1000;
+    return unit;
+}
+
+typedef struct layout {
+    double unit;
+    int mean, difference; /* decimals */
+} layout;
+
 static void keep_smaller(double *smallest, bl_interval i)
 {
     double half = (i.high - i.low) / 2;
@@ -66,7 +85,7 @@ static void keep_smaller(double *smallest, bl_interval i)
         *smallest = half;
 }
 
-bl_precision bl_outcome_precision(const bl_outcome *o)
+static layout layout_for(const bl_outcome *o, double unit)
 {
     double mean = INFINITY, difference = INFINITY;
     for (int a = 0; a < o->arms; a++) {
@@ -74,8 +93,14 @@ bl_precision bl_outcome_precision(const bl_outcome *o)
         if (a > 0)
             keep_smaller(&difference, o->arm[a].comparison.difference_interval);
     }
-    int d = decimals_for(difference);
-    return (bl_precision){decimals_for(mean), d < 3 ? d : 3}; /* more does not fit the column */
+    int d = decimals_for(difference / unit);
+    return (layout){unit, decimals_for(mean / unit), d < 3 ? d : 3}; /* more does not fit */
+}
+
+bl_precision bl_outcome_precision(const bl_outcome *o)
+{
+    layout l = layout_for(o, 1);
+    return (bl_precision){l.mean, l.difference};
 }
 
 /* Adds `cell` right-aligned in `width` columns; the cell may hold characters of several bytes. */
@@ -109,21 +134,42 @@ static void colour_verdict(bl_text *text, bl_verdict verdict, bool colour, const
         bl_text_add(text, "%s", words);
 }
 
-static void numbers(const bl_outcome *o, int a, bl_precision digits, bl_text *text)
+/* An arm far from the baseline may need more than the column holds: then without its interval. */
+static void mean_text(const bl_arm_outcome *arm, const layout *l, char cell[64])
+{
+    double mean = arm->mean / l->unit,
+           half = (arm->interval.high - arm->interval.low) / 2 / l->unit;
+    if (!isfinite(mean))
+        snprintf(cell, 64, "diverged");
+    else if (!isfinite(half) ||
+             snprintf(cell, 64, "%.*f ±%.*f", l->mean, mean, l->mean, half) > MEAN)
+        snprintf(cell, 64, fabs(mean) < 1e9 ? "%.*f" : "%.*g", l->mean, mean);
+}
+
+/* A wide interval gives up decimals until it fits, a far too wide one is left out. */
+static void difference_text(const bl_comparison *c, const layout *l, char cell[64])
+{
+    double difference = c->difference / l->unit, low = c->difference_interval.low / l->unit,
+           high = c->difference_interval.high / l->unit;
+    if (!isfinite(difference)) {
+        snprintf(cell, 64, "-");
+        return;
+    }
+    for (int d = l->difference; d >= 0 && isfinite(low); d--)
+        if (snprintf(cell, 64, "%+.*f [%+.*f,%+.*f]", d, difference, d, low, d, high) < DIFFERENCE)
+            return;
+    snprintf(cell, 64, fabs(difference) < 1e9 ? "%+.*f" : "%+.*g", l->difference, difference);
+}
+
+static void numbers(const bl_outcome *o, int a, const layout *l, bl_text *text)
 {
     const bl_arm_outcome *arm = &o->arm[a];
     const bl_comparison *c = &arm->comparison;
     char cell[64];
-    double half = (arm->interval.high - arm->interval.low) / 2;
-    if (isfinite(half))
-        snprintf(cell, sizeof cell, "%.*f ±%.*f", digits.mean, arm->mean, digits.mean, half);
-    else
-        snprintf(cell, sizeof cell, "%.*f", digits.mean, arm->mean);
+    mean_text(arm, l, cell);
     right(text, MEAN, cell);
     if (a > 0) {
-        int d = digits.difference;
-        snprintf(cell, sizeof cell, "%+.*f [%+.*f,%+.*f]", d, c->difference, d,
-                 c->difference_interval.low, d, c->difference_interval.high);
+        difference_text(c, l, cell);
         right(text, DIFFERENCE, cell);
         p_text(c->adjusted_p, cell);
         right(text, P, cell);
@@ -181,18 +227,51 @@ static void explanation(const bl_arm_outcome *arm, bool colour, bl_text *text)
         folded(text, 4, arm->comparison.note);
 }
 
-static void row(const bl_outcome *o, int a, bl_precision digits, bool colour, bl_text *text)
+/* A name too long for its column has lines of its own, broken after a plus or a comma. */
+static void long_name(const char *name, bl_text *text)
 {
-    const char *name = o->arm[a].arm;
-    if (strlen(name) > NAME)
-        bl_text_add(text, "%s\n%*s", name, NAME, "");
+    int column = 0;
+    while (*name) {
+        size_t plain = strcspn(name, "+,");
+        int length = (int)plain + (name[plain] != 0);
+        if (column > 2 && column + length > 80) {
+            bl_text_add(text, "\n  ");
+            column = 2;
+        }
+        bl_text_add(text, "%.*s", length, name);
+        column += length;
+        name += length;
+    }
+    bl_text_add(text, "\n%*s", NAME, "");
+}
+
+static void row(const bl_outcome *o, int a, const layout *l, bool colour, bl_text *text)
+{
+    const bl_arm_outcome *arm = &o->arm[a];
+    if (strlen(arm->arm) > NAME)
+        long_name(arm->arm, text);
     else
-        bl_text_add(text, "%-*s", NAME, name);
-    numbers(o, a, digits, text);
+        bl_text_add(text, "%-*s", NAME, arm->arm);
+    numbers(o, a, l, text);
     if (a > 0)
-        explanation(&o->arm[a], colour, text);
-    if (o->arm[a].diverged)
-        bl_text_add(text, "    %d of %d runs diverged\n", o->arm[a].diverged, o->replicates);
+        explanation(arm, colour, text);
+    else if (arm->diverged) /* of an arm, its comparison says so */
+        bl_text_add(text, "    %d of %d runs diverged\n", arm->diverged, o->replicates);
+}
+
+static void head(const bl_outcome *o, const layout *l, bl_text *text)
+{
+    char cell[64], unit[24] = "";
+    if (l->unit != 1)
+        snprintf(unit, sizeof unit, "/1e%.0f", log10(l->unit));
+    bl_text_add(text, "%-*s", NAME, "arm");
+    snprintf(cell, sizeof cell, "%s%s ±95 %%", o->metric, unit);
+    right(text, MEAN, cell);
+    right(text, DIFFERENCE, "difference");
+    right(text, P, "p");
+    right(text, BETTER, "better");
+    right(text, COST, "cost");
+    bl_text_add(text, "\n");
 }
 
 /* What the verdict speaks of, and how far to trust it. */
@@ -224,18 +303,10 @@ static void footer(const bl_outcome *o, bl_text *text)
 
 bl_status bl_outcome_table(const bl_outcome *o, bool colour, bl_text *text)
 {
-    char cell[64];
-    bl_text_add(text, "%-*s", NAME, "arm");
-    snprintf(cell, sizeof cell, "%s ±95 %%", o->metric);
-    right(text, MEAN, cell);
-    right(text, DIFFERENCE, "difference");
-    right(text, P, "p");
-    right(text, BETTER, "better");
-    right(text, COST, "cost");
-    bl_text_add(text, "\n");
-    bl_precision digits = bl_outcome_precision(o);
+    layout l = layout_for(o, unit_of(o));
+    head(o, &l, text);
     for (int a = 0; a < o->arms; a++)
-        row(o, a, digits, colour, text);
+        row(o, a, &l, colour, text);
     bl_text_add(text, "\n");
     footer(o, text);
     return text->failed ? bl_no_memory(text->length) : BL_OK;
