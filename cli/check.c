@@ -122,8 +122,8 @@ int cli_check(int argc, char **argv)
         .command = "check",
         .synopsis = "ballast check FILE... [--device cpu|reference|both] [--json]",
         .description = "Runs reference cases: safetensors files with the inputs (in.*), outputs "
-                       "(out.*), cotangents\n(cot.*) and gradients (grad.*) of one function, "
-                       "named in the metadata with its options.\nA line for each case; the exit "
+                       "(out.*), cotangents (cot.*) and gradients (grad.*) of one function, "
+                       "named in the metadata with its options. A line for each case; the exit "
                        "status is 0 only if all passed.",
         .options = {options},
         .least = 1,

@@ -47,7 +47,7 @@ typedef struct cli_option {
 typedef struct cli_usage {
     const char *command;          /* "compare" */
     const char *synopsis;         /* "ballast compare DATA [--target COLUMN] [--arm ARM]..." */
-    const char *description;      /* a paragraph or two, with examples; printed by --help */
+    const char *description;      /* a paragraph or two, with examples; --help wraps it */
     const cli_option *options[3]; /* tables, NULL-terminated list */
     int least, most;              /* how many operands; most < 0: any */
 } cli_usage;

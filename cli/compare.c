@@ -306,7 +306,7 @@ int cli_compare(int argc, char **argv)
         .synopsis = "ballast compare DATA [--target COLUMN] [--arm ARM]... [OPTION]...",
         .description =
             "Trains a baseline and each ARM on DATA several times, in pairs that share split, "
-            "noise, initial\n"
+            "noise, initial "
             "weights and order, and prints a verdict for each arm: helps, hurts, equivalent or "
             "undecided.\n\n"
             "DATA is digits, fashion-mnist, a CSV file, an IDX or NPY folder, or a folder of image "

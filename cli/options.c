@@ -52,7 +52,8 @@ static void print_help(const cli_usage *usage)
     int width = cli_width(STDOUT_FILENO);
     if (width > 100)
         width = 100;
-    printf("Usage: %s\n\n%s\n", usage->synopsis, usage->description);
+    printf("Usage: %s\n\n", usage->synopsis);
+    cli_wrap(usage->description, 0, 0, width);
     for (int t = 0; t < 3 && usage->options[t]; t++) {
         if (usage->options[t]->name && *usage->options[t]->name)
             puts("\nOptions:");

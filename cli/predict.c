@@ -127,7 +127,7 @@ int cli_predict(int argc, char **argv)
                              .synopsis = "ballast predict MODEL DATA [-o FILE]",
                              .description = "Applies a model that ballast train wrote to new data. "
                                             "Preprocessing is inside the model: DATA "
-                                            "needs\nthe same columns, not the target. Values come "
+                                            "needs the same columns, not the target. Values come "
                                             "in the target's own units, classes with "
                                             "their probability.",
                              .options = {options},

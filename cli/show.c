@@ -182,7 +182,7 @@ int cli_show(int argc, char **argv)
                              .synopsis = "ballast show NAME",
                              .description =
                                  "Explains a method or one of its functions: when to reach for it, "
-                                 "its options with\ndefaults and ranges, and an example. `ballast "
+                                 "its options with defaults and ranges, and an example. `ballast "
                                  "list` has the names.",
                              .least = 1,
                              .most = 1};

@@ -178,7 +178,7 @@ int cli_train(int argc, char **argv)
         .synopsis = "ballast train DATA [--target COLUMN] [--arm ARM] [-o FILE] [OPTION]...",
         .description = "Trains one model and writes it, with its preprocessing, as safetensors. A "
                        "part of the data is "
-                       "held\nout and the model's score on it printed. Ctrl-C keeps the run; the "
+                       "held out and the model's score on it printed. Ctrl-C keeps the run; the "
                        "same command goes on "
                        "with it.\n\n  ballast train prices.csv --target price --arm conr -o "
                        "model.safetensors\n  ballast "
