@@ -5,106 +5,11 @@
  * A test makes a call (`start` an example that is fine, `give` inputs), then either `expect`s
  * outputs or `refuse`s it with the words of the error. To cover another method: an example of each
  * of its functions in `examples`, rows in `refusals`, and its facts as tests. */
-#include "support.h"
+#include "calls.h"
 
 #include <stdlib.h>
 
-#include "methods/method.h"
 #include "methods/inputs/randaugment/pixels.h"
-
-/* --- calls -------------------------------------------- */
-
-typedef struct call {
-    const bl_contract *contract;
-    const char *options;
-    bl_dictionary in, out, cotangent, gradient;
-} call;
-
-static call start(const char *function, const char *options)
-{
-    call c = {.options = options};
-    expect_ok(bl_function_find(function, &c.contract));
-    return c;
-}
-
-static void give_to(bl_dictionary *d, const char *name, bl_type type, const double *values)
-{
-    expect_ok(bl_dictionary_set(d, name, array_of(type, values)));
-}
-
-static void give(call *c, const char *name, bl_dtype dtype, bl_shape shape, const double *values)
-{
-    give_to(&c->in, name, (bl_type){dtype, shape}, values);
-}
-
-#define F32(c, name, shape, ...) give(c, name, BL_F32, shape, VALUES(__VA_ARGS__))
-#define I32(c, name, shape, ...) give(c, name, BL_I32, shape, VALUES(__VA_ARGS__))
-#define S(...)                   BL_SHAPE(__VA_ARGS__)
-
-static bl_status run(call *c, const char *wrt)
-{
-    bl_dictionary_free(&c->out);
-    bl_dictionary_free(&c->gradient);
-    c->out = c->gradient = (bl_dictionary){0};
-    bool cotangent = c->cotangent.count > 0, gradient = wrt || cotangent;
-    return bl_function_call(c->contract, bl_device_reference(), &c->in, c->options, &c->out, wrt,
-                            cotangent ? &c->cotangent : NULL, gradient ? &c->gradient : NULL);
-}
-
-static void accept(call *c, const char *wrt)
-{
-    expect_ok(run(c, wrt));
-}
-
-static void finish(call *c)
-{
-    bl_dictionary_free(&c->in);
-    bl_dictionary_free(&c->out);
-    bl_dictionary_free(&c->cotangent);
-    bl_dictionary_free(&c->gradient);
-}
-
-static double result(const call *c, const char *name, int64_t i)
-{
-    const bl_array *array = bl_dictionary_find(&c->out, name);
-    assert_non_null(array);
-    assert_in_range(i, 0, bl_array_count(array) - 1);
-    return bl_array_get(array, i);
-}
-
-static double slope(const call *c, const char *name, int64_t i)
-{
-    const bl_array *array = bl_dictionary_find(&c->gradient, name);
-    assert_non_null(array);
-    return bl_array_get(array, i);
-}
-
-static void near(double got, double expected)
-{
-    if (!close_to(got, expected, 2e-6))
-        fail_msg("%.9g, expected %.9g", got, expected);
-}
-
-static void expect_values(const call *c, const char *name, int64_t count, const double *values)
-{
-    const bl_array *array = bl_dictionary_find(&c->out, name);
-    assert_non_null(array);
-    assert_int_equal(bl_array_count(array), count);
-    for (int64_t i = 0; i < count; i++)
-        if (!close_to(bl_array_get(array, i), values[i], 2e-6))
-            fail_msg("%s[%lld] is %.9g, expected %.9g", name, (long long)i, bl_array_get(array, i),
-                     values[i]);
-}
-#define expect(c, name, ...)                                                                       \
-    expect_values(c, name, COUNT_OF(VALUES(__VA_ARGS__)), VALUES(__VA_ARGS__))
-
-static void all_finite(const bl_dictionary *d)
-{
-    for (size_t e = 0; e < d->count; e++)
-        for (int64_t i = 0; i < bl_array_count(&d->entry[e].array); i++)
-            if (!isfinite(bl_array_get(&d->entry[e].array, i)))
-                fail_msg("%s[%lld] is not finite", d->entry[e].name, (long long)i);
-}
 
 /* --- an example of every function that accepts -------------------------------------------- */
 

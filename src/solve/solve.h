@@ -27,4 +27,7 @@ enum { BL_LEAST_SQUARES_MAX = 8 }; /* unknowns */
 bl_status bl_least_squares(bl_residuals *residuals, void *context, int64_t m, int n,
                            const double *low, const double *high, double *x, double *objective);
 
+/* order[n] lists the indices of key[n] by ascending key, equal keys lower index first, NaN last. */
+bl_status bl_ascending_order(const double *key, int64_t n, int64_t *order);
+
 #endif
