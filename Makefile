@@ -1,6 +1,6 @@
 # The front door: make demo, make check. Everything else is CMake and Ninja (CMakePresets.json).
 SHELL := /bin/bash
-.PHONY: build demo check long packages asan tsan valgrind fuzz bench install format clean help
+.PHONY: build program demo check long packages asan tsan valgrind fuzz bench install format clean help
 
 help:
 	@echo "make demo      install what is missing, build, and let the digits decide (a minute)"
@@ -17,8 +17,12 @@ build: packages
 	@cmake --preset release $(CMAKE_ARGUMENTS) > build.log 2>&1 || { cat build.log; rm -f build.log; exit 1; }; rm -f build.log
 	@cmake --build build
 
+program: packages
+	@cmake --preset release $(CMAKE_ARGUMENTS) > build.log 2>&1 || { cat build.log; rm -f build.log; exit 1; }; rm -f build.log
+	@cmake --build build --target ballast_program
+
 # Forty percent of the labels of 1797 scanned digits are wrong. Which method helps?
-demo: build
+demo: program
 	build/ballast compare digits --label-noise 0.4 --arm baseline --arm elr --arm "mixup(alpha=0.2)" \
 	    --arm label_smoothing --arm null
 
@@ -33,10 +37,14 @@ asan tsan: packages
 	cmake --build build-$@
 	ctest --test-dir build-$@ --output-on-failure -LE "long|slow" -j2
 
+# Every unit test but the two that only time and simulate; a leak or bad access is a failure.
 valgrind: packages
 	cmake --preset debug > /dev/null
 	cmake --build build-debug
-	ctest --test-dir build-debug -T memcheck --output-on-failure -L memory -j2
+	@for test in $(filter-out build-debug/test_cpu,$(wildcard build-debug/test_*)); do \
+	    echo "valgrind $$test"; \
+	    valgrind -q --error-exitcode=9 --leak-check=full $$test > /dev/null 2> valgrind.log || { cat valgrind.log; exit 1; }; \
+	done; rm -f valgrind.log
 
 fuzz: packages
 	./tests/fuzz/run.sh
