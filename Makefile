@@ -43,7 +43,7 @@ valgrind: packages
 	cmake --build build-debug
 	@for test in $(filter-out build-debug/test_cpu,$(wildcard build-debug/test_*)); do \
 	    echo "valgrind $$test"; \
-	    valgrind -q --error-exitcode=9 --leak-check=full $$test > /dev/null 2> valgrind.log || { cat valgrind.log; exit 1; }; \
+	    BL_PATIENCE=50 valgrind -q --error-exitcode=9 --leak-check=full $$test > /dev/null 2> valgrind.log || { cat valgrind.log; exit 1; }; \
 	done; rm -f valgrind.log
 
 fuzz: packages
