@@ -240,7 +240,7 @@ static bl_status curve_script(const bl_outcome *o, int shown, bl_text *script)
         return bl_fail(BL_INVALID, "no run has a learning curve");
     range = padded(range, 0.04);
     bl_text_add(script,
-                "set yrange [%.17g:%.17g]\nset xlabel 'epoch'\n"
+                "set autoscale xfix\nset yrange [%.17g:%.17g]\nset xlabel 'epoch'\n"
                 "set grid ytics linetype 1 linecolor rgb '" BL_INK_FAINT "'\n"
                 "set border 1 linecolor rgb '" BL_INK_BASELINE "'\n"
                 "set tics nomirror scale 0 textcolor rgb 'black'\n",
@@ -319,14 +319,15 @@ static bool covers(const named_point *p, const named_point *q)
 
 /* Moves a name away from its point, to either side and further up or down, until it covers nothing;
  * in a crowd the last try stays. */
-static void place_name(named_point *points, int count, named_point *p)
+static void place_name(const named_point *points, int count, double zero_line, named_point *p)
 {
     static const double down[] = {0, -13, 13, -28, 28, -44, 44};
     for (int attempt = 0; attempt < 14; attempt++) {
         p->leftwards = attempt % 2 == 1;
         p->left = p->leftwards ? p->x - 9 - p->width : p->x + 9;
         p->top = p->y + down[attempt / 2];
-        bool fits = p->left > 55 && p->left + p->width < GAIN_WIDTH;
+        bool fits =
+            p->left > 55 && p->left + p->width < GAIN_WIDTH && fabs(p->top - zero_line) > LINE / 2;
         for (int i = 0; i < count && fits; i++)
             fits = &points[i] == p || !covers(p, &points[i]);
         if (fits)
@@ -375,7 +376,7 @@ bl_status bl_plot_gain(const bl_outcome *o, bl_text *out)
     for (int a = 0; a < o->arms; a++)
         points[a] = pixels_of(o, a, x, y, wide);
     for (int a = 0; a < o->arms; a++) {
-        place_name(points, o->arms, &points[a]);
+        place_name(points, o->arms, 20 + y.high / (y.high - y.low) * DOWN, &points[a]);
         gain_data(o, a, &points[a], &script);
     }
     bl_release(points);

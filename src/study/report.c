@@ -77,20 +77,35 @@ static void short_number(bl_text *text, double value, const char *unit)
         bl_text_add(text, "<td class=\"n\">–</td>");
 }
 
+/* A line may break after a bracket, a comma or a plus. */
+static void breakable(bl_text *text, const char *arm)
+{
+    for (; *arm; arm++) {
+        escaped(text, (char[]){*arm, 0});
+        if (strchr("(,+", *arm))
+            bl_text_add(text, "<wbr>");
+    }
+}
+
 static void arm_name(bl_text *text, const bl_arm_outcome *arm)
 {
     bl_text_add(text, "<th scope=\"row\"><code>");
-    escaped(text, arm->arm);
+    breakable(text, arm->arm);
     bl_text_add(text, "</code></th>");
 }
 
+/* The verdict's word in its colour, then what more there is to say: "(about 12 more)". */
 static void verdict_mark(bl_text *text, const bl_comparison *c)
 {
     char words[64];
     bl_verdict_text(c, words);
-    bl_text_add(text, "<b class=\"verdict %s\">", bl_verdict_name(c->verdict));
-    escaped(text, words);
-    bl_text_add(text, "</b>");
+    const char *name = bl_verdict_name(c->verdict), *more = words + strlen(name);
+    bl_text_add(text, "<b class=\"verdict %s\">%s</b>", name, name);
+    if (*more) {
+        bl_text_add(text, "<small>");
+        escaped(text, more);
+        bl_text_add(text, "</small>");
+    }
 }
 
 static void open_section(bl_text *text, const char *heading)
@@ -153,7 +168,7 @@ static void headline_of(const page *p, bl_verdict verdict, bool *first, bl_text 
         if (o->arm[a].comparison.verdict != verdict)
             continue;
         bl_text_add(text, "%s", !done ? "" : done == count - 1 ? " and " : ", ");
-        escaped(text, o->arm[a].arm);
+        breakable(text, o->arm[a].arm);
         done++;
     }
     bl_text_add(text, " %s</span>", count == 1 ? one[verdict] : many[verdict]);
