@@ -128,7 +128,7 @@ bl_status bl_plot_differences(const bl_outcome *o, bl_text *out)
                     a > 1 ? "," : "plot", a, ink[o->arm[a].comparison.verdict]);
     bl_text_add(&script, "\n");
     return draw(&script, 640, 76 + 38 * (o->arms - 1), "differences",
-                "Differences from the baseline with 95 % intervals, as in the table of verdicts",
+                "Differences from the baseline with their intervals, as in the table of verdicts",
                 out);
 }
 
@@ -350,6 +350,19 @@ static void gain_data(const bl_outcome *o, int a, const named_point *p, bl_text 
                 (p->y - p->top) / DOWN);
 }
 
+static void gain_axes(const bl_outcome *o, bl_interval x, bl_interval y, bool wide, bl_text *script)
+{
+    bl_text_add(script,
+                "%sset xrange [%.17g:%.17g]\nset yrange [%.17g:%.17g]\n"
+                "set xlabel 'counted work of a training step (baseline = 1)'\n"
+                "set ylabel 'gain in %s'\n"
+                "set grid linetype 1 linecolor rgb '" BL_INK_FAINT "'\n"
+                "set border 3 linecolor rgb '" BL_INK_BASELINE "'\n"
+                "set tics nomirror scale 0 textcolor rgb 'black'\n"
+                "set arrow from graph 0,first 0 to graph 1,first 0 nohead linewidth 1.2\n",
+                wide ? "set logscale x\n" : "", x.low, x.high, y.low, y.high, o->metric);
+}
+
 bl_status bl_plot_gain(const bl_outcome *o, bl_text *out)
 {
     bl_interval x = {0.95, 1.05}, y = {0, 0};
@@ -364,15 +377,7 @@ bl_status bl_plot_gain(const bl_outcome *o, bl_text *out)
     if (!points)
         return bl_no_memory((size_t)o->arms * sizeof *points);
     bl_text script = {0};
-    bl_text_add(&script,
-                "%sset xrange [%.17g:%.17g]\nset yrange [%.17g:%.17g]\n"
-                "set xlabel 'counted work of a training step (baseline = 1)'\n"
-                "set ylabel 'gain in %s'\n"
-                "set grid linetype 1 linecolor rgb '" BL_INK_FAINT "'\n"
-                "set border 3 linecolor rgb '" BL_INK_BASELINE "'\n"
-                "set tics nomirror scale 0 textcolor rgb 'black'\n"
-                "set arrow from graph 0,first 0 to graph 1,first 0 nohead linewidth 1.2\n",
-                wide ? "set logscale x\n" : "", x.low, x.high, y.low, y.high, o->metric);
+    gain_axes(o, x, y, wide, &script);
     for (int a = 0; a < o->arms; a++)
         points[a] = pixels_of(o, a, x, y, wide);
     for (int a = 0; a < o->arms; a++) {

@@ -309,9 +309,10 @@ static void verdicts(page *p)
     bl_text_add(text, "</tbody>");
     close_table(text);
     bl_text_add(text,
-                "<p class=\"note\">In brackets: 95 %% intervals. Difference: arm minus baseline, "
+                "<p class=\"note\">In brackets: %g %% intervals. Difference: arm minus baseline, "
                 "over pairs of runs. Cost: counted work of a training step, the baseline's is 1. "
-                "Seconds are measured medians and vary from machine to machine.</p>\n");
+                "Seconds are measured medians and vary from machine to machine.</p>\n",
+                100 * (1 - p->outcome->alpha));
     notes(p, text);
     close_section(text);
     bl_release(mean);
@@ -369,8 +370,9 @@ static void differences(page *p)
     if (p->no_plots || bl_plot_differences(p->outcome, text) != BL_OK)
         difference_bars(p, text);
     bl_text_add(text,
-                "</figure>\n<p class=\"note\">Dots are mean differences, bars their 95 %% "
-                "intervals (not corrected for the number of arms); the line is no difference");
+                "</figure>\n<p class=\"note\">Dots are mean differences, bars their %g %% "
+                "intervals (not corrected for the number of arms); the line is no difference",
+                100 * (1 - p->outcome->alpha));
     if (p->outcome->min_effect > 0)
         bl_text_add(text, ", the band is too small to matter (within %g)", p->outcome->min_effect);
     bl_text_add(text, ".</p>\n");
