@@ -28,28 +28,54 @@ static bl_plan digits(int64_t epochs)
     return plan;
 }
 
-/* The deterministic part of a result, as text; the caller frees it. */
-static char *run_text(const bl_plan *plan, const bl_job_data *data, const char *arm, int replicate)
+static uint64_t hash_of(const bl_dictionary *state)
 {
-    bl_run_result result;
-    bl_job job = {.plan = plan, .arm = arm, .replicate = replicate};
-    if (bl_job_run(&job, data, NULL, &result) != BL_OK)
-        fail_msg("%s: %s", arm, bl_error());
-    json_t *json = bl_run_result_to_json(&result);
+    uint64_t hash = 0;
+    for (size_t i = 0; i < state->count; i++)
+        hash ^= bl_hash(state->entry[i].array.data, bl_type_bytes(state->entry[i].array.type), i);
+    return hash;
+}
+
+/* The deterministic part of a result, the weights included, as text; the caller frees it. */
+static char *result_text(const bl_run_result *result)
+{
+    json_t *json = bl_run_result_to_json(result);
     assert_non_null(json);
     assert_true(json_real_value(json_object_get(json_object_get(json, "timing"), "seconds")) > 0);
     json_object_del(json, "timing");
-    uint64_t hash = 0;
-    for (size_t i = 0; i < result.state.count; i++)
-        hash ^= bl_hash(result.state.entry[i].array.data,
-                        bl_type_bytes(result.state.entry[i].array.type), i);
     char weights[32];
-    snprintf(weights, sizeof weights, "%016llx", (unsigned long long)hash);
+    snprintf(weights, sizeof weights, "%016llx", (unsigned long long)hash_of(&result->state));
     json_object_set_new(json, "weights", json_string(weights));
     char *text = json_dumps(json, JSON_SORT_KEYS | JSON_INDENT(1));
     json_decref(json);
+    return text;
+}
+
+static void run(const bl_plan *plan, const bl_job_data *data, const char *arm, int replicate,
+                bl_run_result *result)
+{
+    bl_job job = {.plan = plan, .arm = arm, .replicate = replicate};
+    if (bl_job_run(&job, data, NULL, result) != BL_OK)
+        fail_msg("%s: %s", arm, bl_error());
+}
+
+static char *run_text(const bl_plan *plan, const bl_job_data *data, const char *arm, int replicate)
+{
+    bl_run_result result;
+    run(plan, data, arm, replicate, &result);
+    char *text = result_text(&result);
     bl_run_result_free(&result);
     return text;
+}
+
+static uint64_t run_weights(const bl_plan *plan, const bl_job_data *data, const char *arm,
+                            int replicate)
+{
+    bl_run_result result;
+    run(plan, data, arm, replicate, &result);
+    uint64_t hash = hash_of(&result.state);
+    bl_run_result_free(&result);
+    return hash;
 }
 
 static double number(const char *text, const char *group, const char *name)
@@ -87,6 +113,47 @@ static void plans_survive_as_json(void **state)
     json_decref(read);
     bl_plan_free(&plan);
     bl_plan_free(&back);
+}
+
+static void every_field_of_a_plan_survives(void **state)
+{
+    (void)state;
+    json_error_t error;
+    json_t *json =
+        json_loads("{\"batch\":8,\"columns\":\"a=drop\",\"data\":\"d\",\"depth\":3,\"epochs\":4,"
+                   "\"imbalance\":5.5,\"keep_columns\":1,\"label_noise\":\"0.4\",\"labels\":\"l\","
+                   "\"learning_rate\":0.1,\"loss\":\"absolute\",\"model\":\"mlp\",\"momentum\":0.9,"
+                   "\"optimizer\":\"sgd\",\"schedule\":\"step\",\"study_seed\":9007199254740993,"
+                   "\"target\":\"t\",\"task\":\"regression\",\"test\":\"x\",\"test_fraction\":0.3,"
+                   "\"train_count\":7,\"weight_decay\":1e-17,\"width\":2}",
+                   0, &error);
+    bl_plan plan;
+    assert_non_null(json);
+    assert_int_equal(bl_plan_from_json(json, &plan), BL_OK);
+    json_t *back = bl_plan_to_json(&plan);
+    assert_true(json_equal(json, back));
+    bl_plan_free(&plan);
+    json_decref(back);
+    json_decref(json);
+}
+
+static void a_plan_of_other_kinds_is_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *sentence;
+    } bad[] = {{"[]", "a plan is a JSON object"},
+               {"{\"data\":1}", "plan: data is not a text"},
+               {"{\"data\":\"d\",\"epochs\":2.5}", "plan: epochs is not a whole number"},
+               {"{\"imbalance\":\"2\"}", "plan: imbalance is not a number"}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        json_error_t error;
+        json_t *json = json_loads(bad[i].text, 0, &error);
+        bl_plan plan;
+        assert_int_equal(bl_plan_from_json(json, &plan), BL_INVALID);
+        assert_string_equal(bl_error(), bad[i].sentence);
+        json_decref(json);
+    }
 }
 
 /* --- results ---------------------------------------------------------------------------------- */
@@ -174,6 +241,151 @@ static void an_arm_without_strength_is_inert(void **state)
     bl_plan_free(&plan);
 }
 
+/* --- what the arms of a replicate share --------------------------------------------------------
+ */
+/* At a rate that float32 rounds to 0 the weights stay what they were at the start. */
+static void arms_share_the_initial_weights_and_null_does_not(void **state)
+{
+    (void)state;
+    static const char *const arms[] = {"mixup", "label_smoothing", "dropout", "input_noise", "elr"};
+    bl_plan plan = digits(1);
+    plan.learning_rate = 1e-60;
+    bl_job_data *data = open_plan(&plan);
+    uint64_t start = run_weights(&plan, data, "baseline", 0);
+    for (size_t i = 0; i < sizeof arms / sizeof *arms; i++)
+        assert_true(run_weights(&plan, data, arms[i], 0) == start);
+    assert_true(run_weights(&plan, data, "null", 0) != start);
+    assert_true(run_weights(&plan, data, "baseline", 1) != start);
+    bl_job_data_close(data);
+    bl_plan_free(&plan);
+}
+
+/* Arms that change nothing, though they draw or add: equal weights after three epochs mean that
+ * examples came in the same order. */
+static void arms_share_the_order_of_the_batches(void **state)
+{
+    (void)state;
+    static const char *const arms[] = {"label_smoothing(eps=0)", "input_noise(std=0)",
+                                       "elr(lambda=0)"};
+    bl_plan plan = digits(3);
+    plan.label_noise = strdup("0.2");
+    bl_job_data *data = open_plan(&plan);
+    uint64_t trained = run_weights(&plan, data, "baseline", 2);
+    for (size_t i = 0; i < sizeof arms / sizeof *arms; i++)
+        if (run_weights(&plan, data, arms[i], 2) != trained)
+            fail_msg("%s trains on other batches", arms[i]);
+    assert_true(run_weights(&plan, data, "null", 2) != trained);
+    bl_job_data_close(data);
+    bl_plan_free(&plan);
+}
+
+/* A linear model has one optimum, whatever it starts from; it is that of its examples and labels.
+ */
+static void null_shares_split_and_label_noise(void **state)
+{
+    (void)state;
+    bl_plan plan = digits(300);
+    plan.model = strdup("linear");
+    plan.optimizer = strdup("sgd");
+    plan.batch = 200;
+    plan.train_count = 200;
+    plan.label_noise = strdup("0.4");
+    plan.weight_decay = 0.1;
+    bl_job_data *data = open_plan(&plan);
+    char *baseline = run_text(&plan, data, "baseline", 0), *null = run_text(&plan, data, "null", 0),
+         *other = run_text(&plan, data, "baseline", 1);
+    double nll = number(baseline, "metrics", "nll"),
+           spread = fabs(number(other, "metrics", "nll") - nll);
+    assert_string_not_equal(baseline, null);
+    assert_true(spread > 1e-3);
+    assert_true(fabs(number(null, "metrics", "nll") - nll) < 0.05 * spread);
+    free(baseline);
+    free(null);
+    free(other);
+    bl_job_data_close(data);
+    bl_plan_free(&plan);
+}
+
+/* --- going on --------------------------------------------------------------------------------- */
+typedef struct interruption {
+    int64_t at; /* step after which the run is to stop */
+    int stop;
+} interruption;
+
+static void stop_later(void *context, int64_t step, int64_t steps, int64_t epoch, double loss)
+{
+    (void)steps;
+    (void)epoch;
+    (void)loss;
+    interruption *i = context;
+    i->stop = step >= i->at;
+}
+
+/* Interrupted again and again, each time a little further on. */
+static char *run_in_pieces(const bl_plan *plan, const char *arm, int *pieces)
+{
+    bl_job_data *data = open_plan(plan);
+    char path[] = "/tmp/ballast-job-XXXXXX";
+    assert_true(mkdtemp(path) != NULL);
+    char *checkpoint = bl_format("%s/run.checkpoint", path);
+    bl_job job = {.plan = plan, .arm = arm, .replicate = 1, .checkpoint = checkpoint};
+    bl_run_result result;
+    interruption i = {.at = 3};
+    bl_progress progress = {.report = stop_later, .context = &i, .stop = &i.stop};
+    bl_status status;
+    for (*pieces = 1; (status = bl_job_run(&job, data, &progress, &result)) == BL_INTERRUPTED;
+         (*pieces)++) {
+        assert_int_equal(access(checkpoint, F_OK), 0);
+        i = (interruption){.at = i.at + 40};
+        bl_job_data_close(data); /* another process would read the data again */
+        data = open_plan(plan);
+    }
+    if (status != BL_OK)
+        fail_msg("%s: %s", arm, bl_error());
+    assert_int_equal(access(checkpoint, F_OK), -1);
+    char *text = result_text(&result);
+    bl_run_result_free(&result);
+    rmdir(path);
+    bl_release(checkpoint);
+    bl_job_data_close(data);
+    return text;
+}
+
+static void an_interrupted_run_goes_on_to_the_same_bits(void **state)
+{
+    (void)state;
+    static const char *const arms[] = {"baseline", "elr", "mixup+ema(decay=0.9)", "early_stopping",
+                                       "dropout+input_noise"};
+    bl_plan plan = digits(6);
+    plan.label_noise = strdup("0.3");
+    bl_job_data *data = open_plan(&plan);
+    for (size_t i = 0; i < sizeof arms / sizeof *arms; i++) {
+        int pieces;
+        char *whole = run_text(&plan, data, arms[i], 1);
+        char *parts = run_in_pieces(&plan, arms[i], &pieces);
+        assert_true(pieces > 2);
+        assert_string_equal(whole, parts);
+        free(whole);
+        free(parts);
+    }
+    bl_job_data_close(data);
+    bl_plan_free(&plan);
+}
+
+static void a_run_that_diverges_is_a_result(void **state)
+{
+    (void)state;
+    bl_plan plan = digits(3);
+    plan.learning_rate = 1e6;
+    bl_job_data *data = open_plan(&plan);
+    char *text = run_text(&plan, data, "baseline", 0);
+    assert_true(number(text, NULL, "diverged") == 1);
+    assert_non_null(strstr(text, "\"accuracy\": null"));
+    free(text);
+    bl_job_data_close(data);
+    bl_plan_free(&plan);
+}
+
 /* --- tables ----------------------------------------------------------------------------------- */
 static void write_prices(char *path)
 {
@@ -210,6 +422,10 @@ static void prices_are_predicted_in_their_units(void **state)
     assert_int_equal(bl_job_check_arm(data, "elr"), BL_INVALID);
     assert_int_equal(bl_job_check_arm(data, "randaugment"), BL_INVALID);
     assert_int_equal(bl_job_check_arm(data, "conr"), BL_OK);
+    bl_job job = {.plan = &plan, .arm = "elr"};
+    bl_run_result result;
+    assert_int_equal(bl_job_run(&job, data, NULL, &result), BL_INVALID);
+    assert_string_equal(bl_error(), "the arm elr is for classification, but this is regression");
     bl_job_data_close(data);
     unlink(path);
     bl_plan_free(&plan);
@@ -239,6 +455,33 @@ static void a_table_of_classes_takes_labels_but_no_images(void **state)
     bl_plan_free(&plan);
 }
 
+/* Two cities that the price alone tells apart; training labels are all exchanged, and a model that
+ * learns them is always wrong on the test part, whose labels are the true ones. */
+static void label_noise_spares_the_test_part(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/ballast-job-XXXXXX.csv";
+    int file = mkstemps(path, 4);
+    assert_true(file >= 0);
+    FILE *out = fdopen(file, "w");
+    fprintf(out, "price,city\n");
+    for (int i = 0; i < 200; i++)
+        fprintf(out, "%d,%s\n", i % 2 ? 1000 + i : i, i % 2 ? "Rome" : "Oslo");
+    fclose(out);
+    bl_plan plan = bl_plan_new();
+    plan.data = strdup(path);
+    plan.target = strdup("city");
+    plan.label_noise = strdup("pairs:1:Rome<->Oslo");
+    bl_job_data *data = open_plan(&plan);
+    char *text = run_text(&plan, data, "baseline", 0);
+    assert_true(number(text, "metrics", "accuracy") == 0);
+    assert_true(number(text, "metrics", "memorised") == 100);
+    free(text);
+    bl_job_data_close(data);
+    unlink(path);
+    bl_plan_free(&plan);
+}
+
 /* --- what the plan may say -------------------------------------------------------------------- */
 static void overrides_are_taken_or_refused(void **state)
 {
@@ -260,17 +503,69 @@ static void overrides_are_taken_or_refused(void **state)
     bl_plan_free(&plan);
 }
 
+/* Opens a table of four columns under a plan and expects a sentence. */
+static void expect_refused(const char *target, const char *model, const char *noise,
+                           const char *task, const char *sentence)
+{
+    char path[] = "/tmp/ballast-job-XXXXXX.csv";
+    int file = mkstemps(path, 4);
+    assert_true(file >= 0);
+    FILE *out = fdopen(file, "w");
+    fprintf(out, "area,city,country,price\n");
+    for (int i = 0; i < 40; i++)
+        fprintf(out, "%d,%s,Italy,%d\n", i * i, i % 3 ? "Rome" : "Pisa", 7 * i * i + i % 5);
+    fclose(out);
+    bl_plan plan = bl_plan_new();
+    plan.data = strdup(path);
+    plan.target = strdup(target);
+    plan.model = model ? strdup(model) : NULL;
+    plan.label_noise = noise ? strdup(noise) : NULL;
+    plan.task = task ? strdup(task) : NULL;
+    bl_job_data *data;
+    bl_status status = bl_job_data_open(&plan, &data);
+    unlink(path);
+    bl_plan_free(&plan);
+    assert_true(status == BL_INVALID || status == BL_NOT_FOUND);
+    assert_null(data);
+    if (!strstr(bl_error(), sentence))
+        fail_msg("\"%s\" lacks \"%s\"", bl_error(), sentence);
+}
+
+static void what_cannot_run_is_refused_at_once(void **state)
+{
+    (void)state;
+    expect_refused("prize", NULL, NULL, NULL, "did you mean \"price\"?");
+    expect_refused("price", "mpl", NULL, NULL, "there is no model \"mpl\": did you mean mlp?");
+    expect_refused("price", "cnn", NULL, NULL, "the model cnn is for images, but ");
+    expect_refused("country", NULL, NULL, NULL, "every example is of the class \"Italy\"");
+    expect_refused("price", NULL, "0.4", NULL, "label noise 0.4: the target holds numbers");
+    expect_refused("city", NULL, "pairs:0.4:Rome->Piza", NULL,
+                   "no class \"Piza\"; did you mean Pisa?");
+    expect_refused("city", NULL, "2", NULL, "label noise is \"2\", but must be a rate from 0 to 1");
+    expect_refused("city", NULL, NULL, "regression", "\"Pisa\"");
+    expect_refused("price", NULL, NULL, "regresion", "did you mean regression?");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plans_survive_as_json),
+        cmocka_unit_test(every_field_of_a_plan_survives),
+        cmocka_unit_test(a_plan_of_other_kinds_is_refused),
         cmocka_unit_test(digits_are_learned_and_repeat),
         cmocka_unit_test(wrong_labels_are_memorised_and_elr_resists),
         cmocka_unit_test(a_held_out_part_is_taken_from_training),
         cmocka_unit_test(an_arm_without_strength_is_inert),
+        cmocka_unit_test(arms_share_the_initial_weights_and_null_does_not),
+        cmocka_unit_test(arms_share_the_order_of_the_batches),
+        cmocka_unit_test(null_shares_split_and_label_noise),
+        cmocka_unit_test(an_interrupted_run_goes_on_to_the_same_bits),
+        cmocka_unit_test(a_run_that_diverges_is_a_result),
         cmocka_unit_test(prices_are_predicted_in_their_units),
         cmocka_unit_test(a_table_of_classes_takes_labels_but_no_images),
+        cmocka_unit_test(label_noise_spares_the_test_part),
         cmocka_unit_test(overrides_are_taken_or_refused),
+        cmocka_unit_test(what_cannot_run_is_refused_at_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

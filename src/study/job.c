@@ -69,10 +69,12 @@ bl_plan bl_plan_new(void)
     TEXT(columns)                                                                                  \
     TEXT(labels)                                                                                   \
     TEXT(test)                                                                                     \
-    TEXT(task) TEXT(label_noise) TEXT(model) TEXT(optimizer) TEXT(schedule) TEXT(loss)             \
-        NUMBER(test_fraction) NUMBER(imbalance) NUMBER(learning_rate) NUMBER(weight_decay)         \
-            NUMBER(momentum) INTEGER(keep_columns) INTEGER(train_count) INTEGER(study_seed)        \
-                INTEGER(epochs) INTEGER(batch) INTEGER(width) INTEGER(depth)
+    TEXT(task)                                                                                     \
+    TEXT(label_noise)                                                                              \
+    TEXT(model) TEXT(optimizer) TEXT(schedule) TEXT(loss) NUMBER(test_fraction) NUMBER(imbalance)  \
+        NUMBER(learning_rate) NUMBER(weight_decay) NUMBER(momentum) INTEGER(keep_columns)          \
+            INTEGER(train_count) INTEGER(study_seed) INTEGER(epochs) INTEGER(batch) INTEGER(width) \
+                INTEGER(depth)
 
 json_t *bl_plan_to_json(const bl_plan *plan)
 {
@@ -104,19 +106,33 @@ static bl_status read_text(const json_t *json, const char *name, char **out)
     return *out ? BL_OK : bl_no_memory(json_string_length(value));
 }
 
+static bl_status read_number(const json_t *json, const char *name, bool whole, json_t **out)
+{
+    *out = json_object_get(json, name);
+    if (!*out || (whole ? json_is_integer(*out) : json_is_number(*out)))
+        return BL_OK;
+    return bl_fail(BL_INVALID, "plan: %s is not a %s", name, whole ? "whole number" : "number");
+}
+
 bl_status bl_plan_from_json(const json_t *json, bl_plan *plan)
 {
     *plan = bl_plan_new();
-    bl_status status = BL_OK;
+    json_t *value;
+    bl_status status =
+        json_is_object(json) ? BL_OK : bl_fail(BL_INVALID, "a plan is a JSON object");
 #define TEXT(name)                                                                                 \
     if (status == BL_OK)                                                                           \
         status = read_text(json, #name, &plan->name);
 #define NUMBER(name)                                                                               \
-    if (json_is_number(json_object_get(json, #name)))                                              \
-        plan->name = json_number_value(json_object_get(json, #name));
+    if (status == BL_OK)                                                                           \
+        status = read_number(json, #name, false, &value);                                          \
+    if (status == BL_OK && value)                                                                  \
+        plan->name = json_number_value(value);
 #define INTEGER(name)                                                                              \
-    if (json_is_integer(json_object_get(json, #name)))                                             \
-        plan->name = (__typeof__(plan->name))json_integer_value(json_object_get(json, #name));
+    if (status == BL_OK)                                                                           \
+        status = read_number(json, #name, true, &value);                                           \
+    if (status == BL_OK && value)                                                                  \
+        plan->name = (__typeof__(plan->name))json_integer_value(value);
     PLAN_FIELDS(TEXT, NUMBER, INTEGER)
 #undef TEXT
 #undef NUMBER
