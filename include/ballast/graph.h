@@ -397,6 +397,11 @@ BL_API bl_tensor bl_permutation(bl_tensor key, int64_t n);  /* i32 [n] */
 BL_API bl_tensor bl_inverse_permutation(bl_tensor index);
 /* value, with the gradient of x. */
 BL_API bl_tensor bl_straight_through(bl_tensor value, bl_tensor x);
+/* (code - zero) scale with code = clamp(round(x / scale) + zero, low, high), a whole number where
+ * zero is: uniform quantisation. scale and zero broadcast to x. Rounding is to even and has gradient
+ * 1; what is clamped passes none to x. Gradients reach x, scale and zero. `code` may be NULL. */
+BL_API bl_tensor bl_fake_quantize(bl_tensor x, bl_tensor scale, bl_tensor zero, double low,
+                                  double high, bl_tensor *code);
 #define bl_relu(x) BL_AT(bl_relu(BL_T(x)))
 #define bl_gelu(x) BL_AT(bl_gelu(BL_T(x)))
 #define bl_gelu_exact(x) BL_AT(bl_gelu_exact(BL_T(x)))
@@ -437,6 +442,8 @@ BL_API bl_tensor bl_straight_through(bl_tensor value, bl_tensor x);
 #define bl_key_fold(key, n) BL_AT(bl_key_fold(BL_T(key), n))
 #define bl_permutation(key, n) BL_AT(bl_permutation(BL_T(key), n))
 #define bl_inverse_permutation(index) BL_AT(bl_inverse_permutation(BL_T(index)))
+#define bl_fake_quantize(x, scale, zero, low, high, code)                                          \
+    BL_AT(bl_fake_quantize(BL_T(x), BL_T(scale), BL_T(zero), low, high, code))
 #define bl_straight_through(value, x) BL_AT(bl_straight_through(BL_T(value), BL_T(x)))
 
 /* --- derivatives (graph transformations; each may be differentiated again) ------------------ */
