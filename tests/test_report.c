@@ -83,6 +83,8 @@ static void fill_arm(bl_outcome *o, int a, bool diverged)
         arm->score[r] = bad ? NAN : score_of(a, r);
     }
     arm->effect = (bl_arm_effect){.gradient_share = a == 4 ? 0 : 0.25, .inert = a == 4};
+    if (a == 3)
+        arm->effect.update_share = 0.03;
     if (a == 1) {
         arm->effect.measures = 1;
         snprintf(arm->effect.measure[0].name, sizeof arm->effect.measure[0].name, "<mixed>");
@@ -370,6 +372,7 @@ static void expect_page(const char *page)
     expect(page, "a&lt;b&gt;&amp;c.csv");
     expect(page, "ballast compare &#39;a&lt;b&gt;&amp;c.csv&#39; --arm &quot;elr&quot;");
     expect(page, "25 % of the gradient, &lt;mixed&gt;");
+    expect(page, "25 % of the gradient, 3 % of the step");
     expect(page, "Error: <code>null</code> did nothing");
     expect(page, "on these 100 examples");
 }

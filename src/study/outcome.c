@@ -74,6 +74,8 @@ static void average_effect(bl_arm_outcome *arm, int replicates)
         sites += number_of(effect, "sites");
         mean->examples_changed += number_of(effect, "examples_changed");
         mean->gradient_share += number_of(effect, "gradient_share");
+        mean->update_share += number_of(effect, "update_share");
+        mean->host_moved += number_of(effect, "host_moved");
         mean->parameters_moved += number_of(effect, "parameters_moved");
         add_measures(json_object_get(effect, "measures"), mean);
         arm->inert += json_is_true(json_object_get(effect, "inert"));
@@ -82,6 +84,8 @@ static void average_effect(bl_arm_outcome *arm, int replicates)
     mean->sites = (int64_t)(sites / n + 0.5);
     mean->examples_changed /= n;
     mean->gradient_share /= n;
+    mean->update_share /= n;
+    mean->host_moved /= n;
     mean->parameters_moved /= n;
     for (int i = 0; i < mean->measures; i++)
         mean->measure[i].value /= n;
@@ -234,10 +238,11 @@ static json_t *effect_json(const bl_arm_outcome *arm)
     json_t *measures = json_object();
     for (int i = 0; i < e->measures; i++)
         json_object_set_new(measures, e->measure[i].name, real(e->measure[i].value));
-    return json_pack("{s:I,s:o,s:o,s:o,s:o,s:b}", "sites", (json_int_t)e->sites, "examples_changed",
-                     real(e->examples_changed), "gradient_share", real(e->gradient_share),
-                     "parameters_moved", real(e->parameters_moved), "measures", measures, "inert",
-                     e->inert);
+    return json_pack("{s:I,s:o,s:o,s:o,s:o,s:o,s:o,s:b}", "sites", (json_int_t)e->sites,
+                     "examples_changed", real(e->examples_changed), "gradient_share",
+                     real(e->gradient_share), "update_share", real(e->update_share), "host_moved",
+                     real(e->host_moved), "parameters_moved", real(e->parameters_moved), "measures",
+                     measures, "inert", e->inert);
 }
 
 static json_t *runs_json(const bl_outcome *o, const bl_arm_outcome *arm, bool timing)

@@ -46,11 +46,14 @@ bl_status bl_outcome_json(const bl_outcome *outcome, bool timing, json_t **out);
 bl_status bl_outcome_timing(const bl_outcome *outcome, bl_text *text);
 /* "helps", "undecided (about 12 more)". */
 void bl_verdict_text(const bl_comparison *comparison, char text[64]);
-/* Decimals for means and for differences, so that the narrowest interval shows two digits. */
-typedef struct bl_precision {
+/* How the numbers of an outcome are shown: divided by a unit, a power of 1000 that is 1 but for
+ * very large and very small metrics, with decimals so that the narrowest interval shows two digits.
+ */
+typedef struct bl_layout {
+    double unit;
     int mean, difference;
-} bl_precision;
-bl_precision bl_outcome_precision(const bl_outcome *outcome);
+} bl_layout;
+bl_layout bl_outcome_layout(const bl_outcome *outcome);
 /* What the arm did, a sentence: "changes 41 % of the gradient, 100 % of the examples". */
 void bl_effect_text(const bl_arm_outcome *arm, bl_text *text);
 

@@ -16,7 +16,7 @@
 typedef struct page {
     bl_text text;
     const bl_outcome *outcome;
-    bl_precision digits;
+    bl_layout digits;
     char *no_plots; /* why there are none, or NULL */
 } page;
 
@@ -37,6 +37,16 @@ static void escaped(bl_text *text, const char *words)
         else
             bl_text_add_n(text, c < ' ' && c != '\n' && c != '\t' ? "?" : words, 1);
     }
+}
+
+static double scaled(const page *p, double value)
+{
+    return value / p->digits.unit;
+}
+
+static bl_interval scaled_interval(const page *p, bl_interval i)
+{
+    return (bl_interval){scaled(p, i.low), scaled(p, i.high)};
 }
 
 /* A number with a real minus; an en dash where there is none. */
@@ -212,7 +222,9 @@ static void lead(const page *p, bl_text *text)
     bl_text_add(text,
                 ", over %d training runs of each arm, paired with the baseline, which reaches ",
                 o->replicates);
-    number(text, o->arm[0].mean, p->digits.mean, false);
+    number(text, scaled(p, o->arm[0].mean), p->digits.mean, false);
+    if (p->digits.unit != 1)
+        bl_text_add(text, " × %.0e", p->digits.unit);
     bl_text_add(text, ". %s is better.</p>\n", o->higher_is_better ? "Higher" : "Lower");
     errors(p, text);
 }
@@ -232,8 +244,8 @@ static void p_value(bl_text *text, double p)
 static void compared_cells(const page *p, const bl_comparison *c, bl_text *text)
 {
     open_cell(text);
-    number(text, c->difference, p->digits.difference, true);
-    interval(text, c->difference_interval, p->digits.difference, true);
+    number(text, scaled(p, c->difference), p->digits.difference, true);
+    interval(text, scaled_interval(p, c->difference_interval), p->digits.difference, true);
     bl_text_add(text, "</td>");
     p_value(text, c->adjusted_p);
     open_cell(text);
@@ -261,8 +273,8 @@ static void verdict_row(const page *p, int a, bl_text *text)
     bl_text_add(text, "<tr>");
     arm_name(text, arm);
     open_cell(text);
-    number(text, arm->mean, p->digits.mean, false);
-    interval(text, arm->interval, p->digits.mean, false);
+    number(text, scaled(p, arm->mean), p->digits.mean, false);
+    interval(text, scaled_interval(p, arm->interval), p->digits.mean, false);
     bl_text_add(text, "</td>");
     if (a > 0)
         compared_cells(p, &arm->comparison, text);
@@ -276,19 +288,19 @@ static void verdict_row(const page *p, int a, bl_text *text)
 static void notes(const page *p, bl_text *text)
 {
     const bl_outcome *o = p->outcome;
-    bl_text_add(text, "<ul class=\"notes\">\n");
+    bl_text_add(text, "<ul class=\"notes\">");
     for (int a = 0; a < o->arms; a++) {
         const bl_arm_outcome *arm = &o->arm[a];
         const char *note = a ? arm->comparison.note : "";
         if (!arm->diverged && !note[0])
             continue;
-        bl_text_add(text, "<li><code>");
+        bl_text_add(text, "\n<li><code>");
         escaped(text, arm->arm);
         bl_text_add(text, "</code>: ");
         if (arm->diverged)
             bl_text_add(text, "%d of %d runs diverged. ", arm->diverged, o->replicates);
         escaped(text, note);
-        bl_text_add(text, "</li>\n");
+        bl_text_add(text, "</li>");
     }
     bl_text_add(text, "</ul>\n");
 }
@@ -311,8 +323,11 @@ static void verdicts(page *p)
     bl_text_add(text,
                 "<p class=\"note\">In brackets: %g %% intervals. Difference: arm minus baseline, "
                 "over pairs of runs. Cost: counted work of a training step, the baseline's is 1. "
-                "Seconds are measured medians and vary from machine to machine.</p>\n",
+                "Seconds are measured medians and vary from machine to machine.",
                 100 * (1 - p->outcome->alpha));
+    if (p->digits.unit != 1)
+        bl_text_add(text, " Means and differences are in units of %.0e.", p->digits.unit);
+    bl_text_add(text, "</p>\n");
     notes(p, text);
     close_section(text);
     bl_release(mean);
@@ -487,7 +502,7 @@ static void effects(page *p)
     bl_text_add(text,
                 "<p class=\"note\">Averages over the runs. Sites: activations and weights it "
                 "replaced. Of the gradient: how far it is from the baseline's on the same batch, "
-                "relative to it.</p>\n");
+                "relative to it. Of the step: what it added after the optimiser's step.</p>\n");
     close_section(text);
 }
 
@@ -554,7 +569,7 @@ static void gain_table(const page *p, bl_text *text)
         bl_text_add(text, "<tr>");
         arm_name(text, arm);
         open_cell(text);
-        number(text, bl_gain(p->outcome, arm), p->digits.difference, true);
+        number(text, scaled(p, bl_gain(p->outcome, arm)), p->digits.difference, true);
         bl_text_add(text, "</td>");
         open_cell(text);
         number(text, arm->work, 2, false);
@@ -571,7 +586,7 @@ static void gain(page *p)
     bl_text_add(text, "<figure class=\"scroll\" tabindex=\"0\">\n");
     if (p->no_plots || bl_plot_gain(p->outcome, text) != BL_OK)
         gain_table(p, text);
-    bl_text_add(text, "</figure>\n<p class=\"note\">Above the line is better than the baseline. "
+    bl_text_add(text, "</figure>\n<p class=\"note\">A positive gain is better than the baseline. "
                       "Work is counted in operations and is the same on every machine.</p>\n");
     close_section(text);
 }
@@ -760,7 +775,7 @@ static void sections(page *p, const char *command)
 
 bl_status bl_report_write(const bl_outcome *outcome, const char *command, const char *path)
 {
-    page p = {.outcome = outcome, .digits = bl_outcome_precision(outcome)};
+    page p = {.outcome = outcome, .digits = bl_outcome_layout(outcome)};
     bl_status status = try_plots(&p);
     if (status == BL_OK) {
         sections(&p, command);

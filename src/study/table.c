@@ -39,6 +39,10 @@ void bl_effect_text(const bl_arm_outcome *arm, bl_text *text)
         list(text, &first, 100 * e->gradient_share, " % of the gradient");
     if (e->parameters_moved > 0)
         list(text, &first, 100 * e->parameters_moved, " % off the trained weights");
+    if (e->update_share > 0)
+        list(text, &first, 100 * e->update_share, " % of the step");
+    if (e->host_moved > 0)
+        list(text, &first, 100 * e->host_moved, " % of the weights between epochs");
     for (int i = 0; i < e->measures; i++) {
         bl_text_add(text, "%s%s %.3g", first ? "" : ", ", e->measure[i].name, e->measure[i].value);
         first = false;
@@ -73,11 +77,6 @@ static double unit_of(const bl_outcome *o)
     return unit;
 }
 
-typedef struct layout {
-    double unit;
-    int mean, difference; /* decimals */
-} layout;
-
 static void keep_smaller(double *smallest, bl_interval i)
 {
     double half = (i.high - i.low) / 2;
@@ -85,8 +84,9 @@ static void keep_smaller(double *smallest, bl_interval i)
         *smallest = half;
 }
 
-static layout layout_for(const bl_outcome *o, double unit)
+bl_layout bl_outcome_layout(const bl_outcome *o)
 {
+    double unit = unit_of(o);
     double mean = INFINITY, difference = INFINITY;
     for (int a = 0; a < o->arms; a++) {
         keep_smaller(&mean, o->arm[a].interval);
@@ -94,13 +94,7 @@ static layout layout_for(const bl_outcome *o, double unit)
             keep_smaller(&difference, o->arm[a].comparison.difference_interval);
     }
     int d = decimals_for(difference / unit);
-    return (layout){unit, decimals_for(mean / unit), d < 3 ? d : 3}; /* more does not fit */
-}
-
-bl_precision bl_outcome_precision(const bl_outcome *o)
-{
-    layout l = layout_for(o, 1);
-    return (bl_precision){l.mean, l.difference};
+    return (bl_layout){unit, decimals_for(mean / unit), d < 3 ? d : 3}; /* more does not fit */
 }
 
 /* Adds `cell` right-aligned in `width` columns; the cell may hold characters of several bytes. */
@@ -135,7 +129,7 @@ static void colour_verdict(bl_text *text, bl_verdict verdict, bool colour, const
 }
 
 /* An arm far from the baseline may need more than the column holds: then without its interval. */
-static void mean_text(const bl_arm_outcome *arm, const layout *l, char cell[64])
+static void mean_text(const bl_arm_outcome *arm, const bl_layout *l, char cell[64])
 {
     double mean = arm->mean / l->unit,
            half = (arm->interval.high - arm->interval.low) / 2 / l->unit;
@@ -147,7 +141,7 @@ static void mean_text(const bl_arm_outcome *arm, const layout *l, char cell[64])
 }
 
 /* A wide interval gives up decimals until it fits, a far too wide one is left out. */
-static void difference_text(const bl_comparison *c, const layout *l, char cell[64])
+static void difference_text(const bl_comparison *c, const bl_layout *l, char cell[64])
 {
     double difference = c->difference / l->unit, low = c->difference_interval.low / l->unit,
            high = c->difference_interval.high / l->unit;
@@ -161,7 +155,7 @@ static void difference_text(const bl_comparison *c, const layout *l, char cell[6
     snprintf(cell, 64, fabs(difference) < 1e9 ? "%+.*f" : "%+.*g", l->difference, difference);
 }
 
-static void numbers(const bl_outcome *o, int a, const layout *l, bl_text *text)
+static void numbers(const bl_outcome *o, int a, const bl_layout *l, bl_text *text)
 {
     const bl_arm_outcome *arm = &o->arm[a];
     const bl_comparison *c = &arm->comparison;
@@ -245,7 +239,7 @@ static void long_name(const char *name, bl_text *text)
     bl_text_add(text, "\n%*s", NAME, "");
 }
 
-static void row(const bl_outcome *o, int a, const layout *l, bool colour, bl_text *text)
+static void row(const bl_outcome *o, int a, const bl_layout *l, bool colour, bl_text *text)
 {
     const bl_arm_outcome *arm = &o->arm[a];
     if (strlen(arm->arm) > NAME)
@@ -259,13 +253,13 @@ static void row(const bl_outcome *o, int a, const layout *l, bool colour, bl_tex
         bl_text_add(text, "    %d of %d runs diverged\n", arm->diverged, o->replicates);
 }
 
-static void head(const bl_outcome *o, const layout *l, bl_text *text)
+static void head(const bl_outcome *o, const bl_layout *l, bl_text *text)
 {
     char cell[64], unit[24] = "";
     if (l->unit != 1)
         snprintf(unit, sizeof unit, "/1e%.0f", log10(l->unit));
     bl_text_add(text, "%-*s", NAME, "arm");
-    snprintf(cell, sizeof cell, "%s%s ±95 %%", o->metric, unit);
+    snprintf(cell, sizeof cell, "%s%s ±%g %%", o->metric, unit, 100 * (1 - o->alpha));
     right(text, MEAN, cell);
     right(text, DIFFERENCE, "difference");
     right(text, P, "p");
@@ -303,7 +297,7 @@ static void footer(const bl_outcome *o, bl_text *text)
 
 bl_status bl_outcome_table(const bl_outcome *o, bool colour, bl_text *text)
 {
-    layout l = layout_for(o, unit_of(o));
+    bl_layout l = bl_outcome_layout(o);
     head(o, &l, text);
     for (int a = 0; a < o->arms; a++)
         row(o, a, &l, colour, text);
