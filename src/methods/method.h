@@ -157,12 +157,13 @@ typedef struct bl_tensors {
     BL_GRAPH_CONTRACT_(name, text, NULL)
 
 /* A graph function where an output is called as an input is: output theta is the member out_theta. */
-#define BL_CONTRACT_APART(name, LIST, text)                                                        \
+#define BL_CONTRACT_APART(name, LIST, text) BL_CONTRACT_APART_CHECKED(name, LIST, text, NULL)
+#define BL_CONTRACT_APART_CHECKED(name, LIST, text, check_)                                        \
     struct name {                                                                                  \
         LIST(BL_STRUCT_IN, BL_STRUCT_OPT, BL_STRUCT_OUT_APART)                                     \
     };                                                                                             \
     BL_TABLE(name, LIST(BL_TABLE_IN, BL_TABLE_OPT, BL_TABLE_OUT_APART))                            \
-    BL_GRAPH_CONTRACT_(name, text, NULL)
+    BL_GRAPH_CONTRACT_(name, text, check_)
 #define BL_STRUCT_OUT_APART(name, type, text) bl_tensor out_##name;
 
 /* A graph function with a check of its own: static bl_contract_check elr_plus_loss_check; */
