@@ -27,21 +27,21 @@ static bl_status check_labels(const bl_array *labels, int64_t classes, int64_t i
 /* --- the loss --------------------------------------------------------------------------------- */
 
 #define ADELE_LOSS(IN, OPT, OUT)                                                                   \
-    IN (logits,          "f32[S,B,H,W,C]", "grad, rows > 0", "outputs at each scale, resized")     \
-    IN (scale_weights,   "f32[S]",         "grad",           "softmax inside; ones if not learned")\
-    IN (labels,          "i32[B,H,W]",     "",               "0..C-1, or ignore_index")            \
-    OPT(lambda,          1.0,              "[0,inf)",        "weight of the consistency")          \
-    OPT(rho,             0.8,              "[0,1]",          "confidence that opens the gate")     \
-    OPT(ignore_index,    255,              "",               "label of pixels to leave out")       \
-    OPT(mixture_eps,     1e-3,             "(0,0.5)",        "keeps the mixture in [eps, 1-eps]")  \
-    OPT(mask_mode,       "image",          "image|pixel",    "what the gate looks at")             \
-    OPT(scale_ce_logits, 1,                "flag",           "multiply logits by scale weights")   \
-    OPT(skip_ignored,    0,                "flag",           "no consistency on ignored pixels")   \
-    OPT(divide_by,       1.0,              "(0,inf)",        "of the loss; the medical code has 3")\
-    OUT(loss,            "f32[]",          "(ce + lambda consistency) / divide_by")                \
-    OUT(ce,              "f32[]",          "summed over scales; ignored pixels count as 0")        \
-    OUT(consistency,     "f32[]",          "mean over pixels of sum_k KL(p_k || mixture)")         \
-    OUT(mixture,         "f32[B,H,W,C]",   "clamped weighted mean of the predictions")
+    IN(logits, "f32[S,B,H,W,C]", "grad, rows > 0", "outputs at each scale, resized")               \
+    IN(scale_weights, "f32[S]", "grad", "softmax inside; ones if not learned")                     \
+    IN(labels, "i32[B,H,W]", "", "0..C-1, or ignore_index")                                        \
+    OPT(lambda, 1.0, "[0,inf)", "weight of the consistency")                                       \
+    OPT(rho, 0.8, "[0,1]", "confidence that opens the gate")                                       \
+    OPT(ignore_index, 255, "", "label of pixels to leave out")                                     \
+    OPT(mixture_eps, 1e-3, "(0,0.5)", "keeps the mixture in [eps, 1-eps]")                         \
+    OPT(mask_mode, "image", "image|pixel", "what the gate looks at")                               \
+    OPT(scale_ce_logits, 1, "flag", "multiply logits by scale weights")                            \
+    OPT(skip_ignored, 0, "flag", "no consistency on ignored pixels")                               \
+    OPT(divide_by, 1.0, "(0,inf)", "of the loss; the medical code has 3")                          \
+    OUT(loss, "f32[]", "(ce + lambda consistency) / divide_by")                                    \
+    OUT(ce, "f32[]", "summed over scales; ignored pixels count as 0")                              \
+    OUT(consistency, "f32[]", "mean over pixels of sum_k KL(p_k || mixture)")                      \
+    OUT(mixture, "f32[B,H,W,C]", "clamped weighted mean of the predictions")
 
 /* [S] -> [S,1,1,1,1] */
 static bl_tensor over_scales(bl_tensor w)
@@ -78,18 +78,19 @@ BL_CONTRACT_CHECKED(adele_loss, ADELE_LOSS, "cross-entropy at several scales tha
         return;
     }
     bl_tensor valid = bl_ne(f->labels, (double)f->ignore_index);
-    bl_tensor w     = over_scales(bl_softmax(f->scale_weights, 0));
+    bl_tensor w = over_scales(bl_softmax(f->scale_weights, 0));
     bl_tensor log_p = bl_log_softmax(f->logits, -1);
-    bl_tensor mean  = bl_sum(bl_mul(w, bl_exp(log_p)), 0);
+    bl_tensor mean = bl_sum(bl_mul(w, bl_exp(log_p)), 0);
 
-    f->mixture     = bl_clamp(mean, f->mixture_eps, bl_sub(1, f->mixture_eps));
-    bl_tensor kl   = bl_sum(bl_kl_divergence(log_p, bl_log(f->mixture), -1), 0);
+    f->mixture = bl_clamp(mean, f->mixture_eps, bl_sub(1, f->mixture_eps));
+    bl_tensor kl = bl_sum(bl_kl_divergence(log_p, bl_log(f->mixture), -1), 0);
     bl_tensor gate = confident(f->mixture, valid, f->rho, f->mask_mode);
     if (f->skip_ignored)
         gate = bl_and(gate, valid);
 
     f->consistency = bl_mean(bl_select(gate, kl, 0));
-    f->ce   = sum_of_entropies(f->scale_ce_logits ? bl_mul(w, f->logits) : f->logits, f->labels, valid);
+    f->ce =
+        sum_of_entropies(f->scale_ce_logits ? bl_mul(w, f->logits) : f->logits, f->labels, valid);
     f->loss = bl_div(bl_add(f->ce, bl_mul(f->lambda, f->consistency)), f->divide_by);
 }
 
@@ -103,14 +104,14 @@ static bl_status adele_loss_check(const bl_dictionary *in, const void *options)
 /* --- overlap ---------------------------------------------------------------------------------- */
 
 #define ADELE_CLASS_IOU(IN, OPT, OUT)                                                              \
-    IN (pred,         "i32[P]",            "0 <= . < classes", "predicted class of each pixel")    \
-    IN (labels,       "i32[P]",            "",                 "given class, or ignore_index")     \
-    OPT(classes,      BL_REQUIRED_INTEGER, ">= 1",             "number of classes")                \
-    OPT(ignore_index, 255,                 "",                 "label of pixels to leave out")     \
-    OUT(iou,          "f32[classes]",      "tp / (truth + predicted - tp + 1e-10)")                \
-    OUT(tp,           "i32[classes]",      "pixels whose prediction and label are the class")      \
-    OUT(predicted,    "i32[classes]",      "pixels predicted as the class")                        \
-    OUT(truth,        "i32[classes]",      "pixels labelled as the class")
+    IN(pred, "i32[P]", "0 <= . < classes", "predicted class of each pixel")                        \
+    IN(labels, "i32[P]", "", "given class, or ignore_index")                                       \
+    OPT(classes, BL_REQUIRED_INTEGER, ">= 1", "number of classes")                                 \
+    OPT(ignore_index, 255, "", "label of pixels to leave out")                                     \
+    OUT(iou, "f32[classes]", "tp / (truth + predicted - tp + 1e-10)")                              \
+    OUT(tp, "i32[classes]", "pixels whose prediction and label are the class")                     \
+    OUT(predicted, "i32[classes]", "pixels predicted as the class")                                \
+    OUT(truth, "i32[classes]", "pixels labelled as the class")
 
 /* How many pixels each class has in class i32[P], where `counted`. */
 static bl_tensor class_counts(bl_tensor class, bl_tensor counted, int64_t classes)
@@ -124,12 +125,12 @@ BL_CONTRACT_CHECKED(adele_class_iou, ADELE_CLASS_IOU, "overlap of predictions wi
                     adele_class_iou_check)
 {
     bl_tensor valid = bl_ne(f->labels, (double)f->ignore_index);
-    f->tp        = class_counts(f->labels, bl_and(valid, bl_eq(f->pred, f->labels)), f->classes);
+    f->tp = class_counts(f->labels, bl_and(valid, bl_eq(f->pred, f->labels)), f->classes);
     f->predicted = class_counts(f->pred, valid, f->classes);
-    f->truth     = class_counts(f->labels, valid, f->classes);
+    f->truth = class_counts(f->labels, valid, f->classes);
 
     bl_tensor both = bl_cast(f->tp, BL_F32);
-    bl_tensor any  = bl_cast(bl_sub(bl_add(f->truth, f->predicted), f->tp), BL_F32);
+    bl_tensor any = bl_cast(bl_sub(bl_add(f->truth, f->predicted), f->tp), BL_F32);
     f->iou = bl_div(both, bl_add(any, 1e-10));
 }
 
@@ -139,7 +140,8 @@ static bl_status adele_class_iou_check(const bl_dictionary *in, const void *opti
     return check_labels(bl_dictionary_find(in, "labels"), o->classes, o->ignore_index);
 }
 
-/* --- the curve of a class's overlap: f(x) = a (1 - exp(-x^b / c)) ------------------------------ */
+/* --- the curve of a class's overlap: f(x) = a (1 - exp(-x^b / c)) ------------------------------
+ */
 
 typedef struct curve {
     double a, b, c, objective;
@@ -182,12 +184,12 @@ static bl_status fit_curve(const float *iou, int64_t count, double span, curve *
 }
 
 #define ADELE_FIT_CURVE(IN, OPT, OUT)                                                              \
-    IN (iou,       "f32[T]", "finite",  "overlap of one class, a value for each epoch; T >= 3")    \
-    OPT(span,      0.0,      "[0,inf)", "x of the last value; 0: T")                               \
-    OUT(a,         "f32[]",  "height, in [0,1]")                                                   \
-    OUT(b,         "f32[]",  "power, in [0,1]")                                                    \
-    OUT(c,         "f32[]",  "time scale, positive")                                               \
-    OUT(objective, "f32[]",  "sum of squared weighted residuals")
+    IN(iou, "f32[T]", "finite", "overlap of one class, a value for each epoch; T >= 3")            \
+    OPT(span, 0.0, "[0,inf)", "x of the last value; 0: T")                                         \
+    OUT(a, "f32[]", "height, in [0,1]")                                                            \
+    OUT(b, "f32[]", "power, in [0,1]")                                                             \
+    OUT(c, "f32[]", "time scale, positive")                                                        \
+    OUT(objective, "f32[]", "sum of squared weighted residuals")
 
 BL_HOST(adele_fit_curve, ADELE_FIT_CURVE, "a (1 - exp(-x^b / c)) through the overlaps of a class")
 {
@@ -210,8 +212,8 @@ static double curve_slope(const curve *k, int64_t epoch)
     return k->a * k->b / k->c * exp(-pow(y, k->b) / k->c) * pow(y, k->b - 1);
 }
 
-/* |f'(e) - f'(1)| / f'(1). A slope that has more than doubled counts as unchanged, and so does every
- * one where the first is 0 (the code divides by 0 there and corrects at once). */
+/* |f'(e) - f'(1)| / f'(1). A slope that has more than doubled counts as unchanged, and so does
+ * every one where the first is 0 (the code divides by 0 there and corrects at once). */
 static double relative_change(const curve *k, int64_t epoch)
 {
     double first = curve_slope(k, 1);
@@ -229,13 +231,13 @@ static int64_t epoch_of_update(const curve *k, int64_t epochs, double r)
 }
 
 #define ADELE_UPDATE_EPOCH(IN, OPT, OUT)                                                           \
-    IN (a,               "f32[]",             "finite",      "of the fitted curve")                \
-    IN (b,               "f32[]",             "finite",      "")                                   \
-    IN (c,               "f32[]",             "finite, > 0", "")                                   \
-    OPT(n_epoch,         BL_REQUIRED_INTEGER, ">= 1",        "epochs of the whole run")            \
-    OPT(r,               0.9,                 "(0,1]",       "how far the slope must have fallen") \
-    OUT(update_epoch,    "i32[]",             "when to begin with corrections")                    \
-    OUT(relative_change, "f32[?]",            "fall of the slope at epochs 1 .. n_epoch-1")
+    IN(a, "f32[]", "finite", "of the fitted curve")                                                \
+    IN(b, "f32[]", "finite", "")                                                                   \
+    IN(c, "f32[]", "finite, > 0", "")                                                              \
+    OPT(n_epoch, BL_REQUIRED_INTEGER, ">= 1", "epochs of the whole run")                           \
+    OPT(r, 0.9, "(0,1]", "how far the slope must have fallen")                                     \
+    OUT(update_epoch, "i32[]", "when to begin with corrections")                                   \
+    OUT(relative_change, "f32[?]", "fall of the slope at epochs 1 .. n_epoch-1")
 
 BL_HOST(adele_update_epoch, ADELE_UPDATE_EPOCH, "the epoch at which a class stops to learn")
 {
@@ -248,14 +250,14 @@ BL_HOST(adele_update_epoch, ADELE_UPDATE_EPOCH, "the epoch at which a class stop
 }
 
 #define ADELE_SHOULD_CORRECT(IN, OPT, OUT)                                                         \
-    IN (iou,           "f32[T]",            "finite, rows > 0", "overlap of one class so far")     \
-    OPT(current_epoch, BL_REQUIRED_INTEGER, "",                 "last finished epoch, from 0")     \
-    OPT(n_epoch,       BL_REQUIRED_INTEGER, ">= 1",             "epochs of the whole run")         \
-    OPT(r,             0.9,                 "(0,1]",            "how far the slope must fall")     \
-    OPT(min_jump,      0.1,                 "",                 "a rise that ends the slow start") \
-    OUT(correct,       "i32[]",             "1 from update_epoch on")                              \
-    OUT(update_epoch,  "i32[]",             "start + that of the fitted curve")                    \
-    OUT(start,         "i32[]",             "epochs before the first jump")
+    IN(iou, "f32[T]", "finite, rows > 0", "overlap of one class so far")                           \
+    OPT(current_epoch, BL_REQUIRED_INTEGER, "", "last finished epoch, from 0")                     \
+    OPT(n_epoch, BL_REQUIRED_INTEGER, ">= 1", "epochs of the whole run")                           \
+    OPT(r, 0.9, "(0,1]", "how far the slope must fall")                                            \
+    OPT(min_jump, 0.1, "", "a rise that ends the slow start")                                      \
+    OUT(correct, "i32[]", "1 from update_epoch on")                                                \
+    OUT(update_epoch, "i32[]", "start + that of the fitted curve")                                 \
+    OUT(start, "i32[]", "epochs before the first jump")
 
 BL_HOST(adele_should_correct, ADELE_SHOULD_CORRECT, "is it time to correct a class's labels?")
 {
@@ -276,15 +278,15 @@ BL_HOST(adele_should_correct, ADELE_SHOULD_CORRECT, "is it time to correct a cla
 /* --- correction ------------------------------------------------------------------------------- */
 
 #define ADELE_CORRECT_LABELS(IN, OPT, OUT)                                                         \
-    IN (labels,           "i32[H,W]",   "",            "mask of one image, with ignore_index")     \
-    IN (probs,            "f32[H,W,C]", "",            "predictions; class 0 is the background")   \
-    IN (ready,            "i32[C]",     "in {0,1}",    "classes to correct; 0 always is")          \
-    OPT(tau_fg,           0.7,          "",            "confidence of the best foreground class")  \
-    OPT(tau_bg,           0.7,          "",            "confidence of the background")             \
-    OPT(class_constraint, 1,            "flag",        "only classes that the mask has already")   \
-    OPT(mode,             "both",       "both|target", "which classes must be ready: old and new") \
-    OPT(ignore_index,     255,          "",            "label of pixels to leave out")             \
-    OUT(labels_new,       "i32[H,W]",   "the prediction where a pixel flips")
+    IN(labels, "i32[H,W]", "", "mask of one image, with ignore_index")                             \
+    IN(probs, "f32[H,W,C]", "", "predictions; class 0 is the background")                          \
+    IN(ready, "i32[C]", "in {0,1}", "classes to correct; 0 always is")                             \
+    OPT(tau_fg, 0.7, "", "confidence of the best foreground class")                                \
+    OPT(tau_bg, 0.7, "", "confidence of the background")                                           \
+    OPT(class_constraint, 1, "flag", "only classes that the mask has already")                     \
+    OPT(mode, "both", "both|target", "which classes must be ready: old and new")                   \
+    OPT(ignore_index, 255, "", "label of pixels to leave out")                                     \
+    OUT(labels_new, "i32[H,W]", "the prediction where a pixel flips")
 
 /* Entries of table[C] (bool) at class i32[H,W]; false where `named` is. */
 static bl_tensor look_up(bl_tensor table, bl_tensor class, bl_tensor named)
@@ -314,15 +316,15 @@ BL_CONTRACT_CHECKED(adele_correct_labels, ADELE_CORRECT_LABELS,
         return;
     }
     bl_tensor background = bl_eq(bl_iota(graph, BL_I32, BL_SHAPE(classes), 0), 0);
-    bl_tensor ready      = bl_or(background, bl_ne(f->ready, 0));
-    bl_tensor named      = bl_ne(f->labels, (double)f->ignore_index);
-    bl_tensor occurs     = bl_gt(bl_reduce_max(bl_onehot(f->labels, classes, BL_I32), 0, 1), 0);
-    bl_tensor concerned  = bl_and(bl_and(occurs, ready), bl_not(background));
-    bl_tensor any        = bl_gt(bl_reduce_max(bl_cast(concerned, BL_I32)), 0);
+    bl_tensor ready = bl_or(background, bl_ne(f->ready, 0));
+    bl_tensor named = bl_ne(f->labels, (double)f->ignore_index);
+    bl_tensor occurs = bl_gt(bl_reduce_max(bl_onehot(f->labels, classes, BL_I32), 0, 1), 0);
+    bl_tensor concerned = bl_and(bl_and(occurs, ready), bl_not(background));
+    bl_tensor any = bl_gt(bl_reduce_max(bl_cast(concerned, BL_I32)), 0);
 
     bl_tensor pred = bl_argmax(f->probs, -1), always = bl_ge(pred, 0);
     bl_tensor flip = bl_and(any, above(f->probs, f->tau_fg, f->tau_bg));
-    flip           = bl_and(flip, look_up(ready, pred, always));
+    flip = bl_and(flip, look_up(ready, pred, always));
     if (bl_is(f->mode, "both"))
         flip = bl_and(flip, look_up(ready, f->labels, named));
     if (f->class_constraint)
@@ -338,12 +340,12 @@ static bl_status adele_correct_labels_check(const bl_dictionary *in, const void 
 }
 
 const bl_method bl_adele = {
-    .slug      = "adele",
-    .family    = "labels",
-    .paper     = "Liu et al. 2022, arXiv 2110.03740",
-    .summary   = "corrects wrong segmentation masks, class by class, before they are memorised",
-    .when      = "Masks are cheap and wrong in a systematic way, and no clean ones exist. Costs two "
-                 "more forward passes a step and the predictions of an epoch.",
+    .slug = "adele",
+    .family = "labels",
+    .paper = "Liu et al. 2022, arXiv 2110.03740",
+    .summary = "corrects wrong segmentation masks, class by class, before they are memorised",
+    .when = "Masks are cheap and wrong in a systematic way, and no clean ones exist. Costs two "
+            "more forward passes a step and the predictions of an epoch.",
     .functions = {&adele_loss_contract, &adele_class_iou_contract, &adele_fit_curve_contract,
                   &adele_update_epoch_contract, &adele_should_correct_contract,
                   &adele_correct_labels_contract},
