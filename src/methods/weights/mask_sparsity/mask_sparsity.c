@@ -11,11 +11,11 @@
 /* --- pushing the condemned gammas to zero ----------------------------------------------------- */
 
 #define MS_PENALTY(IN, OPT, OUT)                                                                   \
-    IN (gamma,   "f32[S...]", "grad",     "batch-norm scales")                                     \
-    IN (pruned,  "u8[S...]",  "in {0,1}", "1: the channel will be cut")                            \
-    OPT(s,       5e-4,        "[0,inf)",  "strength; the term is a sum over channels, no mean")    \
-    OPT(kind,    "l1",        "l1|l2",    "sum of |gamma|, or of gamma^2 / 2")                     \
-    OUT(penalty, "f32[]",     "s sum over pruned of |gamma|, or of gamma^2 / 2")
+    IN(gamma, "f32[S...]", "grad", "batch-norm scales")                                            \
+    IN(pruned, "u8[S...]", "in {0,1}", "1: the channel will be cut")                               \
+    OPT(s, 5e-4, "[0,inf)", "strength; the term is a sum over channels, no mean")                  \
+    OPT(kind, "l1", "l1|l2", "sum of |gamma|, or of gamma^2 / 2")                                  \
+    OUT(penalty, "f32[]", "s sum over pruned of |gamma|, or of gamma^2 / 2")
 
 BL_CONTRACT(ms_penalty, MS_PENALTY, "what the gammas of the channels to be cut weigh")
 {
@@ -24,12 +24,12 @@ BL_CONTRACT(ms_penalty, MS_PENALTY, "what the gammas of the channels to be cut w
 }
 
 #define MS_GRAD(IN, OPT, OUT)                                                                      \
-    IN (gamma,    "f32[C]", "",                "batch-norm scales")                                \
-    IN (grad,     "f32[C]", "",                "their gradient")                                   \
-    IN (pruned,   "u8[C]",  "in {0,1}",        "1: the channel will be cut")                       \
-    OPT(s,        5e-4,     "[0,inf)",         "strength")                                         \
-    OPT(method,   "l1",     "l1|l2|smooth_l1", "smooth_l1 is linear where |gamma| < lr s")         \
-    OPT(lr,       0.1,      "(0,inf)",         "the learning rate now; for smooth_l1")             \
+    IN(gamma, "f32[C]", "", "batch-norm scales")                                                   \
+    IN(grad, "f32[C]", "", "their gradient")                                                       \
+    IN(pruned, "u8[C]", "in {0,1}", "1: the channel will be cut")                                  \
+    OPT(s, 5e-4, "[0,inf)", "strength")                                                            \
+    OPT(method, "l1", "l1|l2|smooth_l1", "smooth_l1 is linear where |gamma| < lr s")               \
+    OPT(lr, 0.1, "(0,inf)", "the learning rate now; for smooth_l1")                                \
     OUT(grad_out, "f32[C]", "the gradient with the push added")
 
 BL_CONTRACT(ms_grad, MS_GRAD, "the penalty as an edit of the gradient, before the optimiser")
@@ -45,15 +45,16 @@ BL_CONTRACT(ms_grad, MS_GRAD, "the penalty as an edit of the gradient, before th
 /* --- which channels stay ---------------------------------------------------------------------- */
 
 #define MS_CHANNEL_MASK(IN, OPT, OUT)                                                              \
-    IN (gamma,        "f32[C]",         "rows > 0",               "batch-norm scales of a layer")  \
-    OPT(method,       "threshold",      "threshold|energy|ratio", "how the threshold is found")    \
-    OPT(value,        (double)INFINITY, "",                       "the threshold, the share of "   \
-                                                                  "energy or of channels cut; "    \
-                                                                  "inf: 0.01, 1e-4 or 0.5")        \
-    OPT(min_channels, 1,                ">= 0",                  "at least so many stay")         \
-    OUT(keep,         "u8[C]",          "1: the channel stays, its |gamma| is above the threshold") \
-    OUT(threshold,    "f32[]",          "the threshold")                                           \
-    OUT(n_keep,       "i32[]",          "channels that stay")
+    IN(gamma, "f32[C]", "rows > 0", "batch-norm scales of a layer")                                \
+    OPT(method, "threshold", "threshold|energy|ratio", "how the threshold is found")               \
+    OPT(value, (double)INFINITY, "",                                                               \
+        "the threshold, the share of "                                                             \
+        "energy or of channels cut; "                                                              \
+        "inf: 0.01, 1e-4 or 0.5")                                                                  \
+    OPT(min_channels, 1, ">= 0", "at least so many stay")                                          \
+    OUT(keep, "u8[C]", "1: the channel stays, its |gamma| is above the threshold")                 \
+    OUT(threshold, "f32[]", "the threshold")                                                       \
+    OUT(n_keep, "i32[]", "channels that stay")
 
 /* Half-way between the two sizes where the smallest gammas, in ascending order, reach the share
  * `value` of the sum of squares; 1, the whole layer, where all are tiny. */
@@ -106,7 +107,8 @@ BL_HOST(ms_channel_mask, MS_CHANNEL_MASK, "the channels of a layer that stay")
         return bl_fail(BL_INVALID, "option value is %g, expected [0,1] for ratio", value);
     int64_t channels = f->gamma.type.shape.dim[0];
     if (f->min_channels > channels)
-        return bl_fail(BL_INVALID, "option min_channels is %lld, expected at most %lld, the channels",
+        return bl_fail(BL_INVALID,
+                       "option min_channels is %lld, expected at most %lld, the channels",
                        (long long)f->min_channels, (long long)channels);
     size_t bytes = (size_t)channels * (sizeof(double) + sizeof(int64_t));
     double *g = bl_alloc(bytes);
@@ -141,9 +143,9 @@ static bl_status channel_mask(struct ms_channel_mask *f, double value, double *g
 }
 
 #define MS_GROUP_MASK(IN, OPT, OUT)                                                                \
-    IN (keep,         "u8[G,C]", "in {0,1}, rows > 0", "masks of layers that are added up")        \
-    OUT(keep_shared,  "u8[C]",   "one mask for all of them")                                       \
-    OUT(votes_needed, "i32[]",   "layers that must want a channel cut")
+    IN(keep, "u8[G,C]", "in {0,1}, rows > 0", "masks of layers that are added up")                 \
+    OUT(keep_shared, "u8[C]", "one mask for all of them")                                          \
+    OUT(votes_needed, "i32[]", "layers that must want a channel cut")
 
 struct ms_group_mask;
 static int64_t votes(const struct ms_group_mask *f, int64_t channel);
@@ -186,23 +188,24 @@ static int64_t votes(const struct ms_group_mask *f, int64_t channel)
 /* --- cutting ---------------------------------------------------------------------------------- */
 
 #define MS_PRUNE_PAIR(IN, OPT, OUT)                                                                \
-    IN (w1,     "f32[O,S...]",   "",         "filters into the channels, output channel first")    \
-    IN (gamma,  "f32[O]",        "",         "batch norm between the two: scale")                  \
-    IN (beta,   "f32[O]",        "",         "shift")                                              \
-    IN (mean,   "f32[O]",        "",         "running mean")                                       \
-    IN (var,    "f32[O]",        "",         "running variance")                                   \
-    IN (w2,     "f32[P,O,K...]", "",         "filters out of the channels")                        \
-    IN (b2,     "f32[P]",        "",         "their biases")                                       \
-    IN (keep,   "u8[O]",         "in {0,1}", "1: the channel stays")                               \
-    OPT(absorb, 0,               "flag",     "what a cut channel gives at gamma 0, relu(beta), "   \
-                                             "goes into b2")                                       \
-    OUT(w1,     "f32[?,S...]",   "rows of kept channels")                                          \
-    OUT(gamma,  "f32[?]",        "kept entries")                                                   \
-    OUT(beta,   "f32[?]",        "kept entries")                                                   \
-    OUT(mean,   "f32[?]",        "kept entries")                                                   \
-    OUT(var,    "f32[?]",        "kept entries")                                                   \
-    OUT(w2,     "f32[P,?,K...]", "columns of kept channels")                                       \
-    OUT(b2,     "f32[P]",        "biases")
+    IN(w1, "f32[O,S...]", "", "filters into the channels, output channel first")                   \
+    IN(gamma, "f32[O]", "", "batch norm between the two: scale")                                   \
+    IN(beta, "f32[O]", "", "shift")                                                                \
+    IN(mean, "f32[O]", "", "running mean")                                                         \
+    IN(var, "f32[O]", "", "running variance")                                                      \
+    IN(w2, "f32[P,O,K...]", "", "filters out of the channels")                                     \
+    IN(b2, "f32[P]", "", "their biases")                                                           \
+    IN(keep, "u8[O]", "in {0,1}", "1: the channel stays")                                          \
+    OPT(absorb, 0, "flag",                                                                         \
+        "what a cut channel gives at gamma 0, relu(beta), "                                        \
+        "goes into b2")                                                                            \
+    OUT(w1, "f32[?,S...]", "rows of kept channels")                                                \
+    OUT(gamma, "f32[?]", "kept entries")                                                           \
+    OUT(beta, "f32[?]", "kept entries")                                                            \
+    OUT(mean, "f32[?]", "kept entries")                                                            \
+    OUT(var, "f32[?]", "kept entries")                                                             \
+    OUT(w2, "f32[P,?,K...]", "columns of kept channels")                                           \
+    OUT(b2, "f32[P]", "biases")
 
 /* x without the entries of `axis`, 0 or 1, that are not kept. */
 static bl_status cut(const bl_array *x, int axis, const bl_array *keep, bl_array *out)
@@ -267,16 +270,16 @@ static void absorb_constants(struct ms_prune_pair *f)
 /* --- what was saved --------------------------------------------------------------------------- */
 
 #define MS_FLOPS(IN, OPT, OUT)                                                                     \
-    IN (c_in,             "i32[L]", ">= 0", "input channels of each layer")                        \
-    IN (c_out,            "i32[L]", ">= 0", "output channels")                                     \
-    IN (kh,               "i32[L]", ">= 0", "filter rows")                                         \
-    IN (kw,               "i32[L]", ">= 0", "filter columns")                                      \
-    IN (oh,               "i32[L]", ">= 0", "output rows")                                         \
-    IN (ow,               "i32[L]", ">= 0", "output columns")                                      \
-    IN (keep_in,          "i32[L]", ">= 0", "input channels that stay")                            \
-    IN (keep_out,         "i32[L]", ">= 0", "output channels that stay")                           \
-    OUT(flops_reduction,  "f32[]",  "share of multiplications saved")                              \
-    OUT(params_reduction, "f32[]",  "share of weights saved")
+    IN(c_in, "i32[L]", ">= 0", "input channels of each layer")                                     \
+    IN(c_out, "i32[L]", ">= 0", "output channels")                                                 \
+    IN(kh, "i32[L]", ">= 0", "filter rows")                                                        \
+    IN(kw, "i32[L]", ">= 0", "filter columns")                                                     \
+    IN(oh, "i32[L]", ">= 0", "output rows")                                                        \
+    IN(ow, "i32[L]", ">= 0", "output columns")                                                     \
+    IN(keep_in, "i32[L]", ">= 0", "input channels that stay")                                      \
+    IN(keep_out, "i32[L]", ">= 0", "output channels that stay")                                    \
+    OUT(flops_reduction, "f32[]", "share of multiplications saved")                                \
+    OUT(params_reduction, "f32[]", "share of weights saved")
 
 struct ms_flops;
 static double layer_weights(const struct ms_flops *f, int64_t layer, bool after);
@@ -301,8 +304,8 @@ BL_HOST(ms_flops, MS_FLOPS, "shares of multiplications and weights that cutting 
 static double layer_weights(const struct ms_flops *f, int64_t layer, bool after)
 {
     const bl_array *in = after ? &f->keep_in : &f->c_in, *out = after ? &f->keep_out : &f->c_out;
-    return (double)bl_i32(in)[layer] * (double)bl_i32(out)[layer] *
-           (double)bl_i32(&f->kh)[layer] * (double)bl_i32(&f->kw)[layer];
+    return (double)bl_i32(in)[layer] * (double)bl_i32(out)[layer] * (double)bl_i32(&f->kh)[layer] *
+           (double)bl_i32(&f->kw)[layer];
 }
 
 const bl_method bl_mask_sparsity = {
