@@ -168,6 +168,7 @@ static void digits_are_learned_and_repeat(void **state)
     int64_t train, test;
     bl_job_counts(data, &train, &test);
     assert_int_equal(train + test, 1797);
+    assert_int_equal(bl_job_pool(data), 1797);
     char *first = run_text(&plan, data, "baseline", 0);
     char *other = run_text(&plan, data, "baseline", 1);
     char *once_more = run_text(&plan, again, "baseline", 0);
@@ -219,6 +220,7 @@ static void a_held_out_part_is_taken_from_training(void **state)
     plan.train_count = 200;
     plan.batch = 10;
     bl_job_data *data = open_plan(&plan);
+    assert_int_equal(bl_job_pool(data), 1797);
     char *baseline = run_text(&plan, data, "baseline", 0);
     char *early = run_text(&plan, data, "early_stopping", 0);
     assert_true(number(baseline, NULL, "steps") == 80);

@@ -548,6 +548,11 @@ void bl_job_counts(const bl_job_data *j, int64_t *train, int64_t *test)
     *test = j->test_count;
 }
 
+int64_t bl_job_pool(const bl_job_data *j)
+{
+    return j->set.count;
+}
+
 /* --- running ---------------------------------------------------------------------------------- */
 static bl_status fits(const bl_job_data *j, const bl_arm *arm)
 {

@@ -56,6 +56,8 @@ const char *bl_job_primary_metric(const bl_job_data *data, bool *higher_is_bette
 uint64_t bl_job_data_hash(const bl_job_data *data);
 bool bl_job_resplits(const bl_job_data *data); /* no fixed test part: every replicate re-splits */
 void bl_job_counts(const bl_job_data *data, int64_t *train, int64_t *test);
+/* All examples that splits draw from: more than both parts where training takes a subsample. */
+int64_t bl_job_pool(const bl_job_data *data);
 bl_status bl_job_check_arm(const bl_job_data *data,
                            const char *arm); /* parses, and fits the task? */
 

@@ -111,11 +111,13 @@ static void summarise(bl_outcome *o, bl_arm_outcome *arm)
  * ------------------------------------------------------------------------------------------ */
 static bl_status compare(bl_outcome *o)
 {
+    /* Re-splits resemble each other by what their test parts share, test / pool on average; how
+     * many of the others train does not change that (Nadeau and Bengio 2003, section 3). */
     bl_compare_options options = {
         .alpha = o->alpha,
         .min_effect = o->min_effect,
         .higher_is_better = o->higher_is_better,
-        .train_count = o->resplit ? o->train_count : 0,
+        .train_count = o->resplit ? bl_job_pool(o->data) - o->test_count : 0,
         .test_count = o->resplit ? o->test_count : 0,
         .key = bl_key_derive_name(bl_key_from_seed(o->plan->study_seed), "sign flips")};
     bl_arm_outcome *baseline = &o->arm[0];

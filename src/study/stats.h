@@ -139,7 +139,8 @@ typedef struct bl_compare_options {
     double alpha;      /* of tests, and 1 - alpha of intervals; 0: 0.05 */
     double min_effect; /* smallest difference that matters, in units of the metric; 0: none */
     bool higher_is_better;
-    int64_t train_count, test_count; /* sizes of the parts of a re-split; 0: fixed test set */
+    int64_t train_count, test_count; /* what a re-split makes of all data, before training takes a
+                                      * subsample of its part; 0: fixed test set */
     bl_key key;                      /* of the sign-flip test above 20 pairs */
 } bl_compare_options;
 
