@@ -26,8 +26,15 @@ static bl_tensor mean_of_rows(bl_tensor rows, bl_tensor mask)
     return bl_div(sum, bl_max(counted_rows(mask), 1));
 }
 
-/* --- consistency -------------------------------------------------------------------------------
- */
+static bool has_classes(bl_tensor z)
+{
+    if (bl_dim(z, 1) >= 1)
+        return true;
+    bl_poison(z.graph, "z_ft is [%lld,0], expected at least one class", (long long)bl_dim(z, 0));
+    return false;
+}
+
+/* --- consistency ------------------------------------------------------------------------------ */
 
 #define BALORA_CONSISTENCY(IN, OPT, OUT)                                                           \
     IN(z_pre, "f32[N,D]", "rows > 0", "logits of the frozen pre-trained model")                    \
@@ -46,6 +53,8 @@ static bl_tensor divergence_of_rows(bl_tensor teacher, bl_tensor student)
 
 BL_CONTRACT(balora_consistency, BALORA_CONSISTENCY, "distance to the pre-trained model's outputs")
 {
+    if (!has_classes(f->z_ft))
+        return;
     bl_tensor pre = masked_rows(bl_stop_gradient(f->z_pre), f->mask);
     bl_tensor ft = masked_rows(f->z_ft, f->mask), T = f->temperature;
     if (bl_is(f->kind, "kl")) {
@@ -57,8 +66,7 @@ BL_CONTRACT(balora_consistency, BALORA_CONSISTENCY, "distance to the pre-trained
     }
 }
 
-/* --- diversity ---------------------------------------------------------------------------------
- */
+/* --- diversity -------------------------------------------------------------------------------- */
 
 #define BALORA_DIVERSITY(IN, OPT, OUT)                                                             \
     IN(z_ft, "f32[N,D]", "grad, rows > 0", "logits")                                               \
@@ -85,6 +93,8 @@ static bl_tensor correlation(bl_tensor z, bl_tensor mask)
 
 BL_CONTRACT(balora_diversity, BALORA_DIVERSITY, "keeps the outputs of a batch diverse")
 {
+    if (!has_classes(f->z_ft))
+        return;
     if (bl_is(f->kind, "cov")) {
         f->loss = correlation(f->z_ft, f->mask);
         return;
@@ -97,8 +107,7 @@ BL_CONTRACT(balora_diversity, BALORA_DIVERSITY, "keeps the outputs of a batch di
     f->loss = mean_of_rows(bl_sum(bl_mul(bl_exp(log_q), log_q), -1), f->mask);
 }
 
-/* --- singular values ---------------------------------------------------------------------------
- */
+/* --- singular values -------------------------------------------------------------------------- */
 
 #define BALORA_SVD(IN, OPT, OUT)                                                                   \
     IN(z_ft, "f32[N,D]", "grad, rows > 0", "logits")                                               \
@@ -113,12 +122,10 @@ BL_CONTRACT(balora_diversity, BALORA_DIVERSITY, "keeps the outputs of a batch di
 BL_CONTRACT(balora_svd, BALORA_SVD, "concentrates the batch's logits on few singular directions")
 {
     int64_t N = bl_dim(f->z_ft, 0), D = bl_dim(f->z_ft, 1), least = N < D ? N : D;
+    if (!has_classes(f->z_ft))
+        return;
     bl_tensor u, s, v;
     bl_svd(bl_cast(masked_rows(f->z_ft, f->mask), BL_F64), &u, &s, &v);
-    if (least == 0 || bl_is_poison(s)) {
-        f->loss = bl_full(graph, BL_F32, BL_SCALAR, 0);
-        return;
-    }
     bl_tensor fixed = bl_stop_gradient(s), largest = bl_slice_axis(fixed, 0, 0, 1);
     bl_tensor sigma = bl_select(bl_gt(s, bl_mul(1e-7, largest)), s, fixed);
     bl_tensor leading = bl_sum(bl_slice_axis(sigma, 0, 0, f->k < least ? f->k : least));
@@ -130,8 +137,7 @@ BL_CONTRACT(balora_svd, BALORA_SVD, "concentrates the batch's logits on few sing
     f->loss = bl_cast(bl_select(defined, bl_neg(share), 0), BL_F32);
 }
 
-/* --- together ----------------------------------------------------------------------------------
- */
+/* --- together --------------------------------------------------------------------------------- */
 
 #define BALORA_LOSS(IN, OPT, OUT)                                                                  \
     IN(task_loss, "f32[]", "grad", "loss of the task")                                             \
@@ -173,8 +179,7 @@ BL_CONTRACT_APART(balora_loss, BALORA_LOSS, "a task's loss with the three penalt
     f->out_consistency = c.loss, f->out_diversity = d.loss, f->out_svd = s.loss;
 }
 
-/* --- the schedules -----------------------------------------------------------------------------
- */
+/* --- the schedules ---------------------------------------------------------------------------- */
 
 #define BALORA_WEIGHTS(IN, OPT, OUT)                                                               \
     IN(step, "i32[]", "", "steps done")                                                            \
@@ -220,8 +225,7 @@ BL_CONTRACT(balora_weights, BALORA_WEIGHTS, "the penalties' weights during a run
     f->weights = bl_concat(weight, 3, 0);
 }
 
-/* --- the start ---------------------------------------------------------------------------------
- */
+/* --- the start -------------------------------------------------------------------------------- */
 
 #define BALORA_PISSA_INIT(IN, OPT, OUT)                                                            \
     IN(w, "f32[O,I]", "finite", "weight of a dense layer, y = x w^T")                              \

@@ -7,8 +7,7 @@
  * Gradients flow in drt_loss alone; the rest is computed without. */
 #include "methods/method.h"
 
-/* --- the bank ----------------------------------------------------------------------------------
- */
+/* --- the bank --------------------------------------------------------------------------------- */
 
 #define DRT_BANK_PUSH(IN, OPT, OUT)                                                                \
     IN(pre_bank, "f32[K,D]", "rows > 0", "features of the frozen encoder")                         \
@@ -39,8 +38,7 @@ BL_CONTRACT_APART(drt_bank_push, DRT_BANK_PUSH, "puts a batch into the ring of f
     f->out_ptr = bl_rem(bl_add(f->ptr, (double)B), (double)K);
 }
 
-/* --- the rotation ------------------------------------------------------------------------------
- */
+/* --- the rotation ----------------------------------------------------------------------------- */
 
 /* Step k of elimination with row exchanges on carry[0] [D,D]; carry[1] is the sign so far. */
 static void eliminate(bl_graph *g, const bl_tensor *carry, const bl_tensor *x, bl_tensor *next,
@@ -97,8 +95,7 @@ BL_CONTRACT(drt_rotate, DRT_ROTATE, "rotates one cloud of features towards anoth
     f->x_rot = bl_cast(f->restore_mean ? bl_add(x_rot, mean) : x_rot, BL_F32);
 }
 
-/* --- the shift of each class -------------------------------------------------------------------
- */
+/* --- the shift of each class ------------------------------------------------------------------ */
 
 #define DRT_CLASS_TRANSLATE(IN, OPT, OUT)                                                          \
     IN(pre, "f32[K,D]", "rows > 0", "pre-trained features, rotated")                               \
@@ -136,8 +133,7 @@ BL_CONTRACT(drt_class_translate, DRT_CLASS_TRANSLATE, "shifts each class of the 
     f->pre_shifted = bl_add(pre, bl_take(bl_sub(m_down, m_pre), f->labels));
 }
 
-/* --- together ----------------------------------------------------------------------------------
- */
+/* --- together --------------------------------------------------------------------------------- */
 
 #define DRT_CALIBRATE(IN, OPT, OUT)                                                                \
     IN(pre_bank, "f32[K,D]", "rows > 0", "as drt_bank_push keeps it")                              \
@@ -166,8 +162,7 @@ BL_CONTRACT(drt_calibrate, DRT_CALIBRATE, "moves the bank onto the current featu
     f->z_cal = bl_mul(bl_unit_rows(t.pre_shifted, 1e-12), length);
 }
 
-/* --- the loss ----------------------------------------------------------------------------------
- */
+/* --- the loss --------------------------------------------------------------------------------- */
 
 #define DRT_LOSS(IN, OPT, OUT)                                                                     \
     IN(z_down, "f32[B,D]", "grad, rows > 0", "features of the trained encoder")                    \

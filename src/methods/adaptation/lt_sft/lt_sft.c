@@ -6,8 +6,7 @@
  * All functions see one flat vector of P parameters, the maskable tensors one after the other. */
 #include "methods/method.h"
 
-/* --- selection ---------------------------------------------------------------------------------
- */
+/* --- selection -------------------------------------------------------------------------------- */
 
 #define LTSFT_SELECT(IN, OPT, OUT)                                                                 \
     IN(theta0, "f32[P]", "finite", "parameters before the trial")                                  \
@@ -85,8 +84,7 @@ BL_HOST(ltsft_select, LTSFT_SELECT, "the parameters that moved most")
     return BL_OK;
 }
 
-/* --- the two phases ----------------------------------------------------------------------------
- */
+/* --- the two phases --------------------------------------------------------------------------- */
 
 #define LTSFT_L1(IN, OPT, OUT)                                                                     \
     IN(theta, "f32[P]", "grad, finite", "parameters")                                              \
@@ -142,8 +140,7 @@ BL_CONTRACT_APART(ltsft_masked_adamw, LTSFT_MASKED_ADAMW, "one step of the spars
     f->out_m = m, f->out_v = v;
 }
 
-/* --- differences -------------------------------------------------------------------------------
- */
+/* --- differences ------------------------------------------------------------------------------ */
 
 #define LTSFT_EXTRACT(IN, OPT, OUT)                                                                \
     IN(theta, "f32[P]", "finite", "tuned parameters")                                              \

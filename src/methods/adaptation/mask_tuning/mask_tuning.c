@@ -5,8 +5,7 @@
  * it knew is kept. */
 #include "methods/method.h"
 
-/* --- masks -------------------------------------------------------------------------------------
- */
+/* --- masks ------------------------------------------------------------------------------------ */
 
 #define RAMT_MASK(IN, OPT, OUT)                                                                    \
     IN(m, "f32[O,I]", "grad", "real-valued mask, 1e-2 at first")                                   \
@@ -51,8 +50,7 @@ BL_CONTRACT(ramt_mask_penalty, RAMT_MASK_PENALTY, "the norm of the masks")
     f->penalty = bl_mul(f->coefficient, bl_sum(norm));
 }
 
-/* --- gradient dropout --------------------------------------------------------------------------
- */
+/* --- gradient dropout ------------------------------------------------------------------------- */
 
 #define RAMT_GRADIENT_DROPOUT(IN, OPT, OUT)                                                        \
     IN(g_task, "f32[P]", "", "gradient of the task's loss in the masks")                           \
@@ -75,8 +73,7 @@ BL_CONTRACT(ramt_gradient_dropout, RAMT_GRADIENT_DROPOUT,
     f->grad = bl_mul(bl_add(bl_sub(1, f->strength), bl_mul(f->strength, kept)), f->g_task);
 }
 
-/* --- teacher and head --------------------------------------------------------------------------
- */
+/* --- teacher and head ------------------------------------------------------------------------- */
 
 #define RAMT_TEACHER_LOSS(IN, OPT, OUT)                                                            \
     IN(student, "f32[B,C]", "grad, rows > 0", "logits with masks")                                 \

@@ -9,8 +9,7 @@
  * meaningless for the other. */
 #include "methods/method.h"
 
-/* --- log-probabilities of sequences ------------------------------------------------------------
- */
+/* --- log-probabilities of sequences ----------------------------------------------------------- */
 
 enum { NOT_COUNTED = -100 };
 
@@ -61,8 +60,7 @@ BL_CONTRACT_CHECKED(rpo_sequence_logp, RPO_SEQUENCE_LOGP,
     f->n_tokens = bl_sum(bl_cast(counted, BL_I32), 1);
 }
 
-/* --- the loss ----------------------------------------------------------------------------------
- */
+/* --- the loss --------------------------------------------------------------------------------- */
 
 #define RPO_OPTIONS(OPT)                                                                           \
     OPT(beta, 0.1, "(0,inf)", "weight of a log-ratio as a reward")                                 \
@@ -112,8 +110,7 @@ BL_CONTRACT(rpo_loss, RPO_LOSS, "DPO plus the supervised loss on the chosen answ
     f->accuracy = bl_mean(bl_cast(bl_gt(f->chosen_reward, f->rejected_reward), BL_F32));
 }
 
-/* --- from logits -------------------------------------------------------------------------------
- */
+/* --- from logits ------------------------------------------------------------------------------ */
 
 #define RPO_LOSS_LOGITS(IN, OPT, OUT)                                                              \
     IN(chosen_logits, "f32[B,T1,V]", "grad, rows > 0", "of a causal model")                        \
@@ -175,8 +172,7 @@ BL_CONTRACT_CHECKED(rpo_loss_logits, RPO_LOSS_LOGITS, "rpo_loss of the logits of
     f->loss = pair.loss, f->dpo = pair.dpo, f->sft = pair.sft;
 }
 
-/* --- the adversary -----------------------------------------------------------------------------
- */
+/* --- the adversary ---------------------------------------------------------------------------- */
 
 #define RPO_MAXIMIN(IN, OPT, OUT)                                                                  \
     IN(reward, "f32[X,A]", "grad, rows > 0", "a candidate reward r(x,a)")                          \

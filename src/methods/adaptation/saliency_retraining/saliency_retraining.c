@@ -7,8 +7,7 @@
  * A group is group_size consecutive weights of a row; G = O I / group_size, row by row. */
 #include "methods/method.h"
 
-/* --- quantisation ------------------------------------------------------------------------------
- */
+/* --- quantisation ----------------------------------------------------------------------------- */
 
 #define QUANTISER(OPT)                                                                             \
     OPT(bits, 2, "[1,8]", "of a weight; at least 2 where symmetric")                               \
@@ -68,8 +67,7 @@ BL_CONTRACT(salient_fake_quant, SALIENT_FAKE_QUANT, "uniform quantisation with l
     f->code = bl_cast(bl_reshape(code, type.shape), BL_I32);
 }
 
-/* --- saliency ----------------------------------------------------------------------------------
- */
+/* --- saliency --------------------------------------------------------------------------------- */
 
 #define SALIENT_FISHER(IN, OPT, OUT)                                                               \
     IN(grads, "f32[N,O,I]", "rows > 0", "gradient of the task's loss, one a calibration sample")   \
@@ -83,8 +81,7 @@ BL_CONTRACT(salient_fisher, SALIENT_FISHER,
     f->saliency = bl_is(f->reduction, "sum") ? bl_sum(square, 0) : bl_mean(square, 0);
 }
 
-/* --- the penalty -------------------------------------------------------------------------------
- */
+/* --- the penalty ------------------------------------------------------------------------------ */
 
 #define LAYER(IN)                                                                                  \
     IN(w, "f32[O,I]", "rows > 0", "original weights")                                              \
@@ -128,8 +125,7 @@ BL_CONTRACT(salient_penalty, SALIENT_PENALTY, "how far salient weights are from 
     f->penalty = bl_sum(f->weighted ? bl_mul(bl_stop_gradient(f->saliency), square) : square);
 }
 
-/* --- calibration -------------------------------------------------------------------------------
- */
+/* --- calibration ------------------------------------------------------------------------------ */
 
 #define SALIENT_LAYER_LOSS(IN, OPT, OUT)                                                           \
     LAYER(IN)                                                                                      \

@@ -7,8 +7,7 @@
  * published implementation that its code calls: unbiased variance, masks by the order of noise. */
 #include "methods/method.h"
 
-/* --- patches -----------------------------------------------------------------------------------
- */
+/* --- patches ---------------------------------------------------------------------------------- */
 
 #define SELF_DISTILL_PATCHIFY(IN, OPT, OUT)                                                        \
     IN(image, "f32[B,H,W,Ch]", "grad", "images")                                                   \
@@ -30,8 +29,7 @@ BL_CONTRACT(self_distill_patchify, SELF_DISTILL_PATCHIFY, "cuts images into squa
                             BL_SHAPE(d[0], rows * columns, p * p * d[3]));
 }
 
-/* --- masks -------------------------------------------------------------------------------------
- */
+/* --- masks ------------------------------------------------------------------------------------ */
 
 #define SELF_DISTILL_MASK(IN, OPT, OUT)                                                            \
     IN(noise, "f32[B,L]", "", "uniform draws")                                                     \
@@ -59,8 +57,7 @@ BL_CONTRACT(self_distill_mask, SELF_DISTILL_MASK, "which patches are hidden")
     f->mask = bl_cast(bl_ge(f->restore, (double)kept), BL_I32);
 }
 
-/* --- the loss ----------------------------------------------------------------------------------
- */
+/* --- the loss --------------------------------------------------------------------------------- */
 
 #define SELF_DISTILL_LOSS(IN, OPT, OUT)                                                            \
     IN(pred, "f32[B,L,P]", "grad, rows > 0", "decoder's output, all patches")                      \
@@ -85,13 +82,14 @@ static bl_status self_distill_loss_check(const bl_dictionary *in, BL_UNUSED_ con
     return bl_fail(BL_INVALID, "mask hides no patch, expected at least one 1");
 }
 
-/* Each patch with mean 0 and unbiased variance 1. */
+/* Each patch with mean 0 and unbiased variance 1; zeros where all its values are equal. */
 static bl_tensor standardised(bl_tensor patches, bl_tensor epsilon)
 {
     double P = (double)bl_dim(patches, -1);
     bl_tensor centred = bl_sub(patches, bl_mean_keep(patches, -1));
     bl_tensor variance = bl_div(bl_sum_keep(bl_square(centred), -1), P - 1);
-    return bl_div(centred, bl_sqrt(bl_add(variance, epsilon)));
+    bl_tensor deviation = bl_sqrt(bl_add(variance, epsilon));
+    return bl_div(centred, bl_select(bl_gt(deviation, 0), deviation, 1));
 }
 
 BL_CONTRACT_CHECKED(self_distill_loss, SELF_DISTILL_LOSS,

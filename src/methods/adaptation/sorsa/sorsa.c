@@ -12,8 +12,7 @@ static bl_tensor adapter(bl_tensor a, bl_tensor s, bl_tensor b)
     return bl_matmul(bl_mul(b, bl_expand(s, 0)), a);
 }
 
-/* --- the start ---------------------------------------------------------------------------------
- */
+/* --- the start -------------------------------------------------------------------------------- */
 
 #define SORSA_INIT(IN, OPT, OUT)                                                                   \
     IN(w, "f32[O,I]", "finite", "weight of a dense layer, y = x w^T")                              \
@@ -40,8 +39,7 @@ BL_CONTRACT(sorsa_init, SORSA_INIT, "splits a weight into adapter and residual")
     f->w_res = bl_cast(bl_sub(w, bl_mul(scale, adapter(a, s, v))), BL_F32);
 }
 
-/* --- use ---------------------------------------------------------------------------------------
- */
+/* --- use -------------------------------------------------------------------------------------- */
 
 #define SORSA_LINEAR(IN, OPT, OUT)                                                                 \
     IN(x, "f32[N,I]", "grad", "inputs of the layer")                                               \
@@ -74,8 +72,7 @@ BL_CONTRACT(sorsa_merge, SORSA_MERGE, "the weight for inference")
     f->w = bl_add(bl_stop_gradient(f->w_res), bl_mul(f->scale, adapter(f->a, f->s, f->b)));
 }
 
-/* --- the penalty -------------------------------------------------------------------------------
- */
+/* --- the penalty ------------------------------------------------------------------------------ */
 
 #define SORSA_ORTHONORMALITY(IN, OPT, OUT)                                                         \
     IN(a, "f32[L,r,I]", "grad, rows > 0", "of L adapters of equal shape")                          \
@@ -111,8 +108,7 @@ BL_CONTRACT(sorsa_orthonormality, SORSA_ORTHONORMALITY, "how far the vectors are
     f->loss = bl_is(f->reduction, "sum") ? bl_sum(both) : bl_mul(0.5, bl_mean(both));
 }
 
-/* --- analysis ----------------------------------------------------------------------------------
- */
+/* --- analysis --------------------------------------------------------------------------------- */
 
 #define SORSA_DRIFT(IN, OPT, OUT)                                                                  \
     IN(w0, "f32[O,I]", "finite", "weight before")                                                  \
