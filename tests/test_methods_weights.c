@@ -399,6 +399,293 @@ static void aqt_refuses(void **state)
     refuse(&c, "aqt_stats_update: mean is f32[2], expected f32[3]");
 }
 
+/* --- sparse then prune ------------------------------------------------------------------------ */
+
+static void uniform_attention_has_the_smallest_penalty(void **state)
+{
+    (void)state;
+    call c = start("stp_attention", NULL);
+    F32(&c, "q", S(1, 1, 2, 1), 0, 80);
+    F32(&c, "k", S(1, 1, 2, 1), 1, -1);
+    F32(&c, "v", S(1, 1, 2, 1), 3, 5);
+    accept(&c, "penalty"); /* rows (1/2, 1/2) and (1, 0) */
+    expect(&c, "out", 4, 3);
+    expect(&c, "penalty", (2 * log(1.25) + log(2)) / 4);
+    all_finite(&c.gradient);
+    near(slope(&c, "v", 0), 0);
+    finish(&c);
+}
+
+static void a_token_alone_attends_to_itself(void **state)
+{
+    (void)state;
+    call c = start("stp_attention", NULL);
+    F32(&c, "q", S(1, 1, 1, 2), 7, 80);
+    F32(&c, "k", S(1, 1, 1, 2), 1, -80);
+    F32(&c, "v", S(1, 1, 1, 2), 3, 5);
+    accept(&c, NULL);
+    expect(&c, "out", 3, 5);
+    expect(&c, "penalty", log(2));
+    F32(&c, "k", S(1, 1, 1, 3), 1, 2, 3);
+    refuse(&c, "stp_attention: k must be f32[1,1,1,2], not f32[1,1,1,3]");
+}
+
+static void penalties_of_layers_are_reduced(void **state)
+{
+    (void)state;
+    static const char *const options[] = {"{\"lam\": 2}",
+                                          "{\"lam\": 2, \"reduce_layers\": \"sum\"}",
+                                          "{\"lam\": 2, \"reduce_layers\": \"mean\"}"};
+    static const double penalty[] = {5, 9, 3}, first[] = {0, 2, 2.0 / 3};
+    for (int i = 0; i < 3; i++) {
+        call c = start("stp_loss", options[i]);
+        F32(&c, "logits", S(1, 2), 80, -80);
+        I32(&c, "labels", S(1), 0);
+        F32(&c, "penalties", S(3), 1, 3, 5);
+        accept(&c, "loss");
+        expect(&c, "ce", 0);
+        expect(&c, "penalty", penalty[i]);
+        expect(&c, "loss", 2 * penalty[i]);
+        near(slope(&c, "penalties", 0), first[i]);
+        F32(&c, "penalties", S(0), 0);
+        refuse(&c, "stp_loss: penalties has no rows");
+    }
+}
+
+static void pruning_rounds_halves_to_even_and_ties_go_to_the_lower_index(void **state)
+{
+    (void)state;
+    call c = start("stp_prune_mask", "{\"amount\": 0.5}");
+    F32(&c, "w", S(5), 1, -1, 0.5, 1, 2); /* 2.5 are pruned: 2 */
+    accept(&c, NULL);
+    expect(&c, "n_pruned", 2);
+    expect(&c, "keep", 0, 1, 0, 1, 1);
+    c.options = "{\"amount\": 0.3}"; /* 1.5: 2 */
+    accept(&c, NULL);
+    expect(&c, "n_pruned", 2);
+    c.options = "{\"amount\": 1}";
+    accept(&c, NULL);
+    expect(&c, "keep", 0, 0, 0, 0, 0);
+    c.options = "{\"amount\": 0}";
+    accept(&c, NULL);
+    expect(&c, "keep", 1, 1, 1, 1, 1);
+    finish(&c);
+}
+
+static void sparse_then_prune_refuses(void **state)
+{
+    (void)state;
+    REFUSE("stp_penalty", NULL, "a is f32[2,0], expected at least one element",
+           F32(&c, "a", S(2, 0), 0));
+    REFUSE("stp_loss", "{\"lam\": -1}", "option lam is -1, expected [0,inf)",
+           F32(&c, "logits", S(1, 1), 0));
+    REFUSE("stp_loss", NULL, "labels[0] is 2, expected 0 <= . < C",
+           F32(&c, "logits", S(1, 2), 0, 0);
+           I32(&c, "labels", S(1), 2); F32(&c, "penalties", S(1), 0));
+    REFUSE("stp_prune_mask", "{\"amount\": 1.5}", "option amount is 1.5, expected [0,1]",
+           F32(&c, "w", S(1), 0));
+    REFUSE("stp_prune_mask", NULL, "option amount is required", F32(&c, "w", S(1), 0));
+    REFUSE("stp_prune_mask", "{\"amount\": 0.5}", "w is empty", F32(&c, "w", S(0), 0));
+}
+
+/* --- generalized Gaussian priors -------------------------------------------------------------- */
+
+static void a_shape_is_found_among_the_tabled_ones(void **state)
+{
+    (void)state;
+    call c = start("gg_estimate", NULL);
+    F32(&c, "w", S(3), 2, -2, 2); /* rho 1: below all ratios, which end at 3.00 */
+    accept(&c, NULL);
+    expect(&c, "rho", 1);
+    expect(&c, "shape", 3);
+    expect(&c, "std", 2);
+    expect(&c, "scale", 2 * sqrt(tgamma(1.0 / 3) / tgamma(1)));
+    F32(&c, "w", S(4), 0, 0, 1, -1); /* rho 2: Laplace */
+    accept(&c, NULL);
+    expect(&c, "shape", 1);
+    expect(&c, "scale", sqrt(0.5) / sqrt(2));
+    finish(&c);
+}
+
+static void likelihoods_of_shape_two_are_normal(void **state)
+{
+    (void)state;
+    call c = start("gg_nll", NULL);
+    F32(&c, "w", S(2), 1, 3);
+    F32(&c, "shape", BL_SCALAR, 2);
+    F32(&c, "scale", BL_SCALAR, 2);
+    F32(&c, "mean", BL_SCALAR, 1);
+    accept(&c, "loss");
+    expect(&c, "loss", 0.5 + log(2 * sqrt(M_PI)));
+    near(slope(&c, "w", 0), 0);
+    near(slope(&c, "w", 1), 0.5);
+    near(slope(&c, "scale", 0), -0.5 + 0.5);
+    finish(&c);
+}
+
+static void a_weight_at_the_centre_has_no_slope(void **state)
+{
+    (void)state;
+    call c = start("gg_nll", NULL);
+    F32(&c, "w", S(2), 0, 0);
+    F32(&c, "shape", BL_SCALAR, 0.5);
+    F32(&c, "scale", BL_SCALAR, 1);
+    F32(&c, "mean", BL_SCALAR, 0);
+    accept(&c, "loss");
+    all_finite(&c.gradient);
+    expect(&c, "loss", log(2) + 0 - log(0.5)); /* lgamma(2) is 0 */
+    near(slope(&c, "shape", 0), -4 * (1 - 0.5772156649015329) - 2);
+    F32(&c, "w", S(2), NAN, 0);
+    accept(&c, NULL);
+    assert_true(isnan(result(&c, "loss", 0)));
+    finish(&c);
+}
+
+static void initial_weights_scale_with_the_chosen_fan(void **state)
+{
+    (void)state;
+    call c = start("gg_init", "{\"xi\": 2}");
+    F32(&c, "gamma_draw", S(1, 2), 3, 0);
+    F32(&c, "sign", S(1, 2), -1, 1);
+    accept(&c, NULL);
+    expect(&c, "w", -3 * sqrt(2.0 / 2), 0); /* Gamma(1) / Gamma(3) is 1/2 */
+    c.options = "{\"xi\": 2, \"fan\": \"columns\", \"shape\": 2}";
+    accept(&c, NULL);
+    expect(&c, "w", -sqrt(2) * sqrt(3), 0); /* a normal deviate is sqrt(2 draw) */
+    finish(&c);
+}
+
+static void a_rate_has_no_slope_at_zero(void **state)
+{
+    (void)state;
+    call c = start("gg_rate", "{\"shape\": 0.5, \"coefficient\": 2, \"clip\": 0}");
+    F32(&c, "w", S(2), 0, -4);
+    accept(&c, "rate");
+    expect(&c, "rate", 2);
+    near(slope(&c, "w", 0), 0);
+    near(slope(&c, "w", 1), -0.25);
+    finish(&c);
+}
+
+static void a_step_may_stop_at_zero(void **state)
+{
+    (void)state;
+    call c = start("gg_backslash", "{\"shape\": 1, \"coefficient\": 3, \"clip\": 0}");
+    F32(&c, "w", S(3), 0, -0.5, 2);
+    accept(&c, NULL);
+    expect(&c, "w", 0, 0.5, 1);
+    expect(&c, "shape", 1);
+    c.options = "{\"shape\": 1, \"coefficient\": 3, \"clip\": 0, \"stop_at_zero\": true}";
+    accept(&c, NULL);
+    expect(&c, "w", 0, 0, 1);
+    c.options = "{\"shape\": 0.5, \"coefficient\": 6, \"clip\": 0}"; /* 0 stays 0 */
+    accept(&c, NULL);
+    assert_true(result(&c, "w", 0) == 0);
+    near(result(&c, "w", 2), 2 - 1 / sqrt(2));
+    finish(&c);
+}
+
+static void codes_are_counted(void **state)
+{
+    (void)state;
+    call c = start("gg_code_bits", "{\"step\": 1}");
+    F32(&c, "w", S(4), 0.5, 1.5, -1, -1); /* 0, 2, -1, -1: u is 0, 3, 2, 2 */
+    accept(&c, NULL);
+    expect(&c, "exp_golomb", (1 + 5 + 3 + 3) / 4.0);
+    expect(&c, "entropy", 1.5);
+    expect(&c, "fixed", 2);
+    expect(&c, "zeros", 0.25);
+    c.options = "{\"step\": 1, \"k\": 1}"; /* u / 2: 0, 1, 1, 1 */
+    accept(&c, NULL);
+    expect(&c, "exp_golomb", (2 + 4 + 4 + 4) / 4.0);
+    F32(&c, "w", S(2), 3, 3);
+    accept(&c, NULL);
+    expect(&c, "fixed", 0);
+    expect(&c, "entropy", 0);
+    finish(&c);
+}
+
+static void remapping_keeps_the_order(void **state)
+{
+    (void)state;
+    double w[301];
+    bl_random r = bl_random_new(bl_key_from_seed(5));
+    for (int i = 0; i < 301; i++)
+        w[i] = bl_random_gauss(&r) / 16;
+    for (int k = 0; k < 3; k++) {
+        static const char *const options[] = {"{\"step\": 0.0078125}",
+                                              "{\"step\": 0.0078125, \"rare\": 3}",
+                                              "{\"step\": 0.03125, \"rare\": 100}"};
+        call c = start("gg_deepshape", options[k]);
+        give(&c, "w", BL_F32, S(301), w);
+        accept(&c, NULL);
+        double assigned = result(&c, "assigned", 0), step = k == 2 ? 0.03125 : 0.0078125;
+        assert_true(assigned > 0 && assigned <= 301);
+        int outside = 0;
+        for (int i = 0; i < 301; i++) {
+            double level = result(&c, "w", i) / step;
+            assert_true(level == floor(level));
+            outside += level == rint((double)(float)w[i] / step);
+            for (int j = 0; j < 301 && k == 0; j++)
+                if (w[i] < w[j] - step && w[j] < 0.1)
+                    assert_true(result(&c, "w", i) <= result(&c, "w", j));
+        }
+        assert_true(outside >= 301 - (int)assigned);
+        finish(&c);
+    }
+}
+
+static void residual_floats_switch_at_half_an_octave(void **state)
+{
+    (void)state;
+    call c = start("gg_rf8", NULL);
+    F32(&c, "w", S(8), 1.5, 1.4, -1.5, 0, 1, 0x1p-149, 1.0 + 0x1p-5, 1.41421354);
+    accept(&c, NULL);
+    static const double expected[] = {1.5, 1.5, -1.5, 0, 1, 0x1p-149, 1, 1.5};
+    for (int i = 0; i < 8; i++)
+        assert_true(result(&c, "w", i) == expected[i]);
+    c.options = "{\"reach\": 5}";
+    accept(&c, NULL);
+    assert_true(result(&c, "w", 6) == 1.0 + 0x1p-5);
+    c.options = "{\"reach\": 0}";
+    accept(&c, NULL);
+    assert_true(result(&c, "w", 0) == 2);
+    F32(&c, "w", S(2), 1.41421366, -0x1.8p127); /* just above sqrt(2): 2 - 0.5 */
+    c.options = NULL;
+    accept(&c, NULL);
+    assert_true(result(&c, "w", 0) == 1.5 && result(&c, "w", 1) == -0x1.8p127);
+    finish(&c);
+}
+
+static void gg_prior_refuses(void **state)
+{
+    (void)state;
+    REFUSE("gg_estimate", NULL, "gg_estimate: w is 0 everywhere", F32(&c, "w", S(2), 0, 0));
+    REFUSE("gg_estimate", NULL, "w has no rows", F32(&c, "w", S(0), 0));
+    REFUSE("gg_estimate", NULL, "w[1] is inf, expected finite", F32(&c, "w", S(2), 0, INFINITY));
+    REFUSE("gg_backslash", NULL, "gg_backslash: w is 0 everywhere", F32(&c, "w", S(2), 0, 0));
+    REFUSE("gg_backslash", "{\"shape\": -1}", "option shape is -1, expected [0,inf)",
+           F32(&c, "w", S(1), 1));
+    REFUSE("gg_nll", NULL, "scale is 0, expected > 0", F32(&c, "w", S(1), 1);
+           F32(&c, "shape", BL_SCALAR, 1); F32(&c, "scale", BL_SCALAR, 0);
+           F32(&c, "mean", BL_SCALAR, 0));
+    REFUSE("gg_nll", NULL, "shape is 0, expected > 0", F32(&c, "w", S(1), 1);
+           F32(&c, "shape", BL_SCALAR, 0); F32(&c, "scale", BL_SCALAR, 1);
+           F32(&c, "mean", BL_SCALAR, 0));
+    REFUSE("gg_init", "{\"shape\": 0}", "option shape is 0, expected (0,inf)",
+           F32(&c, "sign", S(1, 1), 1));
+    REFUSE("gg_init", NULL, "sign[0,0] is 0, expected in {-1,1}", F32(&c, "gamma_draw", S(1, 1), 1);
+           F32(&c, "sign", S(1, 1), 0));
+    REFUSE("gg_rate", "{\"shape\": 1, \"coefficient\": -1}", "option coefficient is -1",
+           F32(&c, "w", S(1), 1));
+    REFUSE("gg_rate", NULL, "option shape is required", F32(&c, "w", S(1), 1));
+    REFUSE("gg_code_bits", "{\"k\": 16}", "option k is 16, expected [0,15]", F32(&c, "w", S(1), 1));
+    REFUSE("gg_code_bits", "{\"step\": 1e-30}", "w reaches 1e+30 steps", F32(&c, "w", S(1), 1));
+    REFUSE("gg_deepshape", "{\"rare\": -1}", "option rare is -1, expected >= 0",
+           F32(&c, "w", S(1), 1));
+    REFUSE("gg_deepshape", NULL, "w has nothing but 0", F32(&c, "w", S(2), 0, 0));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -421,6 +708,21 @@ int main(void)
         cmocka_unit_test(bounds_by_each_method),
         cmocka_unit_test(costs_round_bits_up),
         cmocka_unit_test(aqt_refuses),
+        cmocka_unit_test(uniform_attention_has_the_smallest_penalty),
+        cmocka_unit_test(a_token_alone_attends_to_itself),
+        cmocka_unit_test(penalties_of_layers_are_reduced),
+        cmocka_unit_test(pruning_rounds_halves_to_even_and_ties_go_to_the_lower_index),
+        cmocka_unit_test(sparse_then_prune_refuses),
+        cmocka_unit_test(a_shape_is_found_among_the_tabled_ones),
+        cmocka_unit_test(likelihoods_of_shape_two_are_normal),
+        cmocka_unit_test(a_weight_at_the_centre_has_no_slope),
+        cmocka_unit_test(initial_weights_scale_with_the_chosen_fan),
+        cmocka_unit_test(a_rate_has_no_slope_at_zero),
+        cmocka_unit_test(a_step_may_stop_at_zero),
+        cmocka_unit_test(codes_are_counted),
+        cmocka_unit_test(remapping_keeps_the_order),
+        cmocka_unit_test(residual_floats_switch_at_half_an_octave),
+        cmocka_unit_test(gg_prior_refuses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
