@@ -171,7 +171,7 @@ static bl_status own_path(char path[4096])
 }
 
 static bl_status study(const flags *f, const bl_plan *plan, const bl_job_data *data,
-                       const arm_list *arms, const char *command)
+                       const arm_list *arms, const char *command, bool *incomplete)
 {
     char program[4096];
     BL_TRY(own_path(program));
@@ -201,12 +201,15 @@ static bl_status study(const flags *f, const bl_plan *plan, const bl_job_data *d
         status = bl_outcome_new(&options, data, f->alpha, f->min_effect, &outcome);
     if (status == BL_OK)
         status = tell(f, &outcome, command);
+    if (status == BL_OK && outcome.compared < outcome.arms - 1)
+        *incomplete = true;
     bl_outcome_free(&outcome);
     bl_release(store);
     return status;
 }
 
-static bl_status compare(const flags *f, const char *path, const char *command)
+/* *incomplete: runs failed, so that some arm has no verdict. */
+static bl_status compare(const flags *f, const char *path, const char *command, bool *incomplete)
 {
     if (f->html)
         BL_TRY(cli_check_output(f->html, "html"));
@@ -218,7 +221,7 @@ static bl_status compare(const flags *f, const char *path, const char *command)
     if (status == BL_OK)
         status = collect_arms(f, data, &arms);
     if (status == BL_OK)
-        status = study(f, &plan, data, &arms, command);
+        status = study(f, &plan, data, &arms, command, incomplete);
     free_arms(&arms);
     bl_job_data_close(data);
     bl_plan_free(&plan);
@@ -322,7 +325,13 @@ int cli_compare(int argc, char **argv)
     if (code >= 0)
         return code;
     char *command = joined_command(argc, argv);
-    bl_status status = command ? compare(&f, operands.at[0], command) : bl_no_memory(0);
+    bool incomplete = false;
+    bl_status status =
+        command ? compare(&f, operands.at[0], command, &incomplete) : bl_no_memory(0);
     bl_release(command);
-    return status == BL_OK ? CLI_OK : cli_fail("compare", status);
+    if (status != BL_OK)
+        return cli_fail("compare", status);
+    if (incomplete)
+        fprintf(stderr, "ballast compare: some runs failed; the same command tries them again\n");
+    return incomplete ? CLI_NO : CLI_OK;
 }

@@ -1,7 +1,8 @@
 /* ballast worker: runs jobs for a study. Not for people: `ballast compare` starts it.
  *
- * Reads a job a line, {"plan":{..},"arm":"elr","replicate":3}, and answers in lines: progress about
- * twice a second, then the result or the error. Ends with its parent. */
+ * Reads a job a line, {"plan":{..},"arm":"elr","replicate":3,"data_hash":"c9f2.."}, and answers in
+ * lines: progress about twice a second, then the result or the error. Ends with its parent. */
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,33 +42,63 @@ static bl_status use_plan(open_plan *open, json_t *json)
     return BL_OK;
 }
 
-static int answer(const char *key, json_t *value)
+/* The study was planned on data of this hash; a file may have changed since. */
+static bl_status check_data(const open_plan *open, const char *wanted)
+{
+    char hash[17];
+    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)bl_job_data_hash(open->data));
+    if (!wanted || !strcmp(hash, wanted))
+        return BL_OK;
+    return bl_fail(BL_INVALID, "%s changed while the study ran: start it again", open->plan.data);
+}
+
+/* JSON is UTF-8; a message may quote a file that is not. */
+static json_t *error_text(void)
+{
+    json_t *text = json_string(bl_error());
+    if (text)
+        return text;
+    char plain[1024];
+    snprintf(plain, sizeof plain, "%s", bl_error());
+    for (char *c = plain; *c; c++)
+        if ((unsigned char)*c >= 0x80)
+            *c = '?';
+    return json_string(plain);
+}
+
+static int answer(FILE *channel, const char *key, json_t *value)
 {
     json_t *line = json_pack("{s:o}", key, value);
     char *text =
         line ? json_dumps(line, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17)) : NULL;
-    bool written = text && puts(text) != EOF && fflush(stdout) != EOF;
+    bool written = text && fprintf(channel, "%s\n", text) >= 0 && fflush(channel) != EOF;
     free(text);
     json_decref(line);
     return written ? CLI_OK : CLI_BAD;
 }
 
+typedef struct meter {
+    FILE *channel;
+    double last; /* second of the last report */
+} meter;
+
 static void report(void *context, int64_t step, int64_t steps, int64_t epoch, double loss)
 {
     (void)epoch;
     (void)loss;
-    double *last = context;
+    meter *m = context;
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     double now = (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-    if (now - *last < 0.5)
+    if (now - m->last < 0.5)
         return;
-    *last = now;
-    if (answer("progress", json_real(steps > 0 ? (double)step / (double)steps : 0)) != CLI_OK)
+    m->last = now;
+    double share = steps > 0 ? (double)step / (double)steps : 0;
+    if (answer(m->channel, "progress", json_real(share)) != CLI_OK)
         _exit(CLI_BAD); /* the parent is gone */
 }
 
-static bl_status run(open_plan *open, const char *line, json_t **result)
+static bl_status run(open_plan *open, const char *line, FILE *channel, json_t **result)
 {
     json_error_t where;
     json_t *job = json_loads(line, 0, &where), *plan = json_object_get(job, "plan");
@@ -77,9 +108,11 @@ static bl_status run(open_plan *open, const char *line, json_t **result)
         plan && arm && json_is_integer(replicate)
             ? use_plan(open, plan)
             : bl_fail(BL_INVALID, "a job line is not {\"plan\":..,\"arm\":..,\"replicate\":..}");
+    if (status == BL_OK)
+        status = check_data(open, json_string_value(json_object_get(job, "data_hash")));
     if (status == BL_OK) {
-        double last = 0;
-        bl_progress progress = {.report = report, .context = &last};
+        meter m = {.channel = channel};
+        bl_progress progress = {.report = report, .context = &m};
         bl_job description = {
             .plan = &open->plan, .arm = arm, .replicate = (int)json_integer_value(replicate)};
         bl_run_result outcome = {0};
@@ -90,6 +123,16 @@ static bl_status run(open_plan *open, const char *line, json_t **result)
     }
     json_decref(job);
     return status;
+}
+
+/* Standard output for answers alone: what a library prints there (DNNL_VERBOSE=1) goes to standard
+ * error instead. */
+static FILE *private_output(void)
+{
+    int descriptor = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
+    if (descriptor < 0 || dup2(STDERR_FILENO, STDOUT_FILENO) < 0)
+        return NULL;
+    return fdopen(descriptor, "w");
 }
 
 int cli_worker(int argc, char **argv)
@@ -104,16 +147,21 @@ int cli_worker(int argc, char **argv)
     if (status >= 0)
         return status;
     prctl(PR_SET_PDEATHSIG, SIGKILL); /* no run outlives the study that asked for it */
+    FILE *channel = private_output();
+    if (!channel)
+        return cli_fail("worker", bl_fail(BL_IO, "cannot open the channel to the study"));
     open_plan open = {0};
     char *line = NULL;
     size_t capacity = 0;
     status = CLI_OK;
     while (status == CLI_OK && getline(&line, &capacity, stdin) > 0) {
         json_t *result = NULL;
-        status = run(&open, line, &result) == BL_OK ? answer("result", result)
-                                                    : answer("error", json_string(bl_error()));
+        status = run(&open, line, channel, &result) == BL_OK
+                     ? answer(channel, "result", result)
+                     : answer(channel, "error", error_text());
     }
     free(line);
     close_plan(&open);
+    fclose(channel);
     return status;
 }

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <sqlite3.h>
 
 #include "study/pool.h"
 #include "study/store.h"
@@ -42,6 +43,13 @@ static bl_claim claim(bl_store *store, int64_t study)
 {
     bl_claim c;
     assert_int_equal(bl_store_claim(store, study, arms, 2, 2, &c), BL_OK);
+    return c;
+}
+
+static bl_claim claim_one(bl_store *store, int64_t study)
+{
+    bl_claim c;
+    assert_int_equal(bl_store_claim(store, study, arms, 1, 1, &c), BL_OK);
     return c;
 }
 
@@ -136,6 +144,134 @@ static void two_commands_never_hold_one_job(void **state)
     bl_release(path);
 }
 
+/* Three processes that wait for one signal and then make the same new file. */
+static void many_commands_may_make_one_file(void **state)
+{
+    (void)state;
+    enum { FILES = 100, PROCESSES = 3 };
+    for (int file = 0; file < FILES; file++) {
+        char name[32];
+        snprintf(name, sizeof name, "new-%d.db", file);
+        char *path = path_of(name), start[1];
+        int gate[2], how;
+        assert_int_equal(pipe(gate), 0);
+        for (int i = 0; i < PROCESSES; i++)
+            if (fork() == 0) {
+                bl_store *store;
+                int64_t study;
+                close(gate[1]);
+                bool opened = read(gate[0], start, 1) == 0 && bl_store_open(path, &store) == BL_OK;
+                _exit(opened && bl_store_study(store, "plan", false, &study) == BL_OK &&
+                              bl_store_want(store, study, arms, 2, 2) == BL_OK
+                          ? 0
+                          : 1);
+            }
+        close(gate[0]);
+        close(gate[1]); /* go */
+        for (int i = 0; i < PROCESSES; i++) {
+            assert_true(wait(&how) > 0);
+            assert_int_equal(how, 0);
+        }
+        bl_release(path);
+    }
+}
+
+/* --- what another version or another machine left behind: written by SQL
+ * ---------------------------------------------------------------------------------------- */
+static void run_sql(const char *path, const char *sql)
+{
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+}
+
+static void an_older_file_is_brought_up_to_date(void **state)
+{
+    (void)state;
+    char *path = path_of("older.db"), *result, *error;
+    run_sql(path, "CREATE TABLE studies (id INTEGER PRIMARY KEY, plan TEXT NOT NULL UNIQUE);"
+                  "CREATE TABLE jobs (study INTEGER NOT NULL REFERENCES studies(id), arm TEXT NOT "
+                  "NULL, replicate INTEGER NOT NULL, state TEXT NOT NULL, owner TEXT, result TEXT, "
+                  "error TEXT, PRIMARY KEY (study, arm, replicate)) WITHOUT ROWID;"
+                  "INSERT INTO studies VALUES (7, 'plan');"
+                  "INSERT INTO jobs VALUES (7, 'elr', 1, 'done', NULL, '{}', NULL);"
+                  "PRAGMA user_version = 1");
+    bl_store *store;
+    int64_t study;
+    assert_int_equal(bl_store_open(path, &store), BL_OK);
+    assert_int_equal(bl_store_study(store, "plan", false, &study), BL_OK);
+    assert_int_equal(bl_store_want(store, study, arms, 2, 2), BL_OK);
+    assert_int_equal(bl_store_result(store, study, "elr", 1, &result, &error), BL_OK);
+    assert_string_equal(result, "{}");
+    bl_release(result);
+    for (int i = 0; i < 3; i++) {
+        bl_claim c = claim(store, study);
+        assert_non_null(c.arm);
+        bl_claim_free(&c);
+    }
+    assert_null(claim(store, study).arm);
+    bl_store_close(store);
+
+    run_sql(path, "PRAGMA user_version = 99");
+    assert_int_equal(bl_store_open(path, &store), BL_INVALID);
+    assert_non_null(strstr(bl_error(), "later ballast"));
+    bl_release(path);
+}
+
+static void another_machine_is_gone_after_a_silent_minute(void **state)
+{
+    (void)state;
+    char *path = path_of("machines.db");
+    bl_store *store;
+    int64_t study;
+    assert_int_equal(bl_store_open(path, &store), BL_OK);
+    assert_int_equal(bl_store_study(store, "plan", false, &study), BL_OK);
+    assert_int_equal(bl_store_want(store, study, arms, 1, 1), BL_OK);
+    run_sql(path, "UPDATE jobs SET state = 'running', owner = 'elsewhere/1/1',"
+                  " beat = CAST(strftime('%s', 'now') AS INTEGER) - 30");
+    assert_null(claim_one(store, study).arm);
+    run_sql(path, "UPDATE jobs SET beat = beat - 40");
+    bl_claim c = claim_one(store, study);
+    assert_string_equal(c.arm, "baseline");
+
+    /* It was alive after all, and its result comes first: ours changes nothing. */
+    char *result, *error;
+    run_sql(path, "UPDATE jobs SET state = 'done', owner = NULL, result = '\"theirs\"'");
+    assert_int_equal(bl_store_finish(store, study, &c, "\"ours\""), BL_OK);
+    assert_int_equal(bl_store_result(store, study, "baseline", 0, &result, &error), BL_OK);
+    assert_string_equal(result, "\"theirs\"");
+    bl_release(result);
+    bl_claim_free(&c);
+    bl_store_close(store);
+    bl_release(path);
+}
+
+static void a_sign_of_life_renews_the_lease(void **state)
+{
+    (void)state;
+    char *path = path_of("beat.db");
+    bl_store *store;
+    int64_t study;
+    assert_int_equal(bl_store_open(path, &store), BL_OK);
+    assert_int_equal(bl_store_study(store, "plan", false, &study), BL_OK);
+    assert_int_equal(bl_store_want(store, study, arms, 1, 1), BL_OK);
+    bl_claim c = claim_one(store, study);
+    run_sql(path, "UPDATE jobs SET beat = 5");
+    assert_int_equal(bl_store_beat(store, study), BL_OK);
+    sqlite3 *db;
+    sqlite3_stmt *row;
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_prepare_v2(db, "SELECT beat FROM jobs", -1, &row, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_step(row), SQLITE_ROW);
+    assert_true(sqlite3_column_int64(row, 0) > 1000000000);
+    sqlite3_finalize(row);
+    sqlite3_close(db);
+    bl_claim_free(&c);
+    bl_store_close(store);
+    bl_release(path);
+}
+
 static void fresh_forgets_and_failures_are_tried_again(void **state)
 {
     (void)state;
@@ -221,6 +357,29 @@ static void a_worker_answers_and_a_dead_one_is_replaced(void **state)
     bl_pool_stop(pool);
 }
 
+/* What is no answer ends the worker that gave it; a worker that closes its channel but lives on is
+ * not waited for. */
+static void a_worker_that_babbles_or_hangs_up_is_lost(void **state)
+{
+    (void)state;
+    const char *const argv[] = {"/bin/sh", "-c",
+                                "read line; [ $line = babble ] && echo hello; exec <&- >&-; "
+                                "exec sleep 1000",
+                                NULL};
+    bl_pool *pool;
+    assert_int_equal(bl_pool_start(1, argv, &pool), BL_OK);
+    assert_int_equal(bl_pool_send(pool, 0, "babble"), BL_OK);
+    bl_event event = next(pool);
+    assert_int_equal(event.kind, BL_EVENT_DIED);
+    assert_string_equal(event.text, "the worker wrote \"hello\", which is no answer");
+    bl_release(event.text);
+    assert_int_equal(bl_pool_send(pool, 0, "hang-up"), BL_OK);
+    event = next(pool);
+    assert_int_equal(event.kind, BL_EVENT_DIED);
+    bl_release(event.text);
+    bl_pool_stop(pool);
+}
+
 static void a_worker_that_cannot_start_is_an_error(void **state)
 {
     (void)state;
@@ -236,9 +395,14 @@ int main(void)
         cmocka_unit_test(jobs_are_claimed_replicate_by_replicate_and_once),
         cmocka_unit_test(jobs_of_a_process_that_is_gone_are_taken_over),
         cmocka_unit_test(two_commands_never_hold_one_job),
+        cmocka_unit_test(many_commands_may_make_one_file),
+        cmocka_unit_test(an_older_file_is_brought_up_to_date),
+        cmocka_unit_test(another_machine_is_gone_after_a_silent_minute),
+        cmocka_unit_test(a_sign_of_life_renews_the_lease),
         cmocka_unit_test(fresh_forgets_and_failures_are_tried_again),
         cmocka_unit_test(what_is_not_a_store_is_refused),
         cmocka_unit_test(a_worker_answers_and_a_dead_one_is_replaced),
+        cmocka_unit_test(a_worker_that_babbles_or_hangs_up_is_lost),
         cmocka_unit_test(a_worker_that_cannot_start_is_an_error),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

@@ -44,7 +44,7 @@ static double median_of(const bl_arm_outcome *arm, int replicates, const char *g
     return median;
 }
 
-static void add_measures(const json_t *measures, bl_arm_effect *effect)
+static void add_measures(const json_t *measures, double n, bl_arm_effect *effect)
 {
     const char *name;
     json_t *value;
@@ -58,38 +58,42 @@ static void add_measures(const json_t *measures, bl_arm_effect *effect)
         if (i == effect->measures)
             snprintf(effect->measure[effect->measures++].name, sizeof effect->measure[0].name, "%s",
                      name);
-        effect->measure[i].value += json_number_value(value);
+        effect->measure[i].value += json_number_value(value) / n;
     }
 }
 
-/* Means over the runs. */
+static void add_effect(const json_t *effect, double n, bl_arm_effect *mean)
+{
+    const struct {
+        const char *name;
+        double *mean;
+    } number[] = {{"examples_changed", &mean->examples_changed},
+                  {"gradient_share", &mean->gradient_share},
+                  {"update_share", &mean->update_share},
+                  {"host_moved", &mean->host_moved},
+                  {"parameters_moved", &mean->parameters_moved}};
+    for (size_t i = 0; i < sizeof number / sizeof *number; i++)
+        *number[i].mean += json_number_value(json_object_get(effect, number[i].name)) / n;
+    mean->ended_early = mean->ended_early || json_is_true(json_object_get(effect, "ended_early"));
+    add_measures(json_object_get(effect, "measures"), n, mean);
+}
+
+/* Means over the runs that did not diverge: what an arm did to numbers that overflowed says
+ * nothing. If all diverged, over all (what is not finite counts as 0). */
 static void average_effect(bl_arm_outcome *arm, int replicates)
 {
-    bl_arm_effect *mean = &arm->effect;
-    double sites = 0;
+    bool all = arm->runs == arm->diverged;
+    double n = all ? arm->runs : arm->runs - arm->diverged, sites = 0;
     for (int r = 0; r < replicates; r++) {
         const json_t *effect = json_object_get(arm->result[r], "effect");
-        if (!effect)
-            continue;
-        sites += number_of(effect, "sites");
-        mean->examples_changed += number_of(effect, "examples_changed");
-        mean->gradient_share += number_of(effect, "gradient_share");
-        mean->update_share += number_of(effect, "update_share");
-        mean->host_moved += number_of(effect, "host_moved");
-        mean->parameters_moved += number_of(effect, "parameters_moved");
-        add_measures(json_object_get(effect, "measures"), mean);
         arm->inert += json_is_true(json_object_get(effect, "inert"));
+        if (!effect || (isnan(arm->score[r]) && !all))
+            continue;
+        sites += json_number_value(json_object_get(effect, "sites")) / n;
+        add_effect(effect, n, &arm->effect);
     }
-    double n = arm->runs > 0 ? arm->runs : 1;
-    mean->sites = (int64_t)(sites / n + 0.5);
-    mean->examples_changed /= n;
-    mean->gradient_share /= n;
-    mean->update_share /= n;
-    mean->host_moved /= n;
-    mean->parameters_moved /= n;
-    for (int i = 0; i < mean->measures; i++)
-        mean->measure[i].value /= n;
-    mean->inert = arm->inert == arm->runs;
+    arm->effect.sites = (int64_t)(sites + 0.5);
+    arm->effect.inert = arm->runs > 0 && arm->inert == arm->runs;
 }
 
 static void summarise(bl_outcome *o, bl_arm_outcome *arm)
@@ -109,6 +113,56 @@ static void summarise(bl_outcome *o, bl_arm_outcome *arm)
 
 /* --- comparing
  * ------------------------------------------------------------------------------------------ */
+/* The row of an arm without all its runs: no numbers, no verdict, and why. */
+static bl_comparison no_comparison(const bl_outcome *o, const bl_arm_outcome *arm)
+{
+    const bl_interval none = {NAN, NAN};
+    bl_comparison c = {.arm_mean = NAN,
+                       .baseline_mean = NAN,
+                       .arm_interval = none,
+                       .baseline_interval = none,
+                       .difference = NAN,
+                       .difference_interval = none,
+                       .d_z = NAN,
+                       .better = NAN,
+                       .better_interval = none,
+                       .p = NAN,
+                       .adjusted_p = NAN,
+                       .sign_flip_p = NAN,
+                       .equivalence_p = NAN,
+                       .adjusted_equivalence_p = NAN,
+                       .verdict = BL_UNDECIDED,
+                       .pairs_more = -1};
+    snprintf(c.note, sizeof c.note, "%d of %d runs failed: %s", arm->failed, o->replicates,
+             arm->error ? arm->error : "they were not run");
+    return c;
+}
+
+/* Compares the arms that have all their runs; row[o->compared] in the order of the arms. */
+static bl_status compare_whole(bl_outcome *o, const bl_compare_options *options, bl_comparison *row)
+{
+    const double *baseline = o->arm[0].score;
+    for (int a = 1; a < o->arms; a++)
+        if (!o->arm[a].failed)
+            BL_TRY(
+                bl_compare(options, o->arm[a].score, baseline, o->replicates, &row[o->compared++]));
+    return o->compared ? bl_verdicts(row, o->compared, o->alpha) : BL_OK;
+}
+
+static void fill_in(bl_outcome *o, const bl_comparison *row)
+{
+    double unit = o->arm[0].work;
+    for (int a = 0, next = 0; a < o->arms; a++) {
+        bl_arm_outcome *arm = &o->arm[a];
+        if (a > 0) {
+            arm->comparison = arm->failed ? no_comparison(o, arm) : row[next++];
+            arm->mean = arm->comparison.arm_mean;
+            arm->interval = arm->comparison.arm_interval;
+        }
+        arm->work /= unit;
+    }
+}
+
 static bl_status compare(bl_outcome *o)
 {
     /* Re-splits resemble each other by what their test parts share, test / pool on average; how
@@ -121,38 +175,55 @@ static bl_status compare(bl_outcome *o)
         .test_count = o->resplit ? o->test_count : 0,
         .key = bl_key_derive_name(bl_key_from_seed(o->plan->study_seed), "sign flips")};
     bl_arm_outcome *baseline = &o->arm[0];
+    if (baseline->failed)
+        return bl_fail(BL_INVALID, "%d of %d runs of the baseline failed: %s", baseline->failed,
+                       o->replicates, baseline->error ? baseline->error : "they were not run");
+    BL_TRY(bl_compare(&options, baseline->score, baseline->score, o->replicates,
+                      &baseline->comparison));
+    baseline->mean = baseline->comparison.baseline_mean;
+    baseline->interval = baseline->comparison.baseline_interval;
     bl_comparison *row = bl_alloc((size_t)o->arms * sizeof *row);
     if (!row)
         return bl_no_memory((size_t)o->arms * sizeof *row);
-    bl_status status =
-        bl_compare(&options, baseline->score, baseline->score, o->replicates, &row[0]);
-    baseline->mean = row[0].baseline_mean;
-    baseline->interval = row[0].baseline_interval;
-    for (int a = 1; a < o->arms && status == BL_OK; a++)
-        status = bl_compare(&options, o->arm[a].score, baseline->score, o->replicates, &row[a]);
-    if (status == BL_OK && o->arms > 1)
-        status = bl_verdicts(row + 1, o->arms - 1, o->alpha);
-    double unit = baseline->work;
-    for (int a = 0; a < o->arms && status == BL_OK; a++) {
-        o->arm[a].comparison = row[a];
-        if (a > 0) {
-            o->arm[a].mean = row[a].arm_mean;
-            o->arm[a].interval = row[a].arm_interval;
-        }
-        o->arm[a].work /= unit;
-    }
+    bl_status status = compare_whole(o, &options, row);
+    if (status == BL_OK)
+        fill_in(o, row);
     bl_release(row);
     return status;
 }
 
-static bl_status failed_runs(const bl_outcome *o)
+static bl_status new_arms(const bl_study_options *options, bl_outcome *o)
 {
-    for (int a = 0; a < o->arms; a++)
-        if (o->arm[a].failed)
-            return bl_fail(BL_INVALID, "%d of %d runs of %s failed: %s", o->arm[a].failed,
-                           o->replicates, o->arm[a].arm,
-                           o->arm[a].error ? o->arm[a].error : "they were not run");
+    size_t n = (size_t)options->replicates;
+    o->arm = bl_alloc((size_t)options->arms * sizeof *o->arm);
+    if (!o->arm)
+        return bl_no_memory((size_t)options->arms * sizeof *o->arm);
+    while (o->arms < options->arms) {
+        bl_arm_outcome *arm = &o->arm[o->arms];
+        *arm = (bl_arm_outcome){.arm = options->arm[o->arms++],
+                                .result = bl_alloc(n * sizeof *arm->result),
+                                .score = bl_alloc(n * sizeof *arm->score)};
+        if (!arm->result || !arm->score)
+            return bl_no_memory(n);
+    }
     return BL_OK;
+}
+
+static bl_status read_arms(const bl_study_options *options, const bl_job_data *data, bl_outcome *o)
+{
+    size_t arms = (size_t)options->arms, n = (size_t)options->replicates;
+    BL_TRY(new_arms(options, o));
+    json_t **result = bl_alloc(arms * n * sizeof *result);
+    char **error = bl_alloc(arms * sizeof *error);
+    bl_status status =
+        result && error ? bl_study_results(options, data, result, error) : bl_no_memory(arms * n);
+    for (size_t a = 0; result && error && a < arms; a++) {
+        memcpy(o->arm[a].result, result + a * n, n * sizeof *result);
+        o->arm[a].error = error[a];
+    }
+    bl_release(result);
+    bl_release(error);
+    return status;
 }
 
 bl_status bl_outcome_new(const bl_study_options *options, const bl_job_data *data, double alpha,
@@ -166,25 +237,9 @@ bl_status bl_outcome_new(const bl_study_options *options, const bl_job_data *dat
                       .resplit = bl_job_resplits(data)};
     o->metric = bl_job_primary_metric(data, &o->higher_is_better);
     bl_job_counts(data, &o->train_count, &o->test_count);
-    o->arm = bl_alloc((size_t)options->arms * sizeof *o->arm);
-    if (!o->arm)
-        return bl_no_memory((size_t)options->arms * sizeof *o->arm);
-    size_t n = (size_t)options->replicates;
-    bl_status status = BL_OK;
-    for (; o->arms < options->arms && status == BL_OK; o->arms++) {
-        bl_arm_outcome *arm = &o->arm[o->arms];
-        *arm = (bl_arm_outcome){.arm = options->arm[o->arms],
-                                .result = bl_alloc(n * sizeof *arm->result),
-                                .score = bl_alloc(n * sizeof *arm->score)};
-        if (!arm->result || !arm->score)
-            status = bl_no_memory(n);
-        else
-            status = bl_study_results(options, data, arm->arm, arm->result, &arm->error);
-        if (status == BL_OK)
-            summarise(o, arm);
-    }
-    if (status == BL_OK)
-        status = failed_runs(o);
+    bl_status status = read_arms(options, data, o);
+    for (int a = 0; a < o->arms && status == BL_OK; a++)
+        summarise(o, &o->arm[a]);
     if (status == BL_OK)
         status = compare(o);
     if (status != BL_OK)
@@ -240,18 +295,19 @@ static json_t *effect_json(const bl_arm_outcome *arm)
     json_t *measures = json_object();
     for (int i = 0; i < e->measures; i++)
         json_object_set_new(measures, e->measure[i].name, real(e->measure[i].value));
-    return json_pack("{s:I,s:o,s:o,s:o,s:o,s:o,s:o,s:b}", "sites", (json_int_t)e->sites,
+    return json_pack("{s:I,s:o,s:o,s:o,s:o,s:o,s:b,s:o,s:b,s:i}", "sites", (json_int_t)e->sites,
                      "examples_changed", real(e->examples_changed), "gradient_share",
                      real(e->gradient_share), "update_share", real(e->update_share), "host_moved",
-                     real(e->host_moved), "parameters_moved", real(e->parameters_moved), "measures",
-                     measures, "inert", e->inert);
+                     real(e->host_moved), "parameters_moved", real(e->parameters_moved),
+                     "ended_early", e->ended_early, "measures", measures, "inert", e->inert,
+                     "inert_runs", arm->inert);
 }
 
 static json_t *runs_json(const bl_outcome *o, const bl_arm_outcome *arm, bool timing)
 {
     json_t *runs = json_array();
     for (int r = 0; r < o->replicates; r++) {
-        json_t *run = json_copy(arm->result[r]);
+        json_t *run = arm->result[r] ? json_copy(arm->result[r]) : json_null();
         if (!timing)
             json_object_del(run, "timing");
         json_array_append_new(runs, run);
@@ -262,11 +318,13 @@ static json_t *runs_json(const bl_outcome *o, const bl_arm_outcome *arm, bool ti
 static json_t *arm_json(const bl_outcome *o, int a, bool timing)
 {
     const bl_arm_outcome *arm = &o->arm[a];
-    json_t *json =
-        json_pack("{s:s,s:o,s:o,s:i,s:o,s:o,s:o}", "arm", arm->arm, "mean", real(arm->mean),
-                  "interval", interval(arm->interval), "diverged", arm->diverged, "work",
-                  real(arm->work), "effect", effect_json(arm), "runs", runs_json(o, arm, timing));
-    if (json && a > 0)
+    json_t *json = json_pack("{s:s,s:o,s:o,s:i,s:i,s:o,s:o,s:o}", "arm", arm->arm, "mean",
+                             real(arm->mean), "interval", interval(arm->interval), "diverged",
+                             arm->diverged, "failed", arm->failed, "work", real(arm->work),
+                             "effect", effect_json(arm), "runs", runs_json(o, arm, timing));
+    if (json && arm->failed)
+        json_object_set_new(json, "error", json_string(arm->error ? arm->error : "not run"));
+    if (json && a > 0 && !arm->failed)
         json_object_set_new(json, "comparison", comparison_json(&arm->comparison));
     if (json && timing)
         json_object_set_new(json, "timing",

@@ -12,17 +12,19 @@ typedef struct bl_arm_outcome {
     char *error;              /* of the first failed run, or NULL */
     json_t **result;          /* [replicates], as bl_run_result_to_json; NULL where it failed */
     double *score;            /* [replicates] primary metric; NaN where it diverged or failed */
-    bl_comparison comparison; /* with the baseline; meaningless for the baseline itself */
+    bl_comparison comparison; /* with the baseline; meaningless for the baseline itself. Where runs
+                               * failed: undecided, NaN throughout, the reason in its note */
     double mean;
     bl_interval interval;
-    bl_arm_effect effect; /* means over the replicates */
+    bl_arm_effect effect; /* means over the runs that did not diverge */
     int inert;            /* replicates in which the arm did nothing */
     double work;          /* counted operations of a training step; the baseline's is 1 */
     double seconds, seconds_per_step, memory; /* medians over the replicates; not deterministic */
 } bl_arm_outcome;
 
 typedef struct bl_outcome {
-    int arms, replicates;
+    int arms, replicates,
+        compared;        /* compared: arms with a verdict, those with failed runs have none */
     bl_arm_outcome *arm; /* the baseline first */
     const char *metric;
     bool higher_is_better, resplit;
@@ -32,8 +34,8 @@ typedef struct bl_outcome {
     const bl_plan *plan;
 } bl_outcome;
 
-/* Reads the results from the store and compares. BL_INVALID if fewer than two pairs of some arm are
- * done. */
+/* Reads the results from the store and compares. BL_INVALID if a run of the baseline failed, or
+ * there are fewer than two replicates. */
 bl_status bl_outcome_new(const bl_study_options *options, const bl_job_data *data, double alpha,
                          double min_effect, bl_outcome *out);
 void bl_outcome_free(bl_outcome *outcome);

@@ -86,15 +86,14 @@ static bl_status start(bl_pool *pool, worker *w)
     return BL_OK;
 }
 
-/* Ends a worker and returns how it ended. */
-static int finish(worker *w, bool kill_it)
+/* Ends a worker, if it has not ended by itself, and returns how it ended. */
+static int finish(worker *w)
 {
     int how = 0;
     if (w->channel >= 0)
         close(w->channel);
     if (w->pid > 0) {
-        if (kill_it)
-            kill(w->pid, SIGKILL);
+        kill(w->pid, SIGKILL);
         while (waitpid(w->pid, &how, 0) < 0 && errno == EINTR)
             continue;
     }
@@ -106,6 +105,8 @@ static int finish(worker *w, bool kill_it)
 bl_status bl_pool_start(int count, const char *const *argv, bl_pool **out)
 {
     *out = NULL;
+    if (count < 1 || count > BL_POOL_MOST)
+        return bl_fail(BL_INVALID, "%d workers: must be from 1 to %d", count, BL_POOL_MOST);
     bl_pool *pool = bl_alloc(sizeof *pool);
     if (!pool)
         return bl_no_memory(sizeof *pool);
@@ -130,7 +131,7 @@ void bl_pool_stop(bl_pool *pool)
     if (!pool)
         return;
     for (int i = 0; i < pool->count; i++)
-        finish(&pool->worker[i], true);
+        finish(&pool->worker[i]);
     bl_release(pool->worker);
     bl_release(pool->environment);
     bl_release(pool);
@@ -140,6 +141,8 @@ void bl_pool_stop(bl_pool *pool)
  * ------------------------------------------------------------------------------------------ */
 bl_status bl_pool_send(bl_pool *pool, int index, const char *line)
 {
+    if (pool->worker[index].channel < 0)
+        BL_TRY(start(pool, &pool->worker[index]));
     char *text = bl_format("%s\n", line);
     if (!text)
         return bl_no_memory(strlen(line));
@@ -156,6 +159,7 @@ bl_status bl_pool_send(bl_pool *pool, int index, const char *line)
     return BL_OK;
 }
 
+/* A line that is no answer leaves the kind BL_EVENT_NONE. */
 static bl_status read_line(const char *line, bl_event *event)
 {
     json_error_t error;
@@ -176,11 +180,23 @@ static bl_status read_line(const char *line, bl_event *event)
         if (!event->text)
             status = bl_no_memory(strlen(line));
         free(text);
-    } else {
-        status = bl_fail(BL_INVALID, "a worker wrote a line that is not an answer: %.80s", line);
     }
     json_decref(json);
     return status;
+}
+
+/* Ends a worker and says why; the next job starts a new one. */
+static bl_status lose(worker *w, const char *line, bl_event *event)
+{
+    event->kind = BL_EVENT_DIED;
+    event->text = line ? bl_format("the worker wrote \"%.80s\", which is no answer", line) : NULL;
+    int how = finish(w);
+    if (!line)
+        event->text = WIFSIGNALED(how)
+                          ? bl_format("the worker was ended by signal %d (%s)", WTERMSIG(how),
+                                      strsignal(WTERMSIG(how)))
+                          : bl_format("the worker ended with status %d", WEXITSTATUS(how));
+    return event->text ? BL_OK : bl_no_memory(64);
 }
 
 /* Takes one whole line out of what was read. */
@@ -191,28 +207,22 @@ static bool next_line(worker *w, bl_event *event, bl_status *status)
         return false;
     *end = 0;
     *status = read_line(w->unread.at, event);
+    if (*status == BL_OK && event->kind == BL_EVENT_NONE) {
+        *status = lose(w, w->unread.at, event);
+        return true;
+    }
     size_t used = (size_t)(end - w->unread.at) + 1;
     memmove(w->unread.at, w->unread.at + used, w->unread.length - used);
     w->unread.length -= used;
     return true;
 }
 
-static bl_status replace(bl_pool *pool, worker *w, bl_event *event)
-{
-    int how = finish(w, false);
-    event->kind = BL_EVENT_DIED;
-    event->text = WIFSIGNALED(how) ? bl_format("the worker was ended by signal %d (%s)",
-                                               WTERMSIG(how), strsignal(WTERMSIG(how)))
-                                   : bl_format("the worker ended with status %d", WEXITSTATUS(how));
-    return event->text ? start(pool, w) : bl_no_memory(64);
-}
-
 bl_status bl_pool_wait(bl_pool *pool, int milliseconds, bl_event *event)
 {
     *event = (bl_event){0};
     bl_status status = BL_OK;
-    struct pollfd watched[256];
-    int count = pool->count < 256 ? pool->count : 256;
+    struct pollfd watched[BL_POOL_MOST];
+    int count = pool->count;
     for (int i = 0; i < count; i++) {
         event->worker = i;
         if (next_line(&pool->worker[i], event, &status))
@@ -229,7 +239,7 @@ bl_status bl_pool_wait(bl_pool *pool, int milliseconds, bl_event *event)
         ssize_t n = read(w->channel, bytes, sizeof bytes);
         event->worker = i;
         if (n == 0 || (n < 0 && errno != EINTR))
-            return replace(pool, w, event);
+            return lose(w, NULL, event);
         bl_text_add_n(&w->unread, bytes, n < 0 ? 0 : (size_t)n);
         if (w->unread.failed)
             return bl_no_memory(w->unread.length);

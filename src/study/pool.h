@@ -8,12 +8,14 @@
 
 typedef struct bl_pool bl_pool;
 
+enum { BL_POOL_MOST = 256 };
+
 typedef enum bl_event_kind {
     BL_EVENT_NONE,     /* the time is over */
     BL_EVENT_PROGRESS, /* worker `worker` has done `share` of its job */
     BL_EVENT_RESULT,   /* text is the result, as JSON */
     BL_EVENT_ERROR,    /* text is the sentence */
-    BL_EVENT_DIED      /* text says how; the worker was replaced and is idle */
+    BL_EVENT_DIED      /* text says how; sending a job starts another worker in its place */
 } bl_event_kind;
 
 typedef struct bl_event {

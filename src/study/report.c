@@ -650,7 +650,7 @@ static void reading(page *p)
                 "hurts\">hurts</b></dt>\n<dd>The difference is real: if no arm differed, the "
                 "chance of any such verdict in this table would be at most %g %% (Holm's "
                 "correction over %d arm%s).</dd>\n",
-                100 * o->alpha, o->arms - 1, o->arms == 2 ? "" : "s");
+                100 * o->alpha, o->compared, o->compared == 1 ? "" : "s");
     if (o->min_effect > 0)
         bl_text_add(
             text,

@@ -1,5 +1,6 @@
 /* The SQLite file of studies; the only file that knows SQLite. Each public function is one
- * transaction. To change the schema, raise SCHEMA and migrate in create_schema. */
+ * transaction. To change the schema, append a step to `steps`: older files take the steps they
+ * lack. */
 #include "study/store.h"
 
 #include <errno.h>
@@ -8,9 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
-#define SCHEMA 1
+/* Seconds without a sign of life after which an owner on another machine counts as gone. */
+enum { SILENCE = 60 };
 
 struct bl_store {
     sqlite3 *db;
@@ -108,14 +111,15 @@ static void name_owner(char owner[64])
     snprintf(owner, 64, "%s/%ld/%llu", host, (long)getpid(), start_time((long)getpid()));
 }
 
-/* An owner on another machine counts as alive. */
-static bool is_alive(const char *owner)
+/* On this machine the process is looked up. Another machine (or a container with a name of its own)
+ * can only be judged by its last sign of life. */
+static bool is_alive(const char *owner, int64_t beat)
 {
     char host[32] = "";
     gethostname(host, sizeof host - 1);
     size_t n = strlen(host);
     if (strncmp(owner, host, n) != 0 || owner[n] != '/')
-        return true;
+        return (int64_t)time(NULL) - beat < SILENCE;
     char *rest;
     long pid = strtol(owner + n + 1, &rest, 10);
     return *rest == '/' && start_time(pid) == strtoull(rest + 1, NULL, 10);
@@ -141,15 +145,43 @@ static bl_status make_folders(const char *path)
     return status;
 }
 
-static bl_status create_schema(bl_store *s)
+static const char *const steps[] = {
+    "CREATE TABLE studies (id INTEGER PRIMARY KEY, plan TEXT NOT NULL UNIQUE);"
+    "CREATE TABLE jobs (study INTEGER NOT NULL REFERENCES studies(id), arm TEXT NOT NULL,"
+    " replicate INTEGER NOT NULL, state TEXT NOT NULL, owner TEXT, result TEXT, error TEXT,"
+    " PRIMARY KEY (study, arm, replicate)) WITHOUT ROWID;"
+    "PRAGMA user_version = 1",
+    "ALTER TABLE jobs ADD COLUMN beat INTEGER NOT NULL DEFAULT 0;" /* Unix time */
+    "CREATE INDEX pending ON jobs (study, replicate) WHERE state = 'pending';"
+    "CREATE INDEX running ON jobs (study, owner) WHERE state = 'running';"
+    "PRAGMA user_version = 2"};
+
+enum { SCHEMA = sizeof steps / sizeof *steps };
+
+static bl_status schema_version(bl_store *s, int *version)
 {
     sqlite3_stmt *statement;
     BL_TRY(prepare(s, &statement, "PRAGMA user_version", ""));
     int code = sqlite3_step(statement);
-    int version = code == SQLITE_ROW ? sqlite3_column_int(statement, 0) : 0;
+    *version = code == SQLITE_ROW ? sqlite3_column_int(statement, 0) : 0;
     sqlite3_finalize(statement);
-    if (code != SQLITE_ROW)
-        return failed(s, code);
+    return code == SQLITE_ROW ? BL_OK : failed(s, code);
+}
+
+/* In one transaction, so that of two commands that make a file only one does. */
+static bl_status take_steps(bl_store *s)
+{
+    int version;
+    BL_TRY(schema_version(s, &version));
+    for (; version >= 0 && version < SCHEMA; version++)
+        BL_TRY(run_sql(s, steps[version]));
+    return BL_OK;
+}
+
+static bl_status create_schema(bl_store *s)
+{
+    int version;
+    BL_TRY(schema_version(s, &version));
     if (version == SCHEMA)
         return BL_OK;
     if (version > SCHEMA)
@@ -157,22 +189,16 @@ static bl_status create_schema(bl_store *s)
                        "store %s: written by a later ballast (schema %d, this one knows %d)",
                        s->path, version, SCHEMA);
     BL_TRY(begin(s));
-    return end(
-        s,
-        run_sql(
-            s,
-            "CREATE TABLE IF NOT EXISTS studies (id INTEGER PRIMARY KEY, plan TEXT NOT NULL "
-            "UNIQUE);"
-            "CREATE TABLE IF NOT EXISTS jobs ("
-            " study INTEGER NOT NULL REFERENCES studies(id), arm TEXT NOT NULL,"
-            " replicate INTEGER NOT NULL, state TEXT NOT NULL, owner TEXT, result TEXT, error TEXT,"
-            " PRIMARY KEY (study, arm, replicate)) WITHOUT ROWID;"
-            "PRAGMA user_version = 1"));
+    return end(s, take_steps(s));
 }
 
-/* A store that could not be made leaves nothing behind. */
+/* A store that could not be made leaves nothing behind; one that has content is another command's,
+ * which made it at the same time. */
 static void remove_files(const char *path)
 {
+    struct stat about;
+    if (stat(path, &about) != 0 || about.st_size > 0)
+        return;
     static const char *const ending[] = {"", "-wal", "-shm", "-journal"};
     for (size_t i = 0; i < sizeof ending / sizeof *ending; i++) {
         char *file = bl_format("%s%s", path, ending[i]);
@@ -180,6 +206,22 @@ static void remove_files(const char *path)
             unlink(file);
         bl_release(file);
     }
+}
+
+/* SQLite does not wait for a lock when it changes the journal of a new file, so that of two
+ * commands that start at once one is told "locked": it waits here. */
+static bl_status set_up(bl_store *s)
+{
+    enum { TRIES = 2000, PAUSE = 10 /* milliseconds */ };
+    int code = SQLITE_BUSY;
+    for (int i = 0; i < TRIES && (code & 0xff) == SQLITE_BUSY; i++) {
+        if (i > 0)
+            sqlite3_sleep(PAUSE);
+        code = sqlite3_exec(s->db, "PRAGMA journal_mode = WAL", NULL, NULL, NULL);
+    }
+    if (code != SQLITE_OK)
+        return failed(s, code);
+    return run_sql(s, "PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON");
 }
 
 bl_status bl_store_open(const char *path, bl_store **out)
@@ -201,8 +243,7 @@ bl_status bl_store_open(const char *path, bl_store **out)
     if (status == BL_OK) {
         sqlite3_busy_timeout(s->db, 20000);
         sqlite3_extended_result_codes(s->db, 1);
-        status = run_sql(
-            s, "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON");
+        status = set_up(s);
     }
     if (status == BL_OK)
         status = create_schema(s);
@@ -286,12 +327,13 @@ static bl_status take_over(bl_store *s, int64_t study)
     int count = 0;
     sqlite3_stmt *statement;
     BL_TRY(prepare(s, &statement,
-                   "SELECT DISTINCT owner FROM jobs WHERE study = ? AND state = 'running'", "i",
-                   study));
+                   "SELECT owner, max(beat) FROM jobs WHERE study = ? AND state = 'running'"
+                   " GROUP BY owner",
+                   "i", study));
     int code;
     while ((code = sqlite3_step(statement)) == SQLITE_ROW) {
         const char *owner = (const char *)sqlite3_column_text(statement, 0);
-        if (owner && count < MOST && !is_alive(owner))
+        if (owner && count < MOST && !is_alive(owner, sqlite3_column_int64(statement, 1)))
             snprintf(gone[count++], sizeof gone[0], "%s", owner);
     }
     sqlite3_finalize(statement);
@@ -307,40 +349,57 @@ static bl_status take_over(bl_store *s, int64_t study)
     return BL_OK;
 }
 
-static bl_status is_pending(bl_store *s, int64_t study, const char *arm, int replicate,
-                            bool *pending)
+static int position_of(const char *const *arm, int arms, const char *name)
+{
+    int i = 0;
+    while (i < arms && strcmp(arm[i], name) != 0)
+        i++;
+    return i;
+}
+
+/* The pending job of the lowest replicate, then of the first arm: its position in `arm`, or
+ * `arms` if there is none. */
+static bl_status first_pending(bl_store *s, int64_t study, const char *const *arm, int arms,
+                               int replicates, int *best, int *replicate)
 {
     sqlite3_stmt *statement;
-    BL_TRY(prepare(
-        s, &statement,
-        "SELECT 1 FROM jobs WHERE study = ? AND arm = ? AND replicate = ? AND state = 'pending'",
-        "iti", study, arm, (int64_t)replicate));
-    int code = sqlite3_step(statement);
+    *best = arms;
+    BL_TRY(prepare(s, &statement,
+                   "SELECT arm, replicate FROM jobs WHERE study = ? AND state = 'pending' AND"
+                   " replicate < ? ORDER BY replicate",
+                   "ii", study, (int64_t)replicates));
+    int code;
+    while ((code = sqlite3_step(statement)) == SQLITE_ROW) {
+        int r = sqlite3_column_int(statement, 1);
+        if (*best < arms && r > *replicate)
+            break;
+        int i = position_of(arm, arms, (const char *)sqlite3_column_text(statement, 0));
+        if (i < *best) {
+            *best = i;
+            *replicate = r;
+        }
+    }
     sqlite3_finalize(statement);
-    *pending = code == SQLITE_ROW;
     return code == SQLITE_ROW || code == SQLITE_DONE ? BL_OK : failed(s, code);
 }
 
 static bl_status claim_next(bl_store *s, int64_t study, const char *const *arm, int arms,
                             int replicates, bl_claim *claim)
 {
+    int best, replicate = 0;
     BL_TRY(take_over(s, study));
-    for (int i = 0; i < arms * replicates; i++) {
-        bool pending;
-        BL_TRY(is_pending(s, study, arm[i % arms], i / arms, &pending));
-        if (!pending)
-            continue;
-        sqlite3_stmt *statement;
-        BL_TRY(prepare(s, &statement,
-                       "UPDATE jobs SET state = 'running', owner = ? WHERE study = ? AND arm = ? "
-                       "AND replicate = ?",
-                       "titi", s->owner, study, arm[i % arms], (int64_t)(i / arms)));
-        BL_TRY(finish(s, statement));
-        claim->replicate = i / arms;
-        claim->arm = bl_copy_text(arm[i % arms]);
-        return claim->arm ? BL_OK : bl_no_memory(strlen(arm[i % arms]));
-    }
-    return BL_OK;
+    BL_TRY(first_pending(s, study, arm, arms, replicates, &best, &replicate));
+    if (best == arms)
+        return BL_OK;
+    sqlite3_stmt *statement;
+    BL_TRY(prepare(s, &statement,
+                   "UPDATE jobs SET state = 'running', owner = ?, beat = ? WHERE study = ? AND arm "
+                   "= ? AND replicate = ?",
+                   "tiiti", s->owner, (int64_t)time(NULL), study, arm[best], (int64_t)replicate));
+    BL_TRY(finish(s, statement));
+    claim->replicate = replicate;
+    claim->arm = bl_copy_text(arm[best]);
+    return claim->arm ? BL_OK : bl_no_memory(strlen(arm[best]));
 }
 
 bl_status bl_store_claim(bl_store *s, int64_t study, const char *const *arm, int arms,
@@ -360,31 +419,36 @@ void bl_claim_free(bl_claim *claim)
     *claim = (bl_claim){0};
 }
 
-static bl_status set_state(bl_store *s, int64_t study, const bl_claim *claim, const char *state,
-                           const char *column, const char *text)
-{
-    char sql[256];
-    snprintf(sql, sizeof sql,
-             "UPDATE jobs SET state = ?, owner = NULL, %s = ? WHERE study = ? AND arm = ? AND "
-             "replicate = ? AND owner = ?",
-             column);
-    BL_TRY(begin(s));
-    sqlite3_stmt *statement;
-    bl_status status = prepare(s, &statement, sql, "ttitit", state, text, study, claim->arm,
-                               (int64_t)claim->replicate, s->owner);
-    if (status == BL_OK)
-        status = finish(s, statement);
-    return end(s, status);
-}
-
+/* A result counts whoever holds the job by now: the same job gives the same result, and the first
+ * one stays. */
 bl_status bl_store_finish(bl_store *s, int64_t study, const bl_claim *claim, const char *result)
 {
-    return set_state(s, study, claim, "done", "result", result);
+    sqlite3_stmt *statement;
+    BL_TRY(prepare(s, &statement,
+                   "INSERT INTO jobs (study, arm, replicate, state, result) VALUES (?, ?, ?, "
+                   "'done', ?) ON CONFLICT DO UPDATE SET state = 'done', owner = NULL, error = "
+                   "NULL, result = excluded.result WHERE state <> 'done'",
+                   "itit", study, claim->arm, (int64_t)claim->replicate, result));
+    return finish(s, statement);
 }
 
 bl_status bl_store_fail(bl_store *s, int64_t study, const bl_claim *claim, const char *error)
 {
-    return set_state(s, study, claim, "failed", "error", error);
+    sqlite3_stmt *statement;
+    BL_TRY(prepare(s, &statement,
+                   "UPDATE jobs SET state = 'failed', owner = NULL, error = ? WHERE study = ? AND "
+                   "arm = ? AND replicate = ? AND owner = ?",
+                   "titit", error, study, claim->arm, (int64_t)claim->replicate, s->owner));
+    return finish(s, statement);
+}
+
+bl_status bl_store_beat(bl_store *s, int64_t study)
+{
+    sqlite3_stmt *statement;
+    BL_TRY(prepare(s, &statement,
+                   "UPDATE jobs SET beat = ? WHERE study = ? AND owner = ? AND state = 'running'",
+                   "iit", (int64_t)time(NULL), study, s->owner));
+    return finish(s, statement);
 }
 
 bl_status bl_store_release(bl_store *s, int64_t study)

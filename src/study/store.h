@@ -2,8 +2,9 @@
  *
  * A job is known by its study (the plan: data, corruption, recipe, seed, version), its arm and its
  * replicate, so a study that is asked for more arms or replicates keeps what it has. States go
- * pending -> running -> done or failed. A running job belongs to an owner, a process on this
- * machine; when its process is gone the job is pending again. Several commands may use one file. */
+ * pending -> running -> done or failed. A running job belongs to an owner: machine, process and
+ * when it started. When the process is gone, or an owner on another machine has been silent for a
+ * minute, the job is pending again. Several commands may use one file. */
 #ifndef BL_STUDY_STORE_H
 #define BL_STUDY_STORE_H
 
@@ -36,9 +37,12 @@ bl_status bl_store_want(bl_store *store, int64_t study, const char *const *arm, 
 bl_status bl_store_claim(bl_store *store, int64_t study, const char *const *arm, int arms,
                          int replicates, bl_claim *claim);
 void bl_claim_free(bl_claim *claim);
+/* Writes down a result; where another process was faster, its result stays. */
 bl_status bl_store_finish(bl_store *store, int64_t study, const bl_claim *claim,
                           const char *result);
 bl_status bl_store_fail(bl_store *store, int64_t study, const bl_claim *claim, const char *error);
+/* A sign of life: every ten seconds or so while jobs are held. */
+bl_status bl_store_beat(bl_store *store, int64_t study);
 /* Gives back what this process holds. */
 bl_status bl_store_release(bl_store *store, int64_t study);
 bl_status bl_store_count(bl_store *store, int64_t study, const char *const *arm, int arms,

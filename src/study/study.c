@@ -1,5 +1,5 @@
 /* Running a study: claims jobs from the store, hands them to workers, writes down what they answer.
- */
+ * This process alone touches the store; workers know neither it nor each other. */
 #include "study/study.h"
 
 #include <stdlib.h>
@@ -16,11 +16,12 @@ typedef struct runner {
     bl_store *store;
     bl_pool *pool;
     int64_t study;
-    char *plan;      /* as workers receive it */
+    char *plan; /* as workers receive it */
+    uint64_t data_hash;
     bl_claim *claim; /* [workers]: what each is doing; arm is NULL where idle */
     double *share;   /* [workers]: how much of it is done */
     int *deaths;     /* [arms * replicates]: workers that this job has cost */
-    double started, reported;
+    double started, reported, beaten;
     int done_before;
 } runner;
 
@@ -31,41 +32,58 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* What the study is known by: everything that a result depends on. */
-static char *study_identity(const bl_study_options *o, const bl_job_data *data)
+static bl_status plan_text(const bl_study_options *o, char **text)
 {
     json_t *plan = bl_plan_to_json(o->plan);
-    char *text =
-        plan ? json_dumps(plan, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17)) : NULL;
-    char *identity =
-        text ? bl_format("{\"data\":\"%016llx\",\"plan\":%s,\"version\":\"%s\"}",
-                         (unsigned long long)bl_job_data_hash(data), text, BALLAST_VERSION)
-             : NULL;
-    free(text);
+    *text = plan ? json_dumps(plan, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17)) : NULL;
     json_decref(plan);
-    return identity;
+    return *text
+               ? BL_OK
+               : bl_fail(BL_INVALID, "the plan cannot be written as JSON: a name or path in it is "
+                                     "not UTF-8, or memory is short");
+}
+
+/* What the study is known by: everything that a result depends on, the program that computes it
+ * included, so that no table mixes runs of two builds. */
+static bl_status study_identity(const bl_study_options *o, const bl_job_data *data, char **identity)
+{
+    char *program, *plan;
+    size_t size;
+    BL_TRY(bl_read_file(o->worker[0], &program, &size));
+    unsigned long long hash = bl_hash(program, size, 0);
+    bl_release(program);
+    BL_TRY(plan_text(o, &plan));
+    *identity = bl_format("{\"data\":\"%016llx\",\"plan\":%s,\"program\":\"%016llx\","
+                          "\"version\":\"%s\"}",
+                          (unsigned long long)bl_job_data_hash(data), plan, hash, BALLAST_VERSION);
+    free(plan);
+    return *identity ? BL_OK : bl_no_memory(0);
+}
+
+/* Opens the store and finds the study in it. */
+static bl_status open_study(const bl_study_options *o, const bl_job_data *data, bool fresh,
+                            bl_store **store, int64_t *study)
+{
+    char *identity;
+    BL_TRY(study_identity(o, data, &identity));
+    bl_status status = bl_store_open(o->store, store);
+    if (status == BL_OK)
+        status = bl_store_study(*store, identity, fresh, study);
+    bl_release(identity);
+    return status;
 }
 
 static bl_status open_runner(runner *r, const bl_study_options *o, const bl_job_data *data)
 {
-    json_t *plan = bl_plan_to_json(o->plan);
-    r->plan =
-        plan ? json_dumps(plan, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17)) : NULL;
-    json_decref(plan);
+    BL_TRY(plan_text(o, &r->plan));
+    r->data_hash = bl_job_data_hash(data);
     r->claim = bl_alloc((size_t)o->workers * sizeof *r->claim);
     r->share = bl_alloc((size_t)o->workers * sizeof *r->share);
     r->deaths = bl_alloc((size_t)(o->arms * o->replicates) * sizeof *r->deaths);
-    char *identity = study_identity(o, data);
-    bl_status status =
-        r->plan && r->claim && r->share && r->deaths && identity ? BL_OK : bl_no_memory(0);
-    if (status == BL_OK)
-        status = bl_store_open(o->store, &r->store);
-    if (status == BL_OK)
-        status = bl_store_study(r->store, identity, o->fresh, &r->study);
-    if (status == BL_OK)
-        status = bl_store_want(r->store, r->study, o->arm, o->arms, o->replicates);
-    bl_release(identity);
-    return status;
+    if (!r->claim || !r->share || !r->deaths)
+        return bl_no_memory(0);
+    BL_TRY(open_study(o, data, o->fresh, &r->store, &r->study));
+    return bl_store_want(r->store, r->study, o->arm, o->arms, o->replicates);
 }
 
 static void close_runner(runner *r)
@@ -80,12 +98,15 @@ static void close_runner(runner *r)
     bl_release(r->deaths);
 }
 
-/* --- handing out
- * ------------------------------------------------------------------------------------ */
+/* --- handing out ------------------------------------------------------------------------------
+ */
 static bl_status send_job(runner *r, int worker)
 {
     const bl_claim *claim = &r->claim[worker];
-    json_t *job = json_pack("{s:s,s:i}", "arm", claim->arm, "replicate", claim->replicate);
+    char hash[17];
+    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)r->data_hash);
+    json_t *job = json_pack("{s:s,s:i,s:s}", "arm", claim->arm, "replicate", claim->replicate,
+                            "data_hash", hash);
     char *fields = job ? json_dumps(job, JSON_COMPACT) : NULL;
     /* The plan is spliced in as text: it is parsed by the worker alone. */
     char *line = fields ? bl_format("{\"plan\":%s,%s", r->plan, fields + 1) : NULL;
@@ -116,8 +137,8 @@ static bl_status hand_out(runner *r, int *busy)
     return BL_OK;
 }
 
-/* --- writing down
- * ------------------------------------------------------------------------------------- */
+/* --- writing down -----------------------------------------------------------------------------
+ */
 static int job_number(const runner *r, const bl_claim *claim)
 {
     int arm = 0;
@@ -182,7 +203,31 @@ static bl_status report(runner *r, bool always)
     return BL_OK;
 }
 
-/* Until nothing is pending and nobody, here or in another command, is at work. */
+static bl_status show_life(runner *r)
+{
+    double t = now();
+    if (t - r->beaten < 10)
+        return BL_OK;
+    r->beaten = t;
+    return bl_store_beat(r->store, r->study);
+}
+
+/* Whether every job is done or has failed. Jobs that another command holds are waited for; those
+ * that another command forgot (--fresh) are asked for again. */
+static bl_status is_over(runner *r, int busy, bool *over)
+{
+    const bl_study_options *o = r->options;
+    bl_store_counts counts;
+    *over = false;
+    if (busy)
+        return BL_OK;
+    BL_TRY(bl_store_count(r->store, r->study, o->arm, o->arms, o->replicates, &counts));
+    *over = counts.done + counts.failed == o->arms * o->replicates;
+    if (!*over && counts.pending + counts.running == 0)
+        return bl_store_want(r->store, r->study, o->arm, o->arms, o->replicates);
+    return BL_OK;
+}
+
 static bl_status run_jobs(runner *r)
 {
     const bl_study_options *o = r->options;
@@ -190,12 +235,12 @@ static bl_status run_jobs(runner *r)
         if (o->stop && *o->stop)
             return bl_fail(BL_INTERRUPTED, "interrupted");
         int busy;
+        bool over;
         BL_TRY(hand_out(r, &busy));
         BL_TRY(report(r, false));
-        bl_store_counts counts = {.running = 1};
-        if (!busy)
-            BL_TRY(bl_store_count(r->store, r->study, o->arm, o->arms, o->replicates, &counts));
-        if (!busy && counts.pending + counts.running == 0)
+        BL_TRY(show_life(r));
+        BL_TRY(is_over(r, busy, &over));
+        if (over)
             return report(r, true);
         bl_event event;
         bl_status status = bl_pool_wait(r->pool, 100, &event);
@@ -235,7 +280,7 @@ bl_status bl_study_run(const bl_study_options *o, const bl_job_data *data)
     return status;
 }
 
-/* --- reading back -------------------------------------------------------------------------------
+/* --- reading back -----------------------------------------------------------------------------
  */
 static bl_status read_result(bl_store *store, int64_t study, const char *arm, int replicate,
                              json_t **result, char **error)
@@ -255,19 +300,16 @@ static bl_status read_result(bl_store *store, int64_t study, const char *arm, in
     return status;
 }
 
-bl_status bl_study_results(const bl_study_options *o, const bl_job_data *data, const char *arm,
-                           json_t **result, char **error)
+bl_status bl_study_results(const bl_study_options *o, const bl_job_data *data, json_t **result,
+                           char **error)
 {
     bl_store *store = NULL;
     int64_t study;
-    char *identity = study_identity(o, data);
-    *error = NULL;
-    bl_status status = identity ? bl_store_open(o->store, &store) : bl_no_memory(0);
-    if (status == BL_OK)
-        status = bl_store_study(store, identity, false, &study);
-    for (int r = 0; r < o->replicates && status == BL_OK; r++)
-        status = read_result(store, study, arm, r, &result[r], error);
+    bl_status status = open_study(o, data, false, &store, &study);
+    for (int a = 0; a < o->arms && status == BL_OK; a++)
+        for (int r = 0; r < o->replicates && status == BL_OK; r++)
+            status =
+                read_result(store, study, o->arm[a], r, &result[a * o->replicates + r], &error[a]);
     bl_store_close(store);
-    bl_release(identity);
     return status;
 }

@@ -29,9 +29,10 @@ typedef struct bl_study_options {
  * then the job is marked failed, with the reason, and the others go on. */
 bl_status bl_study_run(const bl_study_options *options, const bl_job_data *data);
 
-/* The stored results of one arm: result[replicates], NULL where a run failed, then *error is why
- * the first did (bl_release it). */
+/* The stored results: result[arms * replicates], arm by arm, NULL where a run failed; error[arms]
+ * says why the first such run of an arm did (bl_release it). Both come in filled with NULL; what
+ * was read before an error is the caller's to free. */
 bl_status bl_study_results(const bl_study_options *options, const bl_job_data *data,
-                           const char *arm, json_t **result, char **error);
+                           json_t **result, char **error);
 
 #endif

@@ -10,7 +10,9 @@ enum { NAME = 21, MEAN = 15, DIFFERENCE = 23, P = 8, BETTER = 7, COST = 6 };
  * ----------------------------------------------------------------------------------------- */
 void bl_verdict_text(const bl_comparison *c, char text[64])
 {
-    if (c->verdict != BL_UNDECIDED)
+    if (!c->pairs)
+        snprintf(text, 64, "undecided (runs failed)");
+    else if (c->verdict != BL_UNDECIDED)
         snprintf(text, 64, "%s", bl_verdict_name(c->verdict));
     else if (c->pairs_more < 0)
         snprintf(text, 64,
@@ -169,7 +171,7 @@ static void numbers(const bl_outcome *o, int a, const bl_layout *l, bl_text *tex
         right(text, P, cell);
         snprintf(cell, sizeof cell, "%.0f %%", 100 * c->better);
         right(text, BETTER, cell);
-        snprintf(cell, sizeof cell, "%.2f", arm->work);
+        snprintf(cell, sizeof cell, isfinite(arm->work) ? "%.2f" : "-", arm->work);
         right(text, COST, cell);
     }
     bl_text_add(text, "\n");
@@ -221,6 +223,16 @@ static void explanation(const bl_arm_outcome *arm, bool colour, bl_text *text)
         folded(text, 4, arm->comparison.note);
 }
 
+static void failure(const bl_arm_outcome *arm, bool colour, bl_text *text)
+{
+    char verdict[64];
+    bl_verdict_text(&arm->comparison, verdict);
+    bl_text_add(text, "\n  = ");
+    colour_verdict(text, BL_HURTS, colour, verdict); /* in the colour of trouble */
+    bl_text_add(text, "\n");
+    folded(text, 4, arm->comparison.note);
+}
+
 /* A name too long for its column has lines of its own, broken after a plus or a comma. */
 static void long_name(const char *name, bl_text *text)
 {
@@ -246,6 +258,10 @@ static void row(const bl_outcome *o, int a, const bl_layout *l, bool colour, bl_
         long_name(arm->arm, text);
     else
         bl_text_add(text, "%-*s", NAME, arm->arm);
+    if (arm->failed) {
+        failure(arm, colour, text);
+        return;
+    }
     numbers(o, a, l, text);
     if (a > 0)
         explanation(arm, colour, text);
@@ -283,8 +299,8 @@ static void footer(const bl_outcome *o, bl_text *text)
                     (long long)o->train_count, (long long)o->test_count);
     bl_text_add(
         &line, " Arms are untuned; %d paired replicates, seed %llu; p by Holm over %d arm%s at %g;",
-        o->replicates, (unsigned long long)o->plan->study_seed, o->arms - 1,
-        o->arms == 2 ? "" : "s", o->alpha);
+        o->replicates, (unsigned long long)o->plan->study_seed, o->compared,
+        o->compared == 1 ? "" : "s", o->alpha);
     if (o->min_effect > 0)
         bl_text_add(&line, " equivalent means within %g;", o->min_effect);
     bl_text_add(&line, " cost is counted work per step; data %016llx.",
