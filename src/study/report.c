@@ -154,6 +154,8 @@ static bool did_nothing(const bl_arm_outcome *arm)
     return arm->runs > 0 && arm->inert == arm->runs;
 }
 
+enum { HEADLINE_NAMES = 5 }; /* of one verdict; the table has the others */
+
 /* "elr and mixup help": the arms of one verdict, if there are any. */
 static void headline_of(const page *p, bl_verdict verdict, bool *first, bl_text *text)
 {
@@ -174,13 +176,16 @@ static void headline_of(const page *p, bl_verdict verdict, bool *first, bl_text 
         return;
     bl_text_add(text, "%s<span class=\"%s\">", *first ? "" : "; ", bl_verdict_name(verdict));
     *first = false;
-    for (int a = 1; a < o->arms; a++) {
+    int named = count > HEADLINE_NAMES ? HEADLINE_NAMES - 1 : count;
+    for (int a = 1; a < o->arms && done < named; a++) {
         if (o->arm[a].comparison.verdict != verdict)
             continue;
         bl_text_add(text, "%s", !done ? "" : done == count - 1 ? " and " : ", ");
         breakable(text, o->arm[a].arm);
         done++;
     }
+    if (count > named)
+        bl_text_add(text, " and %d others", count - named);
     bl_text_add(text, " %s</span>", count == 1 ? one[verdict] : many[verdict]);
 }
 
@@ -385,7 +390,7 @@ static void differences(page *p)
     if (p->no_plots || bl_plot_differences(p->outcome, text) != BL_OK)
         difference_bars(p, text);
     bl_text_add(text,
-                "</figure>\n<p class=\"note\">Dots are mean differences, bars their %g %% "
+                "</figure>\n<p class=\"note\">Marks are mean differences, bars their %g %% "
                 "intervals (not corrected for the number of arms); the line is no difference",
                 100 * (1 - p->outcome->alpha));
     if (p->outcome->min_effect > 0)

@@ -69,6 +69,7 @@ static const char report_style[] =
     "@media (max-width: 40rem) {\n"
     "  main { padding: 1.5rem 1rem 3rem; }\n"
     "  h1 { font-size: 1.35rem; }\n"
+    "  td.words { min-width: 10rem; }\n"
     "}\n"
     "@media print { details { display: block; } }\n";
 
