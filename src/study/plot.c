@@ -275,79 +275,64 @@ bl_status bl_plot_curve(const bl_outcome *o, int a, bl_text *out)
 
 /* --- gain against cost
  * ------------------------------------------------------------------------------- */
-enum {
-    GAIN_WIDTH = 640,
-    GAIN_HEIGHT = 340,
-    ACROSS = GAIN_WIDTH - 90,
-    DOWN = GAIN_HEIGHT - 90,
-    LETTER = 8,
-    LINE = 17
-};
+enum { GAIN_WIDTH = 640, LETTER = 8, LINE = 17 }; /* pixels */
 
-/* A point in pixels, and the box of its name. Pixels are about right: gnuplot alone knows its
- * margins. */
+/* Where an arm stands, and how high its name stands in the margin, as a share of the plot. */
 typedef struct named_point {
-    bool shown, leftwards, named;
-    double x, y, left, top, width;
+    int arm;
+    double work, gain, height;
 } named_point;
 
-static named_point pixels_of(const bl_outcome *o, int a, bl_interval x, bl_interval y, bool wide)
+static int lower_first(const void *a, const void *b)
 {
-    const bl_arm_outcome *arm = &o->arm[a];
-    double gain = a ? bl_gain(o, arm) : 0, work = arm->work;
-    size_t letters = strlen(arm->arm);
-    if (!isfinite(gain) || !isfinite(work) || (wide && work <= 0))
-        return (named_point){0};
-    double across =
-        wide ? log(work / x.low) / log(x.high / x.low) : (work - x.low) / (x.high - x.low);
-    return (named_point){.shown = true,
-                         .x = 70 + across * ACROSS,
-                         .y = 20 + (y.high - gain) / (y.high - y.low) * DOWN,
-                         .width = (double)LETTER * (double)(letters < LABEL ? letters : LABEL)};
+    const named_point *p = a, *q = b;
+    int order = (p->gain > q->gain) - (p->gain < q->gain);
+    return order ? order : q->arm - p->arm;
 }
 
-/* Does the name of `p` cover the point of `q`, or its name? */
-static bool covers(const named_point *p, const named_point *q)
+/* Moves the names, from the lowest up, so far apart that none covers another; then those that left
+ * the plot at the top back down. */
+static void spread(named_point *p, int count, double space)
 {
-    if (!q->shown)
-        return false;
-    bool point = q->x + 5 > p->left && q->x - 5 < p->left + p->width && fabs(q->y - p->top) < 11;
-    bool name = q->named && p->left < q->left + q->width && q->left < p->left + p->width &&
-                fabs(p->top - q->top) < LINE;
-    return point || name;
-}
-
-/* Moves a name away from its point, to either side and further up or down, until it covers nothing;
- * in a crowd the last try stays. */
-static void place_name(const named_point *points, int count, double zero_line, named_point *p)
-{
-    static const double down[] = {0, -13, 13, -28, 28, -44, 44};
-    for (int attempt = 0; attempt < 14; attempt++) {
-        p->leftwards = attempt % 2 == 1;
-        p->left = p->leftwards ? p->x - 9 - p->width : p->x + 9;
-        p->top = p->y + down[attempt / 2];
-        bool fits =
-            p->left > 55 && p->left + p->width < GAIN_WIDTH && fabs(p->top - zero_line) > LINE / 2;
-        for (int i = 0; i < count && fits; i++)
-            fits = &points[i] == p || !covers(p, &points[i]);
-        if (fits)
-            break;
+    for (int i = 1; i < count; i++)
+        p[i].height = fmax(p[i].height, p[i - 1].height + space);
+    double most = 1;
+    for (int i = count - 1; i >= 0; i--) {
+        p[i].height = fmin(p[i].height, most);
+        most = p[i].height - space;
     }
-    p->named = true;
 }
 
-static void gain_data(const bl_outcome *o, int a, const named_point *p, bl_text *script)
+/* The arms that have a place, and the ranges of the axes. */
+static int points_of(const bl_outcome *o, named_point *points, bl_interval *x, bl_interval *y)
 {
-    if (!p->shown) {
-        bl_text_add(script, "$arm%d << END\nNaN NaN\nEND\n", a);
-        return;
+    int count = 0;
+    *x = (bl_interval){0.95, 1.05};
+    *y = (bl_interval){0, 0};
+    for (int a = 0; a < o->arms; a++) {
+        named_point p = {.arm = a, .work = o->arm[a].work};
+        p.gain = a ? bl_gain(o, &o->arm[a]) : 0;
+        if (!isfinite(p.gain) || !isfinite(p.work) || p.work <= 0)
+            continue;
+        widen(x, p.work);
+        widen(y, p.gain);
+        points[count++] = p;
     }
-    double gain = a ? bl_gain(o, &o->arm[a]) : 0, work = o->arm[a].work;
-    bl_text_add(script, "$arm%d << END\n%.17g %.17g\nEND\nset label ", a, work, gain);
-    quoted(script, o->arm[a].arm);
-    bl_text_add(script, " at %.17g,%.17g %s offset graph %.4f,graph %.4f\n", work, gain,
-                p->leftwards ? "right" : "left", (p->leftwards ? -9.0 : 9.0) / ACROSS,
-                (p->y - p->top) / DOWN);
+    return count;
+}
+
+/* Names stand in the right margin, each with a thin line to its point. */
+static void gain_names(const bl_outcome *o, const named_point *points, int count, bl_text *script)
+{
+    for (int i = 0; i < count; i++) {
+        const named_point *p = &points[i];
+        bl_text_add(script,
+                    "set arrow from %.17g,%.17g to graph 1.02,graph %.5f nohead back linewidth 0.5 "
+                    "linecolor rgb '" BL_INK_BASELINE "'\nset label ",
+                    p->work, p->gain, p->height);
+        quoted(script, o->arm[p->arm].arm);
+        bl_text_add(script, " at graph 1.03,graph %.5f left\n", p->height);
+    }
 }
 
 static void gain_axes(const bl_outcome *o, bl_interval x, bl_interval y, bool wide, bl_text *script)
@@ -363,34 +348,58 @@ static void gain_axes(const bl_outcome *o, bl_interval x, bl_interval y, bool wi
                 wide ? "set logscale x\n" : "", x.low, x.high, y.low, y.high, o->metric);
 }
 
+/* The margins in pixels, so that the names keep their distance from each other. */
+static void gain_margins(const bl_outcome *o, const named_point *points, int count, int height,
+                         bl_text *script)
+{
+    size_t longest = 0;
+    for (int i = 0; i < count; i++) {
+        size_t letters = strlen(o->arm[points[i].arm].arm);
+        longest = letters > longest ? letters : longest;
+    }
+    double names = (double)(LETTER * (longest < LABEL ? longest : LABEL)) + 24;
+    bl_text_add(script,
+                "set lmargin at screen %.5f\nset rmargin at screen %.5f\n"
+                "set tmargin at screen %.5f\nset bmargin at screen %.5f\n",
+                66.0 / GAIN_WIDTH, 1 - names / GAIN_WIDTH, 1 - 14.0 / height, 56.0 / height);
+}
+
+static void gain_script(const bl_outcome *o, named_point *points, int *height, bl_text *script)
+{
+    bl_interval x, y;
+    int count = points_of(o, points, &x, &y);
+    bool wide = x.high > 4 * x.low;
+    x = wide ? (bl_interval){x.low / 1.3, x.high * 1.3} : padded(x, 0.06);
+    y = padded(y, 0.08);
+    *height = 70 + LINE * count > 320 ? 70 + LINE * count : 320;
+    qsort(points, (size_t)count, sizeof *points, lower_first);
+    for (int i = 0; i < count; i++)
+        points[i].height = (points[i].gain - y.low) / (y.high - y.low);
+    spread(points, count, (double)LINE / (*height - 70));
+    gain_axes(o, x, y, wide, script);
+    gain_margins(o, points, count, *height, script);
+    gain_names(o, points, count, script);
+    for (int i = 0; i < count; i++)
+        bl_text_add(script, "$arm%d << END\n%.17g %.17g\nEND\n", i, points[i].work, points[i].gain);
+    for (int i = 0; i < count; i++) {
+        int a = points[i].arm;
+        bl_text_add(script,
+                    "%s $arm%d using 1:2 with points pointtype 7 pointsize 1.1 linecolor rgb '%s' "
+                    "notitle",
+                    i ? "," : "plot", i, a ? ink[o->arm[a].comparison.verdict] : BL_INK_BASELINE);
+    }
+    bl_text_add(script, "\n");
+}
+
 bl_status bl_plot_gain(const bl_outcome *o, bl_text *out)
 {
-    bl_interval x = {0.95, 1.05}, y = {0, 0};
-    for (int a = 1; a < o->arms; a++) {
-        widen(&x, o->arm[a].work);
-        widen(&y, bl_gain(o, &o->arm[a]));
-    }
-    bool wide = x.low > 0 && x.high > 4 * x.low;
-    x = wide ? (bl_interval){x.low / 1.3, x.high * 1.6} : padded(x, 0.12);
-    y = padded(y, 0.15);
     named_point *points = bl_alloc((size_t)o->arms * sizeof *points);
     if (!points)
         return bl_no_memory((size_t)o->arms * sizeof *points);
     bl_text script = {0};
-    gain_axes(o, x, y, wide, &script);
-    for (int a = 0; a < o->arms; a++)
-        points[a] = pixels_of(o, a, x, y, wide);
-    for (int a = 0; a < o->arms; a++) {
-        place_name(points, o->arms, 20 + y.high / (y.high - y.low) * DOWN, &points[a]);
-        gain_data(o, a, &points[a], &script);
-    }
+    int height;
+    gain_script(o, points, &height, &script);
     bl_release(points);
-    for (int a = 0; a < o->arms; a++)
-        bl_text_add(&script,
-                    "%s $arm%d using 1:2 with points pointtype 7 pointsize 1.1 linecolor rgb '%s' "
-                    "notitle",
-                    a ? "," : "plot", a, a ? ink[o->arm[a].comparison.verdict] : BL_INK_BASELINE);
-    bl_text_add(&script, "\n");
-    return draw(&script, GAIN_WIDTH, GAIN_HEIGHT, "gain",
+    return draw(&script, GAIN_WIDTH, height, "gain",
                 "Gain of each arm against the work of a training step", out);
 }
