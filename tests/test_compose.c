@@ -195,6 +195,23 @@ static bl_tensor top(bl_tensor x, int64_t k)
     return value;
 }
 
+/* Steps of 2, code 1 for 0: -2 .. 4 are codes 0 .. 3. The ends belong to the range. */
+static void few_bits_pass_gradients_inside_their_range(void **state)
+{
+    bl_tensor x = input(state, BL_F64, 6), code;
+    const double *values = VALUES(-9, -2, 1, 3.2, 4, 8);
+    bl_tensor y = bl_fake_quantize(x, 2, 1, 0, 3, &code);
+    expect_result(code, x, values, VALUES(0, 0, 1, 3, 3, 3));
+    expect_result(y, x, values, VALUES(-2, -2, 0, 4, 4, 4));
+    expect_gradient(bl_sum(y), x, values, VALUES(0, 1, 1, 1, 1, 0));
+
+    bl_tensor scale = bl_input(*state, "scale", BL_F64, BL_SCALAR);
+    bl_tensor slope = gradient(bl_fake_quantize(3.2, scale, 1, 0, 3, NULL), scale);
+    expect_result(slope, scale, VALUES(2), VALUES(2 - 1.6));
+    slope = gradient(bl_fake_quantize(9, scale, 1, 0, 3, NULL), scale);
+    expect_result(slope, scale, VALUES(2), VALUES(2));
+}
+
 static void errors_name_what_is_wrong(void **state)
 {
     (void)state;
@@ -246,6 +263,7 @@ int main(void)
         TEST(attention_is_a_weighted_mean),
         TEST(a_row_that_sees_nothing_is_zero_with_gradient_zero),
         TEST(sorting_keeps_ties_in_order),
+        TEST(few_bits_pass_gradients_inside_their_range),
         TEST(errors_name_what_is_wrong),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,7 +2,11 @@
  * BA-LoRA, SORSA, LT-SFT, saliency-aware retraining, mask tuning, DR-Tune: what their specs refuse,
  * and facts about values and gradients at shapes and corners that the reference cases do not have.
  */
+#include <dirent.h>
+#include <stdlib.h>
+
 #include "calls.h"
+#include "methods/contract.h"
 
 /* Refuses a call with these inputs, made by `example` and then changed. */
 #define REFUSE(example, json, words, ...)                                                          \
@@ -964,6 +968,127 @@ static void dr_tune_refuses(void **state)
            I32(&c, "bank_labels", S(3), 0, 0, 2));
 }
 
+/* --- in a training graph ---------------------------------------------------------------------- */
+
+/* A graph in which all inputs and all numbers among the options are tensors, as a schedule gives
+ * them; x[i] stands for value[i]. */
+typedef struct scheduled {
+    bl_graph *graph;
+    char *fields;
+    bl_tensor x[32];
+    bl_array value[32];
+    int inputs;
+    bl_array number[16];
+    int numbers;
+} scheduled;
+
+static void add_scheduled_option(scheduled *s, const bl_field *field)
+{
+    bl_tensor *slot = (bl_tensor *)(s->fields + field->offset);
+    bl_array *number = &s->number[s->numbers++];
+    expect_ok(bl_array_new(BL_F32, BL_SCALAR, number));
+    bl_array_set(number, 0, slot->number);
+    *slot = s->x[s->inputs] = bl_input(s->graph, field->name, BL_F32, BL_SCALAR);
+    s->value[s->inputs++] = *number;
+}
+
+static scheduled schedule(const call *c)
+{
+    scheduled s = {.graph = bl_graph_new(), .fields = bl_fields_new(c->contract)};
+    assert_true(s.graph && s.fields);
+    expect_ok(bl_options_set_json(c->contract, s.fields, c->options));
+    int count;
+    const bl_field *table = c->contract->table(&count);
+    for (int i = 0; i < count; i++) {
+        const bl_field *f = &table[i];
+        if (f->kind == BL_FIELD_OPTION && f->option == BL_OPTION_NUMBER)
+            add_scheduled_option(&s, f);
+        if (f->kind != BL_FIELD_IN)
+            continue;
+        bl_array value = *bl_dictionary_find(&c->in, f->name);
+        bl_tensor x = bl_input(s.graph, f->name, value.type.dtype, value.type.shape);
+        *(bl_tensor *)(s.fields + f->offset) = s.x[s.inputs] = x;
+        s.value[s.inputs++] = value;
+    }
+    bl_contract_build(c->contract, s.fields);
+    expect_ok(bl_graph_status(s.graph));
+    return s;
+}
+
+static void expect_the_same(const scheduled *s, const call *c)
+{
+    int count;
+    const bl_field *table = c->contract->table(&count);
+    for (int i = 0; i < count; i++) {
+        if (table[i].kind != BL_FIELD_OUT)
+            continue;
+        bl_tensor y = *(bl_tensor *)(s->fields + table[i].offset);
+        bl_array got;
+        expect_ok(bl_evaluate(bl_device_named("cpu"), s->x, s->value, s->inputs, &y, &got, 1));
+        const bl_array *expected = bl_dictionary_find(&c->out, table[i].name);
+        for (int64_t e = 0; e < bl_array_count(&got); e++)
+            if (!close_to(bl_array_get(&got, e), bl_array_get(expected, e), 1e-5))
+                fail_msg("%s: %s[%lld] is %.9g, expected %.9g", c->contract->name, table[i].name,
+                         (long long)e, bl_array_get(&got, e), bl_array_get(expected, e));
+        bl_array_free(&got);
+    }
+}
+
+/* The case at `path`; mask_ratio decides a size, so it cannot move. */
+static void check_scheduled(const char *path)
+{
+    bl_dictionary file = {0};
+    expect_ok(bl_safetensors_read(path, &file));
+    const char *function = bl_dictionary_note(&file, "function");
+    call c = start(function, bl_dictionary_note(&file, "options"));
+    for (size_t e = 0; e < file.count; e++) {
+        bl_array copy;
+        if (strncmp(file.entry[e].name, "in.", 3) != 0)
+            continue;
+        expect_ok(bl_array_copy(&file.entry[e].array, &copy));
+        expect_ok(bl_dictionary_set(&c.in, file.entry[e].name + 3, copy));
+    }
+    accept(&c, NULL);
+    if (c.contract->build && strcmp(function, "self_distill_mask") != 0) {
+        scheduled s = schedule(&c);
+        expect_the_same(&s, &c);
+        bl_graph_free(s.graph);
+        bl_release(s.fields);
+        for (int i = 0; i < s.numbers; i++)
+            bl_array_free(&s.number[i]);
+    }
+    finish(&c);
+    bl_dictionary_free(&file);
+}
+
+static void options_may_move_in_training(void **state)
+{
+    (void)state;
+    if (!bl_device_named("cpu"))
+        skip();
+    static const char *const folders[] = {
+        "04-rpo",    "09-ba-lora", "21-mask-tuning",           "22-dr-tune",
+        "41-lt-sft", "45-sorsa",   "35-self-distill-pretrain", "38-saliency-retraining"};
+    int checked = 0;
+    for (int i = 0; i < COUNT_OF(folders); i++) {
+        char *folder = bl_format("%s/tests/cases/%s", BALLAST_SOURCE_DIR, folders[i]);
+        struct dirent **entry = NULL;
+        int count = scandir(folder, &entry, NULL, alphasort);
+        for (int e = 0; e < count; e++) {
+            char *path = bl_format("%s/%s", folder, entry[e]->d_name);
+            if (entry[e]->d_name[0] != '.') {
+                check_scheduled(path);
+                checked++;
+            }
+            bl_release(path);
+            free(entry[e]);
+        }
+        free(entry);
+        bl_release(folder);
+    }
+    assert_true(checked >= 77);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1010,6 +1135,7 @@ int main(void)
         cmocka_unit_test(each_class_moves_as_a_whole),
         cmocka_unit_test(the_bank_outweighs_the_batch),
         cmocka_unit_test(dr_tune_refuses),
+        cmocka_unit_test(options_may_move_in_training),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
