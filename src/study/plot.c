@@ -345,7 +345,7 @@ static void gain_axes(const bl_outcome *o, bl_interval x, bl_interval y, bool wi
                 "set border 3 linecolor rgb '" BL_INK_BASELINE "'\n"
                 "set tics nomirror scale 0 textcolor rgb 'black'\n"
                 "set arrow from graph 0,first 0 to graph 1,first 0 nohead linewidth 1.2\n",
-                wide ? "set logscale x\n" : "", x.low, x.high, y.low, y.high, o->metric);
+                wide ? "set logscale x 2\n" : "", x.low, x.high, y.low, y.high, o->metric);
 }
 
 /* The margins in pixels, so that the names keep their distance from each other. */
