@@ -197,6 +197,8 @@ if mount -t tmpfs -o size=64k tmpfs "$full" 2>/dev/null; then
     late "model on a full disk" 'full/m\.safetensors.*space' \
         $train digits --epochs 1 -o "$full/m.safetensors"
     head -c 60k /dev/zero >"$full/filler"
+    late "report on a full disk" 'full/report\.html.*space' \
+        $compare digits $quick --html "$full/report.html"
     bad "store on a full disk" 'full/studies\.db.*full' \
         $compare digits $quick --store "$full/studies.db"
     umount "$full" && mount -t tmpfs -o size=64k tmpfs "$full"
