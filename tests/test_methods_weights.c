@@ -686,6 +686,275 @@ static void gg_prior_refuses(void **state)
     REFUSE("gg_deepshape", NULL, "w has nothing but 0", F32(&c, "w", S(2), 0, 0));
 }
 
+/* --- making the most of a transformer --------------------------------------------------------- */
+
+static void a_summary_is_of_the_mean_state(void **state)
+{
+    (void)state;
+    call c = start("mtm_recurrent_state", NULL);
+    F32(&c, "hidden", S(2, 1), 1, 3);
+    F32(&c, "w1", S(2, 1), 2, -2);
+    F32(&c, "b1", S(2), 1, 1);
+    F32(&c, "w2", S(1, 2), 3, 100);
+    F32(&c, "b2", S(1), -1);
+    accept(&c, NULL);
+    expect(&c, "z", 14); /* 3 relu(5) + 100 relu(-3) - 1 */
+    c.options = "{\"activation\": \"tanh\"}";
+    accept(&c, NULL);
+    expect(&c, "z", 3 * tanh(5) + 100 * tanh(-3) - 1);
+    finish(&c);
+}
+
+static call window(const char *options, int summaries)
+{
+    call c = start("mtm_window_attention", options);
+    F32(&c, "x", S(2, 2), 1, 2, 3, 4);
+    give(&c, "z", BL_F32, S(summaries, 2), VALUES(5, 6));
+    F32(&c, "wq", S(2, 2), 0, 0, 0, 0); /* every row is weighed equally */
+    F32(&c, "wk", S(2, 2), 1, 0, 0, 1);
+    F32(&c, "wv", S(2, 2), 1, 0, 0, 1);
+    F32(&c, "wo", S(2, 2), 1, 0, 0, 1);
+    return c;
+}
+
+static void a_window_sees_summaries_and_its_past(void **state)
+{
+    (void)state;
+    static const char *const options[] = {NULL, "{\"heads\": 2}"};
+    for (int i = 0; i < 2; i++) {
+        call c = window(options[i], 1);
+        accept(&c, NULL);
+        expect(&c, "y", 3, 4, 3, 4);
+        finish(&c);
+        c = window(options[i], 0); /* the first window has none */
+        accept(&c, NULL);
+        expect(&c, "y", 1, 2, 2, 3);
+        finish(&c);
+    }
+    call c = window("{\"heads\": 3}", 1);
+    refuse(&c, "option heads is 3, expected a divisor of 2, the rows of wq");
+}
+
+static call block(int cached)
+{
+    call c = start("mtm_hso_loss", NULL);
+    F32(&c, "x", S(1, 1), 2);
+    give(&c, "past_k", BL_F32, S(1, cached, 1), VALUES(0, 0));
+    give(&c, "past_v", BL_F32, S(1, cached, 1), VALUES(4, 4));
+    static const char *const name[] = {"wq", "wk", "wv", "wo"};
+    for (int i = 0; i < 4; i++)
+        give(&c, name[i], BL_F32, S(1, 1), VALUES(i < 2 ? 0 : 1));
+    F32(&c, "embedding", S(2, 1), 1, 0);
+    I32(&c, "targets", S(1), 1);
+    return c;
+}
+
+static void a_block_sees_its_cache(void **state)
+{
+    (void)state;
+    for (int cached = 0; cached < 3; cached++) {
+        call c = block(cached);
+        accept(&c, "loss");
+        double h = 2 + (4.0 * cached + 2) / (cached + 1), p = 1 / (1 + exp(-h));
+        near(result(&c, "loss", 0), h + log1p(exp(-h)));
+        if (cached)
+            near(slope(&c, "past_v", 0), p / (cached + 1));
+        finish(&c);
+    }
+    call c = block(1);
+    I32(&c, "targets", S(1), 2);
+    refuse(&c, "targets[0] is 2, expected 0 <= . < V");
+    c = block(1);
+    F32(&c, "past_k", S(2, 1, 1), 1, 1);
+    F32(&c, "past_v", S(2, 1, 1), 1, 1);
+    refuse(&c, "wq has 1 rows, expected 2 heads of 1");
+}
+
+static void a_state_is_corrected_by_its_own_age(void **state)
+{
+    (void)state;
+    call c = start("mtm_hso_adam", "{\"lr\": 1, \"eps\": 0}");
+    F32(&c, "state", S(2, 1), 5, 5);
+    F32(&c, "grad", S(2, 1), 3, 3);
+    F32(&c, "m", S(2, 1), 0, 0.3);
+    F32(&c, "v", S(2, 1), 0, 0.009);
+    I32(&c, "age", S(2), 0, 1);
+    accept(&c, NULL);
+    expect(&c, "age", 1, 2);
+    expect(&c, "state", 4, 4); /* the second has had the same gradient before */
+    I32(&c, "age", S(2), 0, -1);
+    refuse(&c, "age[1] is -1, expected >= 0");
+}
+
+static call beam(const char *options)
+{
+    call c = start("mtm_conditional_beam_step", options);
+    F32(&c, "beam_logp", S(2), -1, -1);
+    F32(&c, "next_logits", S(2, 2), 0, 0, 0, 0);
+    F32(&c, "attribute_logp", S(2, 2), 0, 0, 0, -1);
+    I32(&c, "finished", S(2), 0, 1);
+    return c;
+}
+
+static void a_finished_prefix_goes_on_with_eos_only(void **state)
+{
+    (void)state;
+    call c = beam("{\"width\": 3, \"eos\": 1}");
+    accept(&c, NULL);
+    expect(&c, "parent", 0, 0, 1); /* a tie, then -2 */
+    expect(&c, "token", 0, 1, 1);
+    expect(&c, "logp", -1 - log(2), -1 - log(2), -1);
+    expect(&c, "score", -1 - log(2), -1 - log(2), -2);
+    expect(&c, "finished", 0, 1, 1);
+    c.options = "{\"width\": 1, \"eos\": 1, \"alpha\": 0}";
+    accept(&c, NULL);
+    expect(&c, "parent", 1);
+    c.options = "{\"width\": 4, \"eos\": 1}";
+    refuse(&c, "only 3 candidates are finite, expected 4, the width");
+    c = beam("{\"width\": 5, \"eos\": 1}");
+    refuse(&c, "option width is 5, expected at most 4");
+    c = beam("{\"width\": 1, \"eos\": 2}");
+    refuse(&c, "option eos is 2, expected 0 <= . < 2");
+    c = beam("{\"width\": 1, \"eos\": 1, \"alpha\": -1}");
+    refuse(&c, "option alpha is -1, expected [0,inf)");
+    c = beam("{\"width\": 1, \"eos\": 1}");
+    F32(&c, "attribute_logp", S(2, 2), 0, 0, 0, -INFINITY);
+    refuse(&c, "attribute_logp[1,1] is -inf, expected finite");
+}
+
+static void modes_of_each_length_are_exact(void **state)
+{
+    (void)state;
+    call c = start("mtm_markov_modes", "{\"max_len\": 2, \"eos\": 0}");
+    F32(&c, "first_logits", S(3), log(0.2), log(0.4), log(0.4));
+    F32(&c, "next_logits", S(3, 3), 0, 0, 0, log(0.5), log(0.25), log(0.25), log(0.5), log(0.5),
+        -INFINITY);
+    accept(&c, NULL);
+    expect(&c, "logp", log(0.2), log(0.2), log(0.1));
+    expect(&c, "sequence", -1, -1, 1, -1, 2, 1); /* a tie: the lowest last word */
+    assert_true(result(&c, "mode_length", 0) <= 1);
+    finish(&c);
+    c = start("mtm_markov_modes", "{\"max_len\": 1, \"eos\": 0}"); /* no word but the end */
+    F32(&c, "first_logits", S(1), 3);
+    F32(&c, "next_logits", S(1, 1), 3);
+    accept(&c, NULL);
+    expect(&c, "logp", 0, -INFINITY);
+    expect(&c, "sequence", -1, -1);
+    c.options = "{\"max_len\": 0, \"eos\": 0}";
+    refuse(&c, "option max_len is 0, expected >= 1");
+}
+
+static call contaminate(double epsilon)
+{
+    call c = start("mtm_contamination", NULL);
+    F32(&c, "clean", S(3), 6, 2, 2);
+    F32(&c, "noise", S(3), 0, 1, 1);
+    F32(&c, "epsilon", BL_SCALAR, epsilon);
+    return c;
+}
+
+static void enough_noise_flips_a_mode(void **state)
+{
+    (void)state;
+    call c = contaminate(0.5);
+    accept(&c, NULL);
+    expect(&c, "critical", 4.0 / 9); /* 0.4 / (0.4 + 0.5) */
+    expect(&c, "mixed", 0.3, 0.35, 0.35);
+    expect(&c, "mode", 1);
+    finish(&c);
+    c = contaminate(0.4);
+    accept(&c, NULL);
+    expect(&c, "mode", 0);
+    finish(&c);
+    c = contaminate(1.5);
+    refuse(&c, "epsilon is 1.5, expected 0 <= . <= 1");
+    c = contaminate(0);
+    F32(&c, "noise", S(3), 0, 0, 0);
+    refuse(&c, "noise sums to 0, expected a positive sum");
+    c = contaminate(0);
+    F32(&c, "noise", S(3), 1, 0, 0);
+    refuse(&c, "clean and noise both have their mode at 0");
+    c = contaminate(0);
+    F32(&c, "clean", S(3), 1, -1, 3);
+    refuse(&c, "clean[1] is -1, expected >= 0");
+}
+
+static call masked_words(double last)
+{
+    call c = start("mtm_cmlm_loss", "{\"length_weight\": 2}");
+    F32(&c, "logits", S(1, 2, 2), 80, -80, 0, 0);
+    I32(&c, "targets", S(1, 2), -100, last);
+    F32(&c, "length_logits", S(1, 2), 0, 0);
+    I32(&c, "lengths", S(1), 1);
+    return c;
+}
+
+static void visible_words_do_not_count(void **state)
+{
+    (void)state;
+    call c = masked_words(1);
+    accept(&c, "loss");
+    expect(&c, "word", log(2));
+    expect(&c, "loss", 3 * log(2));
+    near(slope(&c, "logits", 0), 0);
+    near(slope(&c, "logits", 3), -0.5);
+    near(slope(&c, "length_logits", 1), -1);
+    finish(&c);
+    c = masked_words(-100);
+    accept(&c, "loss");
+    expect(&c, "word", 0);
+    all_finite(&c.gradient);
+    finish(&c);
+    c = masked_words(2);
+    refuse(&c, "targets[0,1] is 2, expected 0 <= . < 2 or -100");
+    c = masked_words(-1);
+    refuse(&c, "targets[0,1] is -1, expected 0 <= . < 2 or -100");
+    c = masked_words(0);
+    I32(&c, "lengths", S(1), 2);
+    refuse(&c, "lengths[0] is 2, expected 0 <= . < Lmax");
+}
+
+static call round_of(double iteration)
+{
+    call c = start("mtm_mask_predict_step", "{\"iterations\": 3, \"mask_token\": 0}");
+    F32(&c, "logits", S(1, 4, 3), 9, 1, 0, 9, 0, 0, 0, 0, 0, 0, 0, 5);
+    I32(&c, "tokens", S(1, 4), 0, 2, 1, 0);
+    F32(&c, "confidence", S(1, 4), 0, -50, -50, 0);
+    I32(&c, "lengths", S(1), 3);
+    I32(&c, "masked", S(1, 4), 1, 0, 0, 1);
+    give(&c, "iteration", BL_I32, BL_SCALAR, &iteration);
+    return c;
+}
+
+static void a_round_masks_what_is_least_certain(void **state)
+{
+    (void)state;
+    call c = round_of(0); /* 3 * 2 / 3 = 2 are masked again, and none behind the length */
+    accept(&c, NULL);
+    expect(&c, "tokens", 1, 0, 0, 2);
+    expect(&c, "masked", 0, 1, 1, 0);
+    near(result(&c, "confidence", 0), 1 - log(exp(9) + exp(1) + 1));
+    near(result(&c, "confidence", 1), -50);
+    finish(&c);
+    c = round_of(1); /* 1: of two alike the first */
+    accept(&c, NULL);
+    expect(&c, "masked", 0, 1, 0, 0);
+    finish(&c);
+    c = round_of(2);
+    accept(&c, NULL);
+    expect(&c, "tokens", 1, 2, 1, 2);
+    expect(&c, "masked", 0, 0, 0, 0);
+    finish(&c);
+    c = round_of(3);
+    refuse(&c, "iteration is 3, expected 0 <= . < iterations");
+    c = round_of(0);
+    I32(&c, "lengths", S(1), 5);
+    refuse(&c, "lengths[0] is 5, expected 0 <= . <= T");
+    c = round_of(0);
+    c.options = "{\"iterations\": 3, \"mask_token\": 3}";
+    refuse(&c, "option mask_token is 3, expected one of 3 words");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -723,6 +992,15 @@ int main(void)
         cmocka_unit_test(remapping_keeps_the_order),
         cmocka_unit_test(residual_floats_switch_at_half_an_octave),
         cmocka_unit_test(gg_prior_refuses),
+        cmocka_unit_test(a_summary_is_of_the_mean_state),
+        cmocka_unit_test(a_window_sees_summaries_and_its_past),
+        cmocka_unit_test(a_block_sees_its_cache),
+        cmocka_unit_test(a_state_is_corrected_by_its_own_age),
+        cmocka_unit_test(a_finished_prefix_goes_on_with_eos_only),
+        cmocka_unit_test(modes_of_each_length_are_exact),
+        cmocka_unit_test(enough_noise_flips_a_mode),
+        cmocka_unit_test(visible_words_do_not_count),
+        cmocka_unit_test(a_round_masks_what_is_least_certain),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
