@@ -1,5 +1,5 @@
 /* Bounded least squares with few unknowns: Levenberg and Marquardt's damped Gauss-Newton steps,
- * projected onto the bounds. The damping grows until a step lowers the sum and shrinks after one
+ * shortened before the bounds. The damping grows until a step lowers the sum and shrinks after one
  * that does; it is relative to the diagonal of J^T J, so that the units of the unknowns do not
  * matter. */
 #include <float.h>
@@ -90,12 +90,22 @@ static bool damped_step(const problem *p, double damping, double step[N])
     return solve_positive(a, step, p->n);
 }
 
-/* Where the step leads within the bounds, and whether that is another place, but for rounding. */
+/* One unknown's next value: at most nine tenths of the way to a bound, and the bound itself once it
+ * is near. A first step that is far too long would otherwise land where the model is flat. */
+static double towards(double from, double step, double low, double high)
+{
+    double bound = step < 0 ? low : high, way = bound - from, near = 1e-12 * (1 + fabs(bound));
+    if (isinf(bound) || fabs(step) <= 0.9 * fabs(way))
+        return from + step;
+    return fabs(way) <= near ? bound : from + 0.9 * way;
+}
+
+/* Where the step leads, and whether that is another place, but for rounding. */
 static bool move(const problem *p, const double *x, const double *step, double *next)
 {
     bool moved = false;
     for (int i = 0; i < p->n; i++) {
-        next[i] = fmin(fmax(x[i] + step[i], p->low[i]), p->high[i]);
+        next[i] = towards(x[i], step[i], p->low[i], p->high[i]);
         moved = moved || fabs(next[i] - x[i]) > 1e-13 * (fabs(x[i]) + 1e-13);
     }
     return moved;
