@@ -6,8 +6,6 @@
  *
  * The official generator forgets to add the points that it draws around: center = origin with
  * normalize_query = false is what it computes, the default is what is meant. */
-#include <stdlib.h>
-
 #include "methods/method.h"
 #include "solve/solve.h"
 
@@ -77,32 +75,19 @@ BL_HOST(ovor_knn_distance, OVOR_KNN_DISTANCE, "squared distance to the k-th near
     return status;
 }
 
-typedef struct scored {
-    double score;
-    int32_t index;
-} scored;
-
-/* Largest first, ties to the lower index; a NaN counts as largest. */
-static int by_score(const void *x, const void *y)
+/* index[count] of the largest scores[n], largest first, ties to the lower index. Negates scores. */
+static bl_status largest(double *scores, int64_t n, int64_t count, int32_t *index)
 {
-    const scored *a = x, *b = y;
-    double p = isnan(a->score) ? INFINITY : a->score, q = isnan(b->score) ? INFINITY : b->score;
-    return p != q ? (p < q) - (p > q) : (a->index > b->index) - (a->index < b->index);
-}
-
-/* index[count] of the largest scores[n], largest first. */
-static bl_status largest(const double *scores, int64_t n, int64_t count, int32_t *index)
-{
-    scored *all = bl_alloc((size_t)(n + 1) * sizeof *all);
-    if (!all)
-        return bl_no_memory((size_t)(n + 1) * sizeof *all);
+    int64_t *order = bl_alloc((size_t)(n + 1) * sizeof *order);
+    if (!order)
+        return bl_no_memory((size_t)(n + 1) * sizeof *order);
     for (int64_t i = 0; i < n; i++)
-        all[i] = (scored){scores[i], (int32_t)i};
-    qsort(all, (size_t)n, sizeof *all, by_score);
-    for (int64_t i = 0; i < count; i++)
-        index[i] = all[i].index;
-    bl_release(all);
-    return BL_OK;
+        scores[i] = -scores[i];
+    bl_status status = bl_ascending_order(scores, n, order);
+    for (int64_t i = 0; i < count && status == BL_OK; i++)
+        index[i] = (int32_t)order[i];
+    bl_release(order);
+    return status;
 }
 
 /* What ovor_outliers works on; sizes as in its table. */
@@ -112,7 +97,7 @@ typedef struct outliers {
     double sigma;
     const float *feats, *noise;
     double *unit;  /* [N,D] the features, of unit length */
-    double *score; /* [max(N, select M)] */
+    double *score; /* [max(N, select M)]; negative once sorted */
     double *query; /* [M,D] the candidates of one boundary point */
     int32_t *boundary, *kept;
 } outliers;
@@ -208,7 +193,7 @@ static bl_status write_outliers(struct ovor_outliers *f, const outliers *o)
     for (int64_t i = 0; i < o->n_out; i++) {
         int64_t c = o->kept[i];
         bl_i32(&f->index)[i] = o->kept[i];
-        bl_array_set(&f->dist, i, o->score[c]);
+        bl_array_set(&f->dist, i, -o->score[c]);
         for (int64_t d = 0; d < o->D; d++)
             bl_array_set(&f->outliers, i * o->D + d, candidate(o, c / o->M, c % o->M, d));
     }
