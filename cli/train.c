@@ -121,10 +121,10 @@ static bl_status run(const flags *f, const bl_plan *plan, const bl_job_data *dat
                     "interrupted; the run is kept in %s, and the same command goes on", checkpoint);
     if (status == BL_OK)
         status = save(f, &job, data, &result);
-    if (status == BL_OK) {
-        unlink(checkpoint);
+    if (status == BL_OK || result.diverged)
+        unlink(checkpoint); /* not before the model is written */
+    if (status == BL_OK)
         status = tell(f, &result);
-    }
     bl_run_result_free(&result);
     return status;
 }

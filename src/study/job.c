@@ -71,7 +71,8 @@ bl_plan bl_plan_new(void)
     TEXT(test)                                                                                     \
     TEXT(task)                                                                                     \
     TEXT(label_noise)                                                                              \
-    TEXT(model) TEXT(optimizer) TEXT(schedule) TEXT(loss) NUMBER(test_fraction) NUMBER(imbalance)  \
+    TEXT(model)                                                                                    \
+    TEXT(optimizer) TEXT(schedule) TEXT(loss) NUMBER(test_fraction) NUMBER(imbalance)              \
         NUMBER(learning_rate) NUMBER(weight_decay) NUMBER(momentum) INTEGER(keep_columns)          \
             INTEGER(train_count) INTEGER(study_seed) INTEGER(epochs) INTEGER(batch) INTEGER(width) \
                 INTEGER(depth)
@@ -609,6 +610,7 @@ static bl_status run(const bl_job *job, const bl_job_data *j, const bl_arm *arm,
                                 .keys = run_keys(job->plan, job->replicate, arm->null),
                                 .threads = 1,
                                 .checkpoint = job->checkpoint,
+                                .checkpoint_every = (j->recipe.epochs + 9) / 10,
                                 .curve_points = 20};
     return bl_train(&experiment, progress, result);
 }

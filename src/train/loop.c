@@ -391,8 +391,6 @@ static bl_status finish(bl_training *t, bool finite, bl_run_result *result)
     result->epochs = t->epoch;
     result->diverged = !finite;
     result->work = bl_program_work(t->step.program);
-    if (t->experiment->checkpoint)
-        remove(t->experiment->checkpoint);
     return BL_OK;
 }
 

@@ -54,7 +54,8 @@ typedef struct bl_experiment {
     bl_run_keys keys;
     const bl_device *device; /* NULL: cpu */
     int threads;
-    const char *checkpoint;   /* path, or NULL; resumed from where it exists (bit-exact) */
+    const char *checkpoint;   /* path, or NULL; resumed from where it exists (bit-exact); whoever
+                               * gave it removes it once the result is kept */
     int64_t checkpoint_every; /* epochs; 0: only when interrupted */
     int64_t curve_points;     /* evaluations along the way, on at most 1000 test examples */
 } bl_experiment;
