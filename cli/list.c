@@ -18,6 +18,7 @@ static const char *const families[][2] = {
     {"representation", "features without labels, across domains"},
     {"generative", "generators, tokenizers, visualisation"},
     {"solvers", "transport, bilevel search, differential equations"},
+    {"theory", "what limits and kernels predict, and how to measure it"},
     {"classical", "the methods that every comparison should contain"},
 };
 
