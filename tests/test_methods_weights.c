@@ -329,6 +329,12 @@ static void statistics_skip_zeros_and_empty_channels(void **state)
     expect(&c, "mn", 0.75);
     expect(&c, "mx", 2.25);
     finish(&c);
+    c = statistics(NULL, 3);
+    F32(&c, "x", S(0, 3), 0); /* an empty batch */
+    accept(&c, NULL);
+    expect(&c, "mean", 1, 1, 1);
+    expect(&c, "mx", 1, 1, 1);
+    finish(&c);
 }
 
 static call bounds(const char *options)
@@ -955,6 +961,38 @@ static void a_round_masks_what_is_least_certain(void **state)
     refuse(&c, "option mask_token is 3, expected one of 3 words");
 }
 
+/* --- short memory ----------------------------------------------------------------------------- */
+
+/* Whichever allocation fails, the call says so and leaks nothing. */
+static void functions_on_the_host_survive_short_memory(void **state)
+{
+    (void)state;
+    static const char *const cases[] = {"42-mask-sparsity/ms_channel_mask-2",
+                                        "42-mask-sparsity/ms_prune_pair-2",
+                                        "20-sparse-then-prune/stp_prune_mask-1",
+                                        "56-gg-prior/gg_code_bits-1",
+                                        "56-gg-prior/gg_deepshape-1",
+                                        "51-making-the-most/mtm_markov_modes-1",
+                                        "51-making-the-most/mtm_conditional_beam_step-1"};
+    for (int i = 0; i < COUNT_OF(cases); i++) {
+        char *path = bl_format("%s/tests/cases/%s.safetensors", BALLAST_SOURCE_DIR, cases[i]);
+        bl_check_result result;
+        int64_t n = 1;
+        for (;; n++) {
+            bl_fail_allocation(n);
+            bl_status status = bl_check_case(path, bl_device_reference(), &result);
+            bl_fail_allocation(0);
+            bl_release(result.message);
+            if (status == BL_OK && result.passed)
+                break;
+            if (status != BL_NO_MEMORY)
+                fail_msg("%s, allocation %lld: %s", cases[i], (long long)n, bl_error());
+        }
+        assert_true(n > 5);
+        bl_release(path);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1001,6 +1039,7 @@ int main(void)
         cmocka_unit_test(enough_noise_flips_a_mode),
         cmocka_unit_test(visible_words_do_not_count),
         cmocka_unit_test(a_round_masks_what_is_least_certain),
+        cmocka_unit_test(functions_on_the_host_survive_short_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

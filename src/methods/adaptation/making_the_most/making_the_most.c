@@ -13,13 +13,13 @@
 /* --- recurrence ------------------------------------------------------------------------------- */
 
 #define MTM_RECURRENT_STATE(IN, OPT, OUT)                                                          \
-    IN (hidden,     "f32[L,D]", "grad, rows > 0", "hidden states of a window")                     \
-    IN (w1,         "f32[H,D]", "grad",           "first layer")                                   \
-    IN (b1,         "f32[H]",   "grad",           "its biases")                                    \
-    IN (w2,         "f32[E,H]", "grad",           "second layer")                                  \
-    IN (b2,         "f32[E]",   "grad",           "its biases")                                    \
-    OPT(activation, "relu",     "relu|tanh",      "between the two")                               \
-    OUT(z,          "f32[E]",   "w2 f(w1 mean of hidden + b1) + b2")
+    IN(hidden, "f32[L,D]", "grad, rows > 0", "hidden states of a window")                          \
+    IN(w1, "f32[H,D]", "grad", "first layer")                                                      \
+    IN(b1, "f32[H]", "grad", "its biases")                                                         \
+    IN(w2, "f32[E,H]", "grad", "second layer")                                                     \
+    IN(b2, "f32[E]", "grad", "its biases")                                                         \
+    OPT(activation, "relu", "relu|tanh", "between the two")                                        \
+    OUT(z, "f32[E]", "w2 f(w1 mean of hidden + b1) + b2")
 
 BL_CONTRACT(mtm_recurrent_state, MTM_RECURRENT_STATE, "the summary that a window hands on")
 {
@@ -60,14 +60,14 @@ static bl_tensor attend(bl_graph *graph, bl_tensor x, bl_tensor past_k, bl_tenso
 }
 
 #define MTM_WINDOW_ATTENTION(IN, OPT, OUT)                                                         \
-    IN (x,     "f32[K,D]", "grad, rows > 0", "states of a window")                                 \
-    IN (z,     "f32[R,D]", "grad",           "summaries of earlier ones")                          \
-    IN (wq,    "f32[A,D]", "grad",           "queries")                                            \
-    IN (wk,    "f32[A,D]", "grad",           "keys")                                               \
-    IN (wv,    "f32[A,D]", "grad",           "values")                                             \
-    IN (wo,    "f32[D,A]", "grad",           "output")                                             \
-    OPT(heads, 1,          ">= 1",           "divides A; a head owns A / heads rows")              \
-    OUT(y,     "f32[K,D]", "attention to all of z and, causally, to x")
+    IN(x, "f32[K,D]", "grad, rows > 0", "states of a window")                                      \
+    IN(z, "f32[R,D]", "grad", "summaries of earlier ones")                                         \
+    IN(wq, "f32[A,D]", "grad", "queries")                                                          \
+    IN(wk, "f32[A,D]", "grad", "keys")                                                             \
+    IN(wv, "f32[A,D]", "grad", "values")                                                           \
+    IN(wo, "f32[D,A]", "grad", "output")                                                           \
+    OPT(heads, 1, ">= 1", "divides A; a head owns A / heads rows")                                 \
+    OUT(y, "f32[K,D]", "attention to all of z and, causally, to x")
 
 BL_CONTRACT(mtm_window_attention, MTM_WINDOW_ATTENTION, "attention of a window and its summaries")
 {
@@ -110,19 +110,19 @@ BL_CONTRACT(mtm_hso_loss, MTM_HSO_LOSS, "loss of a block, given cached keys and 
 }
 
 #define MTM_HSO_ADAM(IN, OPT, OUT)                                                                 \
-    IN (state, "f32[S,F]", "",        "cached states")                                             \
-    IN (grad,  "f32[S,F]", "",        "their gradient")                                            \
-    IN (m,     "f32[S,F]", "",        "first moments, which travel with a state")                  \
-    IN (v,     "f32[S,F]", "",        "second moments")                                            \
-    IN (age,   "i32[S]",   ">= 0",    "updates that a state has had")                              \
-    OPT(lr,    0.003,      "(0,inf)", "learning rate")                                             \
-    OPT(beta1, 0.9,        "[0,1)",   "of the first moment")                                       \
-    OPT(beta2, 0.999,      "[0,1)",   "of the second moment")                                      \
-    OPT(eps,   1e-8,       "[0,inf)", "added to the root")                                         \
+    IN(state, "f32[S,F]", "", "cached states")                                                     \
+    IN(grad, "f32[S,F]", "", "their gradient")                                                     \
+    IN(m, "f32[S,F]", "", "first moments, which travel with a state")                              \
+    IN(v, "f32[S,F]", "", "second moments")                                                        \
+    IN(age, "i32[S]", ">= 0", "updates that a state has had")                                      \
+    OPT(lr, 0.003, "(0,inf)", "learning rate")                                                     \
+    OPT(beta1, 0.9, "[0,1)", "of the first moment")                                                \
+    OPT(beta2, 0.999, "[0,1)", "of the second moment")                                             \
+    OPT(eps, 1e-8, "[0,inf)", "added to the root")                                                 \
     OUT(state, "f32[S,F]", "updated states")                                                       \
-    OUT(m,     "f32[S,F]", "updated first moments")                                                \
-    OUT(v,     "f32[S,F]", "updated second moments")                                               \
-    OUT(age,   "i32[S]",   "age + 1")
+    OUT(m, "f32[S,F]", "updated first moments")                                                    \
+    OUT(v, "f32[S,F]", "updated second moments")                                                   \
+    OUT(age, "i32[S]", "age + 1")
 
 /* 1 - beta^t for each row, [S,1]; in double, as the difference is small. */
 static bl_tensor bias_correction(bl_tensor beta, bl_tensor t)
@@ -164,19 +164,20 @@ static bl_status check_eos(int64_t eos, int64_t words)
 }
 
 #define MTM_CONDITIONAL_BEAM_STEP(IN, OPT, OUT)                                                    \
-    IN (beam_logp,      "f32[K]",   "rows > 0", "log-probability of each prefix")                  \
-    IN (next_logits,    "f32[K,V]", "",         "of the next word")                                \
-    IN (attribute_logp, "f32[K,V]", "finite",   "log P(attribute | prefix and word), fresh in "    \
-                                                "every step")                                      \
-    IN (finished,       "i32[K]",   "in {0,1}", "1: the prefix has ended")                         \
-    OPT(width,          BL_REQUIRED_INTEGER, ">= 1", "prefixes to keep, at most K V")              \
-    OPT(alpha,          1.0,        "[0,inf)",  "weight of the attribute")                         \
-    OPT(eos,            BL_REQUIRED_INTEGER, ">= 0", "the word that ends a prefix")                \
-    OUT(parent,         "i32[width]", "prefix continued, best first")                              \
-    OUT(token,          "i32[width]", "by this word")                                              \
-    OUT(logp,           "f32[width]", "log-probability, without the attribute")                    \
-    OUT(score,          "f32[width]", "logp + alpha attribute_logp")                               \
-    OUT(finished,       "i32[width]", "1: the word is eos")
+    IN(beam_logp, "f32[K]", "rows > 0", "log-probability of each prefix")                          \
+    IN(next_logits, "f32[K,V]", "", "of the next word")                                            \
+    IN(attribute_logp, "f32[K,V]", "finite",                                                       \
+       "log P(attribute | prefix and word), fresh in "                                             \
+       "every step")                                                                               \
+    IN(finished, "i32[K]", "in {0,1}", "1: the prefix has ended")                                  \
+    OPT(width, BL_REQUIRED_INTEGER, ">= 1", "prefixes to keep, at most K V")                       \
+    OPT(alpha, 1.0, "[0,inf)", "weight of the attribute")                                          \
+    OPT(eos, BL_REQUIRED_INTEGER, ">= 0", "the word that ends a prefix")                           \
+    OUT(parent, "i32[width]", "prefix continued, best first")                                      \
+    OUT(token, "i32[width]", "by this word")                                                       \
+    OUT(logp, "f32[width]", "log-probability, without the attribute")                              \
+    OUT(score, "f32[width]", "logp + alpha attribute_logp")                                        \
+    OUT(finished, "i32[width]", "1: the word is eos")
 
 typedef struct candidates {
     double *logp, *key; /* [K V]; the key is -score, or NaN where there is none */
@@ -251,20 +252,20 @@ static void keep_best(struct mtm_conditional_beam_step *f, const candidates *c)
 /* --- exact modes ------------------------------------------------------------------------------ */
 
 #define MTM_MARKOV_MODES(IN, OPT, OUT)                                                             \
-    IN (first_logits, "f32[V]",   "rows > 0", "of the first word")                                 \
-    IN (next_logits,  "f32[V,V]", "",         "of the word after each")                            \
-    OPT(max_len,      BL_REQUIRED_INTEGER, ">= 1", "longest text, without eos")                    \
-    OPT(eos,          BL_REQUIRED_INTEGER, ">= 0", "the word that ends a text")                    \
-    OUT(logp,         "f32[?]",         "of the best text of each length 0 .. max_len")            \
-    OUT(sequence,     "i32[?,max_len]", "that text, filled up with -1")                            \
-    OUT(mode_length,  "i32[]",          "length of the best of all, ties to the shortest")
+    IN(first_logits, "f32[V]", "rows > 0", "of the first word")                                    \
+    IN(next_logits, "f32[V,V]", "", "of the word after each")                                      \
+    OPT(max_len, BL_REQUIRED_INTEGER, ">= 1", "longest text, without eos")                         \
+    OPT(eos, BL_REQUIRED_INTEGER, ">= 0", "the word that ends a text")                             \
+    OUT(logp, "f32[?]", "of the best text of each length 0 .. max_len")                            \
+    OUT(sequence, "i32[?,max_len]", "that text, filled up with -1")                                \
+    OUT(mode_length, "i32[]", "length of the best of all, ties to the shortest")
 
 typedef struct chain {
     const float *first, *next;
     int64_t words, eos;
-    double *normaliser;   /* of each row of next */
-    double *best;         /* [length,words]: of texts of length + 1 words that end with a word */
-    int32_t *from;        /* the word before it */
+    double *normaliser; /* of each row of next */
+    double *best;       /* [length,words]: of texts of length + 1 words that end with a word */
+    int32_t *from;      /* the word before it */
 } chain;
 
 static double transition(const chain *c, int64_t word, int64_t after)
@@ -327,8 +328,13 @@ BL_HOST(mtm_markov_modes, MTM_MARKOV_MODES, "the most probable text of each leng
     double *room = bl_alloc(bytes);
     if (!room)
         return bl_no_memory(bytes);
-    chain c = {bl_f32(&f->first_logits), bl_f32(&f->next_logits), words, f->eos, room,
-               room + words, (int32_t *)(room + words + cells)};
+    chain c = {bl_f32(&f->first_logits),
+               bl_f32(&f->next_logits),
+               words,
+               f->eos,
+               room,
+               room + words,
+               (int32_t *)(room + words + cells)};
     find_modes(f, &c);
     bl_release(room);
     return BL_OK;
@@ -403,7 +409,8 @@ BL_HOST(mtm_contamination, MTM_CONTAMINATION, "a distribution with noise, and wh
             bl_array_set(&f->mode, 0, (double)n);
         }
     }
-    double loss = ((double)p[i] - (double)p[j]) / clean, gain = ((double)q[j] - (double)q[i]) / noise;
+    double loss = ((double)p[i] - (double)p[j]) / clean,
+           gain = ((double)q[j] - (double)q[i]) / noise;
     bl_array_set(&f->critical, 0, loss / (loss + gain));
     return BL_OK;
 }
@@ -413,14 +420,14 @@ BL_HOST(mtm_contamination, MTM_CONTAMINATION, "a distribution with noise, and wh
 enum { NOT_COUNTED = -100 };
 
 #define MTM_CMLM_LOSS(IN, OPT, OUT)                                                                \
-    IN (logits,        "f32[B,T,V]",  "grad, rows > 0", "of every word")                           \
-    IN (targets,       "i32[B,T]",    "",               "words; -100 where one was visible")       \
-    IN (length_logits, "f32[B,Lmax]", "grad",           "of the length")                           \
-    IN (lengths,       "i32[B]",      "0 <= . < Lmax",  "length")                                  \
-    OPT(length_weight, 1.0,           "[0,inf)",        "weight of the length's term")             \
-    OUT(loss,          "f32[]",       "word + length_weight length")                               \
-    OUT(word,          "f32[]",       "mean cross-entropy of counted words; 0 if there is none")   \
-    OUT(length,        "f32[]",       "mean cross-entropy of lengths")
+    IN(logits, "f32[B,T,V]", "grad, rows > 0", "of every word")                                    \
+    IN(targets, "i32[B,T]", "", "words; -100 where one was visible")                               \
+    IN(length_logits, "f32[B,Lmax]", "grad", "of the length")                                      \
+    IN(lengths, "i32[B]", "0 <= . < Lmax", "length")                                               \
+    OPT(length_weight, 1.0, "[0,inf)", "weight of the length's term")                              \
+    OUT(loss, "f32[]", "word + length_weight length")                                              \
+    OUT(word, "f32[]", "mean cross-entropy of counted words; 0 if there is none")                  \
+    OUT(length, "f32[]", "mean cross-entropy of lengths")
 
 static bl_status check_targets(const bl_dictionary *in, BL_UNUSED_ const void *options)
 {
@@ -448,17 +455,17 @@ BL_CONTRACT_CHECKED(mtm_cmlm_loss, MTM_CMLM_LOSS, "loss of a decoder that fills 
 }
 
 #define MTM_MASK_PREDICT_STEP(IN, OPT, OUT)                                                        \
-    IN (logits,     "f32[B,T,V]", "",                    "of every word")                          \
-    IN (tokens,     "i32[B,T]",   "",                    "words so far")                           \
-    IN (confidence, "f32[B,T]",   "",                    "their log-probabilities")                \
-    IN (lengths,    "i32[B]",     "0 <= . <= T",         "words of each text")                     \
-    IN (masked,     "i32[B,T]",   "in {0,1}",            "1: to be filled in")                     \
-    IN (iteration,  "i32[]",      "0 <= . < iterations", "the round, from 0")                      \
-    OPT(iterations, BL_REQUIRED_INTEGER, ">= 1",         "rounds")                                 \
-    OPT(mask_token, BL_REQUIRED_INTEGER, ">= 0",         "the word that stands for none")          \
-    OUT(tokens,     "i32[B,T]",   "words, the least certain masked again")                         \
-    OUT(confidence, "f32[B,T]",   "log-probabilities")                                             \
-    OUT(masked,     "i32[B,T]",   "1: to be filled in by the next round")
+    IN(logits, "f32[B,T,V]", "", "of every word")                                                  \
+    IN(tokens, "i32[B,T]", "", "words so far")                                                     \
+    IN(confidence, "f32[B,T]", "", "their log-probabilities")                                      \
+    IN(lengths, "i32[B]", "0 <= . <= T", "words of each text")                                     \
+    IN(masked, "i32[B,T]", "in {0,1}", "1: to be filled in")                                       \
+    IN(iteration, "i32[]", "0 <= . < iterations", "the round, from 0")                             \
+    OPT(iterations, BL_REQUIRED_INTEGER, ">= 1", "rounds")                                         \
+    OPT(mask_token, BL_REQUIRED_INTEGER, ">= 0", "the word that stands for none")                  \
+    OUT(tokens, "i32[B,T]", "words, the least certain masked again")                               \
+    OUT(confidence, "f32[B,T]", "log-probabilities")                                               \
+    OUT(masked, "i32[B,T]", "1: to be filled in by the next round")
 
 struct mtm_mask_predict_step;
 static bl_tensor least_certain(bl_graph *graph, const struct mtm_mask_predict_step *f,
@@ -479,8 +486,7 @@ BL_CONTRACT_APART(mtm_mask_predict_step, MTM_MASK_PREDICT_STEP,
     bl_tensor fill = bl_ne(f->masked, 0);
     f->out_confidence = bl_select(fill, bl_squeeze(logp, 2), f->confidence);
     bl_tensor again = least_certain(graph, f, f->out_confidence);
-    f->out_tokens =
-        bl_select(again, (double)f->mask_token, bl_select(fill, word, f->tokens));
+    f->out_tokens = bl_select(again, (double)f->mask_token, bl_select(fill, word, f->tokens));
     f->out_masked = bl_cast(again, BL_I32);
 }
 

@@ -274,8 +274,12 @@ BL_CONTRACT_APART(aqt_stats_update, AQT_STATS_UPDATE, "running statistics of an 
     f->out_mean = moved(f->mean, bl_div(bl_sum(counted, 0), divisor), alpha, any);
     f->out_mean_abs = moved(f->mean_abs, bl_div(bl_sum(bl_abs(counted), 0), divisor), alpha, any);
     f->out_mean_sq = moved(f->mean_sq, bl_div(bl_sum(bl_square(counted), 0), divisor), alpha, any);
-    f->out_mn = moved(f->mn, bl_reduce_min(bl_select(counts, x, INFINITY), 0), alpha, any);
-    f->out_mx = moved(f->mx, bl_reduce_max(bl_select(counts, x, -INFINITY), 0), alpha, any);
+    f->out_mn = f->mn;
+    f->out_mx = f->mx;
+    if (bl_dim(x, 0) > 0) { /* nothing has no extremes */
+        f->out_mn = moved(f->mn, bl_reduce_min(bl_select(counts, x, INFINITY), 0), alpha, any);
+        f->out_mx = moved(f->mx, bl_reduce_max(bl_select(counts, x, -INFINITY), 0), alpha, any);
+    }
 }
 
 #define AQT_BOUNDS(IN, OPT, OUT)                                                                   \

@@ -97,12 +97,12 @@ BL_CONTRACT(gg_nll, GG_NLL, "negative log-likelihood of weights under a generali
 /* --- initialisation --------------------------------------------------------------------------- */
 
 #define GG_INIT(IN, OPT, OUT)                                                                      \
-    IN (gamma_draw, "f32[O,I]", ">= 0",         "draws of a gamma distribution of shape 1/shape")  \
-    IN (sign,       "f32[O,I]", "in {-1,1}",    "random signs")                                    \
-    OPT(shape,      1.0,        "(0,inf)",      "2: normal, that is He's with xi 2")               \
-    OPT(xi,         2.0,        "[0,inf)",      "variance times n: 1, or 2 before a relu")         \
-    OPT(fan,        "rows",     "rows|columns", "n: O as the code has it, or I as usual")          \
-    OUT(w,          "f32[O,I]", "weights of variance xi / n")
+    IN(gamma_draw, "f32[O,I]", ">= 0", "draws of a gamma distribution of shape 1/shape")           \
+    IN(sign, "f32[O,I]", "in {-1,1}", "random signs")                                              \
+    OPT(shape, 1.0, "(0,inf)", "2: normal, that is He's with xi 2")                                \
+    OPT(xi, 2.0, "[0,inf)", "variance times n: 1, or 2 before a relu")                             \
+    OPT(fan, "rows", "rows|columns", "n: O as the code has it, or I as usual")                     \
+    OUT(w, "f32[O,I]", "weights of variance xi / n")
 
 BL_CONTRACT(gg_init, GG_INIT, "generalized Gaussian weights of a given variance")
 {
@@ -115,11 +115,11 @@ BL_CONTRACT(gg_init, GG_INIT, "generalized Gaussian weights of a given variance"
 /* --- rate-constrained training ---------------------------------------------------------------- */
 
 #define GG_RATE(IN, OPT, OUT)                                                                      \
-    IN (w,           "f32[P]",    "grad, rows > 0", "all weights")                                 \
-    OPT(shape,       BL_REQUIRED, "(0,inf)",        "of their distribution")                       \
-    OPT(coefficient, 2e3,         "[0,inf)",        "lambda, for the whole model")                 \
-    OPT(clip,        1.0,         "[0,inf)",        "added to |w|; large: almost the L1 norm")     \
-    OUT(rate,        "f32[]",     "lambda / P sum (|w| + clip)^shape")
+    IN(w, "f32[P]", "grad, rows > 0", "all weights")                                               \
+    OPT(shape, BL_REQUIRED, "(0,inf)", "of their distribution")                                    \
+    OPT(coefficient, 2e3, "[0,inf)", "lambda, for the whole model")                                \
+    OPT(clip, 1.0, "[0,inf)", "added to |w|; large: almost the L1 norm")                           \
+    OUT(rate, "f32[]", "lambda / P sum (|w| + clip)^shape")
 
 BL_CONTRACT(gg_rate, GG_RATE, "the prior as a penalty, a stand-in for coded size")
 {
@@ -130,13 +130,13 @@ BL_CONTRACT(gg_rate, GG_RATE, "the prior as a penalty, a stand-in for coded size
 }
 
 #define GG_BACKSLASH(IN, OPT, OUT)                                                                 \
-    IN (w,            "f32[P]", "rows > 0", "all weights, after the optimiser's step")             \
-    OPT(shape,        0.0,      "[0,inf)",  "of their distribution; 0: estimated from w")          \
-    OPT(coefficient,  2e3,      "[0,inf)",  "lambda, for the whole model")                         \
-    OPT(clip,         1.0,      "[0,inf)",  "added to |w|")                                        \
-    OPT(stop_at_zero, 0,        "flag",     "no step beyond 0")                                    \
-    OUT(w,            "f32[P]", "w - lambda shape / P sign(w) (|w| + clip)^(shape - 1)")           \
-    OUT(shape,        "f32[]",  "the shape that was used")
+    IN(w, "f32[P]", "rows > 0", "all weights, after the optimiser's step")                         \
+    OPT(shape, 0.0, "[0,inf)", "of their distribution; 0: estimated from w")                       \
+    OPT(coefficient, 2e3, "[0,inf)", "lambda, for the whole model")                                \
+    OPT(clip, 1.0, "[0,inf)", "added to |w|")                                                      \
+    OPT(stop_at_zero, 0, "flag", "no step beyond 0")                                               \
+    OUT(w, "f32[P]", "w - lambda shape / P sign(w) (|w| + clip)^(shape - 1)")                      \
+    OUT(shape, "f32[]", "the shape that was used")
 
 struct gg_backslash;
 static bl_status check_backslash(const bl_dictionary *in, const void *options);
@@ -173,9 +173,9 @@ static bl_status check_backslash(const bl_dictionary *in, const void *options)
 /* --- the 8-bit format ------------------------------------------------------------------------- */
 
 #define GG_RF8(IN, OPT, OUT)                                                                       \
-    IN (w,     "f32[P]", "",     "weights")                                                        \
-    OPT(reach, 4,        ">= 0", "how many binary places below the first power a second may lie")  \
-    OUT(w,     "f32[P]", "one or two signed powers of two")
+    IN(w, "f32[P]", "", "weights")                                                                 \
+    OPT(reach, 4, ">= 0", "how many binary places below the first power a second may lie")         \
+    OUT(w, "f32[P]", "one or two signed powers of two")
 
 /* The exponent of the nearest power of two, on the logarithmic scale; -inf at 0. In double, because
  * the switch at 2^(k + 1/2) lies between two f32 neighbours. */
@@ -210,19 +210,20 @@ static bl_status quantise(const bl_array *w, double step, double limit, double *
         *most = fmax(*most, fabs(q[i]));
     }
     if (*most > limit)
-        return bl_fail(BL_INVALID, "w reaches %g steps of %g, expected at most %g: take a larger step",
-                       *most, step, limit);
+        return bl_fail(BL_INVALID,
+                       "w reaches %g steps of %g, expected at most %g: take a larger step", *most,
+                       step, limit);
     return BL_OK;
 }
 
 #define GG_CODE_BITS(IN, OPT, OUT)                                                                 \
-    IN (w,          "f32[P]",         "rows > 0, finite", "weights")                               \
-    OPT(step,       1.0 / 8192,       "(0,inf)",          "of the quantiser")                      \
-    OPT(k,          0,                "[0,15]",           "order of the exponential Golomb code")  \
+    IN(w, "f32[P]", "rows > 0, finite", "weights")                                                 \
+    OPT(step, 1.0 / 8192, "(0,inf)", "of the quantiser")                                           \
+    OPT(k, 0, "[0,15]", "order of the exponential Golomb code")                                    \
     OUT(exp_golomb, "f32[]", "mean bits of that code")                                             \
-    OUT(entropy,    "f32[]", "bits by the frequencies of levels")                                  \
-    OUT(fixed,      "f32[]", "bits of a code of fixed length")                                     \
-    OUT(zeros,      "f32[]", "share of weights that become 0")
+    OUT(entropy, "f32[]", "bits by the frequencies of levels")                                     \
+    OUT(fixed, "f32[]", "bits of a code of fixed length")                                          \
+    OUT(zeros, "f32[]", "share of weights that become 0")
 
 /* 2 floor(log2(floor(u / 2^k) + 1)) + 1 + k, with u = 0, 1, 2, 3, .. for q = 0, 1, -1, 2, .. */
 static double golomb_bits(double q, int64_t k)
@@ -284,16 +285,17 @@ static bl_status code_bits(struct gg_code_bits *f, double *q, int64_t *order)
 /* --- remapping -------------------------------------------------------------------------------- */
 
 #define GG_DEEPSHAPE(IN, OPT, OUT)                                                                 \
-    IN (w,           "f32[P]",   "rows > 0, finite", "trained weights")                            \
-    OPT(step,        1.0 / 8192, "(0,inf)",          "of the levels")                              \
-    OPT(shape_scale, 0.8,        "(0,inf)",          "shape wanted, as a share of the present one") \
-    OPT(std_scale,   0.6,        "(0,inf)",          "scale wanted, likewise")                     \
-    OPT(rare,        0,          ">= 0",             "levels from the first positive one that so " \
-                                                     "few weights have stay; 0: all are remapped") \
-    OUT(w,           "f32[P]",   "remapped weights, in whole steps")                               \
-    OUT(shape,       "f32[]",    "shape wanted")                                                   \
-    OUT(scale,       "f32[]",    "scale wanted")                                                   \
-    OUT(assigned,    "i32[]",    "weights that were remapped")
+    IN(w, "f32[P]", "rows > 0, finite", "trained weights")                                         \
+    OPT(step, 1.0 / 8192, "(0,inf)", "of the levels")                                              \
+    OPT(shape_scale, 0.8, "(0,inf)", "shape wanted, as a share of the present one")                \
+    OPT(std_scale, 0.6, "(0,inf)", "scale wanted, likewise")                                       \
+    OPT(rare, 0, ">= 0",                                                                           \
+        "levels from the first positive one that so "                                              \
+        "few weights have stay; 0: all are remapped")                                              \
+    OUT(w, "f32[P]", "remapped weights, in whole steps")                                           \
+    OUT(shape, "f32[]", "shape wanted")                                                            \
+    OUT(scale, "f32[]", "scale wanted")                                                            \
+    OUT(assigned, "i32[]", "weights that were remapped")
 
 typedef struct remap {
     const float *w;
@@ -301,11 +303,12 @@ typedef struct remap {
     double step, top; /* levels beyond top stay */
     double *q;        /* levels, and in the end the new ones */
     int64_t *order;
-    float *inside;    /* room for weights within top */
+    float *inside; /* room for weights within top */
     double shape, scale, centre;
 } remap;
 
-/* The smallest positive level that at most `rare` weights have; the largest size if there is none. */
+/* The smallest positive level that at most `rare` weights have; the largest size if there is none.
+ */
 static double first_rare_level(const remap *r, double most, int64_t rare)
 {
     int64_t i = 0;
@@ -332,8 +335,8 @@ static bl_status fit_array(float *w, int64_t count, double *shape, double *scale
     bl_array in = {.type = {BL_F32, BL_SHAPE(count)}, .data = w}, out[2] = {0};
     bl_status status = bl_graph_status(graph);
     if (status == BL_OK)
-        status = bl_evaluate(bl_device_reference(), &x, &in, 1, (bl_tensor[]){e.shape, e.scale},
-                             out, 2);
+        status =
+            bl_evaluate(bl_device_reference(), &x, &in, 1, (bl_tensor[]){e.shape, e.scale}, out, 2);
     if (status == BL_OK) {
         *shape = bl_f64(&out[0])[0];
         *scale = bl_f64(&out[1])[0];
@@ -430,9 +433,11 @@ const bl_method bl_gg_prior = {
     .slug = "gg_prior",
     .family = "weights",
     .paper = "Wu et al. 2025, arXiv 2506.00486",
-    .summary = "(no arm) weights of a generalized Gaussian: start, penalty, remapping, 8-bit format",
-    .when = "A trained network must be stored in few bits. The BackSlash step costs a pass over the "
-            "weights.",
+    .summary =
+        "(no arm) weights of a generalized Gaussian: start, penalty, remapping, 8-bit format",
+    .when =
+        "A trained network must be stored in few bits. The BackSlash step costs a pass over the "
+        "weights.",
     .functions = {&gg_estimate_contract, &gg_nll_contract, &gg_init_contract, &gg_rate_contract,
                   &gg_backslash_contract, &gg_code_bits_contract, &gg_deepshape_contract,
                   &gg_rf8_contract},

@@ -48,9 +48,7 @@ BL_CONTRACT(ms_grad, MS_GRAD, "the penalty as an edit of the gradient, before th
     IN(gamma, "f32[C]", "rows > 0", "batch-norm scales of a layer")                                \
     OPT(method, "threshold", "threshold|energy|ratio", "how the threshold is found")               \
     OPT(value, (double)INFINITY, "",                                                               \
-        "the threshold, the share of "                                                             \
-        "energy or of channels cut; "                                                              \
-        "inf: 0.01, 1e-4 or 0.5")                                                                  \
+        "the threshold, or the share of energy or channels cut; inf: 0.01, 1e-4 or 0.5")           \
     OPT(min_channels, 1, ">= 0", "at least so many stay")                                          \
     OUT(keep, "u8[C]", "1: the channel stays, its |gamma| is above the threshold")                 \
     OUT(threshold, "f32[]", "the threshold")                                                       \

@@ -52,14 +52,14 @@ BL_CONTRACT(stp_attention, STP_ATTENTION, "attention that also returns its penal
 }
 
 #define STP_LOSS(IN, OPT, OUT)                                                                     \
-    IN (logits,        "f32[B,C]", "grad, rows > 0", "raw model outputs")                          \
-    IN (labels,        "i32[B]",   "0 <= . < C",     "class of each example")                      \
-    IN (penalties,     "f32[L]",   "grad, rows > 0", "of each encoder layer, first to last")       \
-    OPT(lam,           0.01,       "[0,inf)",        "weight of the penalty")                      \
-    OPT(reduce_layers, "last",     "last|sum|mean",  "the official code uses the last layer's")    \
-    OUT(loss,          "f32[]",    "ce + lam penalty")                                             \
-    OUT(ce,            "f32[]",    "mean cross-entropy")                                           \
-    OUT(penalty,       "f32[]",    "the last, the sum or the mean")
+    IN(logits, "f32[B,C]", "grad, rows > 0", "raw model outputs")                                  \
+    IN(labels, "i32[B]", "0 <= . < C", "class of each example")                                    \
+    IN(penalties, "f32[L]", "grad, rows > 0", "of each encoder layer, first to last")              \
+    OPT(lam, 0.01, "[0,inf)", "weight of the penalty")                                             \
+    OPT(reduce_layers, "last", "last|sum|mean", "the official code uses the last layer's")         \
+    OUT(loss, "f32[]", "ce + lam penalty")                                                         \
+    OUT(ce, "f32[]", "mean cross-entropy")                                                         \
+    OUT(penalty, "f32[]", "the last, the sum or the mean")
 
 BL_CONTRACT(stp_loss, STP_LOSS, "cross-entropy plus the penalty of attention")
 {
@@ -75,10 +75,10 @@ BL_CONTRACT(stp_loss, STP_LOSS, "cross-entropy plus the penalty of attention")
 }
 
 #define STP_PRUNE_MASK(IN, OPT, OUT)                                                               \
-    IN (w,        "f32[...]",  "",      "all prunable weights, one after the other")               \
-    OPT(amount,   BL_REQUIRED, "[0,1]", "share of them to prune")                                  \
-    OUT(keep,     "u8[?]",     "1: the weight stays")                                              \
-    OUT(n_pruned, "i32[]",     "amount times their number, halves to even")
+    IN(w, "f32[...]", "", "all prunable weights, one after the other")                             \
+    OPT(amount, BL_REQUIRED, "[0,1]", "share of them to prune")                                    \
+    OUT(keep, "u8[?]", "1: the weight stays")                                                      \
+    OUT(n_pruned, "i32[]", "amount times their number, halves to even")
 
 BL_HOST(stp_prune_mask, STP_PRUNE_MASK, "marks the smallest weights, ties lower index first")
 {
