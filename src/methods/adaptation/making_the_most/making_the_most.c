@@ -167,8 +167,7 @@ static bl_status check_eos(int64_t eos, int64_t words)
     IN(beam_logp, "f32[K]", "rows > 0", "log-probability of each prefix")                          \
     IN(next_logits, "f32[K,V]", "", "of the next word")                                            \
     IN(attribute_logp, "f32[K,V]", "finite",                                                       \
-       "log P(attribute | prefix and word), fresh in "                                             \
-       "every step")                                                                               \
+       "log P(attribute | prefix and word), fresh in every step")                                  \
     IN(finished, "i32[K]", "in {0,1}", "1: the prefix has ended")                                  \
     OPT(width, BL_REQUIRED_INTEGER, ">= 1", "prefixes to keep, at most K V")                       \
     OPT(alpha, 1.0, "[0,inf)", "weight of the attribute")                                          \

@@ -100,8 +100,7 @@ BL_CONTRACT(aqt_weight_fake_quant, AQT_WEIGHT_FAKE_QUANT, "weights as their code
     OPT(signed, 0, "flag", "values of both signs; not after a relu")                               \
     OPT(half_shift, 0, "flag", "of signed ones: codes between integers")                           \
     OPT(edge_grad, 1.0, "[0,1]",                                                                   \
-        "gradient in the lowest and highest bucket of "                                            \
-        "unsigned ones; the official code's is 0.5")                                               \
+        "gradient in the lowest and highest bucket of unsigned ones; the official code's is 0.5")  \
     OUT(xq, "f32[S...,C]", "rounded activations")                                                  \
     OUT(q, "f32[S...,C]", "their codes")
 
@@ -289,8 +288,7 @@ BL_CONTRACT_APART(aqt_stats_update, AQT_STATS_UPDATE, "running statistics of an 
     IN(mn, "f32[C]", "", "smallest")                                                               \
     IN(mx, "f32[C]", "", "largest")                                                                \
     OPT(method, "mean_of_max", "mean_of_max|cams|mix",                                             \
-        "largest size; mean and deviations; "                                                      \
-        "or a mixture of deviations")                                                              \
+        "largest size; mean and deviations; or a mixture of deviations")                           \
     OPT(stddev_coeff, 3.0, "[0,inf)", "standard deviations")                                       \
     OPT(absdev_coeff, 3.0, "[0,inf)", "mean sizes")                                                \
     OPT(mix_coeff, 0.0, "[0,1]", "share of the standard deviation")                                \

@@ -290,8 +290,7 @@ static bl_status code_bits(struct gg_code_bits *f, double *q, int64_t *order)
     OPT(shape_scale, 0.8, "(0,inf)", "shape wanted, as a share of the present one")                \
     OPT(std_scale, 0.6, "(0,inf)", "scale wanted, likewise")                                       \
     OPT(rare, 0, ">= 0",                                                                           \
-        "levels from the first positive one that so "                                              \
-        "few weights have stay; 0: all are remapped")                                              \
+        "levels from the first positive one that so few weights have stay; 0: all are remapped")   \
     OUT(w, "f32[P]", "remapped weights, in whole steps")                                           \
     OUT(shape, "f32[]", "shape wanted")                                                            \
     OUT(scale, "f32[]", "scale wanted")                                                            \

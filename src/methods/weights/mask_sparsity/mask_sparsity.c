@@ -194,9 +194,7 @@ static int64_t votes(const struct ms_group_mask *f, int64_t channel)
     IN(w2, "f32[P,O,K...]", "", "filters out of the channels")                                     \
     IN(b2, "f32[P]", "", "their biases")                                                           \
     IN(keep, "u8[O]", "in {0,1}", "1: the channel stays")                                          \
-    OPT(absorb, 0, "flag",                                                                         \
-        "what a cut channel gives at gamma 0, relu(beta), "                                        \
-        "goes into b2")                                                                            \
+    OPT(absorb, 0, "flag", "what a cut channel gives at gamma 0, relu(beta), goes into b2")        \
     OUT(w1, "f32[?,S...]", "rows of kept channels")                                                \
     OUT(gamma, "f32[?]", "kept entries")                                                           \
     OUT(beta, "f32[?]", "kept entries")                                                            \
