@@ -126,6 +126,152 @@ static void grokking_stability_refuses(void **state)
            F32(&c, "g", S(1), NAN));
 }
 
+/* --- grokking on corrupted arithmetic --------------------------------------------------------- */
+
+static void a_random_label_counts_even_if_it_is_true(void **state)
+{
+    (void)state;
+    call c = start("grok_corrupted_dataset",
+                   "{\"p\": 2, \"noise\": 1, \"op\": \"mul\", \"train_frac\": 0.5}");
+    I32(&c, "perm", S(4), 3, 0, 1, 2);
+    I32(&c, "random_labels", S(4), 1, 1, 1, 1);
+    accept(&c, NULL);
+    expect(&c, "pairs", 1, 1, 0, 0, 0, 1, 1, 0);
+    expect(&c, "clean", 1, 0, 0, 0);
+    expect(&c, "label", 1, 1, 0, 0);
+    expect(&c, "corrupted", 1, 1, 0, 0);
+    expect(&c, "n_train", 2);
+    expect(&c, "n_noise", 2);
+    finish(&c);
+}
+
+static call small_network(const char *function, const char *options)
+{
+    call c = start(function, options);
+    I32(&c, "pairs", S(1, 2), 0, 1);
+    I32(&c, "y", S(1), 1);
+    F32(&c, "U", S(1, 2), 2, 5);
+    F32(&c, "V", S(1, 2), 7, 1);
+    F32(&c, "W", S(2, 1), 1, 0);
+    return c;
+}
+
+static void neurons_are_dropped_before_the_square(void **state)
+{
+    (void)state;
+    call c = small_network("grok_corrupted_mlp", "{\"rate\": 0.5}");
+    accept(&c, "loss"); /* without a mask the rate is not used */
+    expect(&c, "z", 9, 0);
+    expect(&c, "loss", 41);
+    near(slope(&c, "U", 0), 9 * 6); /* (z - onehot) W 2 pre */
+    near(slope(&c, "U", 1), 0);
+    F32(&c, "drop", S(1, 1), 1);
+    accept(&c, "loss");
+    expect(&c, "z", 36, 0);
+    finish(&c);
+}
+
+static void running_statistics_stay_in_evaluation(void **state)
+{
+    (void)state;
+    call c = small_network("grok_corrupted_bn_mlp", "{\"train\": false, \"eps\": 1}");
+    F32(&c, "gamma", S(1), 2);
+    F32(&c, "beta", S(1), 1);
+    F32(&c, "run_mean", S(1), 5);
+    F32(&c, "run_var", S(1), 3);
+    accept(&c, "loss");
+    expect(&c, "z", 5, 0);
+    expect(&c, "run_mean_out", 5);
+    expect(&c, "run_var_out", 3);
+    c.options = NULL;
+    refuse(&c, "pairs has 1 row, expected at least 2");
+}
+
+static void one_frequency_has_participation_one(void **state)
+{
+    (void)state;
+    call c = start("grok_corrupted_ipr", "{\"r\": 1}");
+    F32(&c, "U", S(1, 4), 1, 0, -1, 0);
+    F32(&c, "V", S(1, 4), 0, 0, 0, 0);
+    F32(&c, "W", S(4, 1), 1, 0, 0, 0); /* three equal frequencies */
+    bl_dictionary_free(&c.cotangent);
+    give_to(&c.cotangent, "ipr", (bl_type){BL_F32, S(1)}, VALUES(1));
+    accept(&c, NULL);
+    expect(&c, "ipr_u", 1);
+    expect(&c, "ipr_v", 0);
+    expect(&c, "ipr_w", 1);
+    all_finite(&c.gradient);
+    c.options = "{\"r\": 3}";
+    accept(&c, NULL);
+    expect(&c, "ipr_w", 1 / 9.0);
+    expect(&c, "ipr", 10 / 27.0);
+    all_finite(&c.gradient);
+    finish(&c);
+}
+
+static void equal_neurons_are_pruned_in_order(void **state)
+{
+    (void)state;
+    call c = start("grok_corrupted_prune", "{\"n_prune\": 2}");
+    F32(&c, "U", S(3, 1), 1, 2, 3);
+    F32(&c, "V", S(3, 1), 4, 5, 6);
+    F32(&c, "W", S(1, 3), 7, 8, 9);
+    F32(&c, "ipr", S(3), 0.5, 0.5, 0.5);
+    accept(&c, NULL);
+    expect(&c, "keep", 0, 0, 1);
+    expect(&c, "W_out", 0, 0, 9);
+    c.options = "{\"n_prune\": 1, \"order\": \"high\"}";
+    accept(&c, NULL);
+    expect(&c, "U_out", 0, 2, 3);
+    c.options = "{\"n_prune\": 0}";
+    accept(&c, NULL);
+    expect(&c, "V_out", 4, 5, 6);
+    finish(&c);
+}
+
+static void an_empty_subset_has_accuracy_zero(void **state)
+{
+    (void)state;
+    call c = start("grok_corrupted_accuracy", NULL);
+    F32(&c, "z", S(2, 2), 1, 1, 0, 1); /* a tie goes to the lowest class */
+    I32(&c, "label", S(2), 0, 0);
+    I32(&c, "clean", S(2), 0, 0);
+    U8(&c, "corrupted", S(2), 0, 0);
+    accept(&c, NULL);
+    expect(&c, "acc", 0.5);
+    expect(&c, "acc_uncorrupted", 0.5);
+    expect(&c, "acc_corrupted", 0);
+    expect(&c, "acc_corrected", 0);
+    finish(&c);
+}
+
+static void grok_corrupted_refuses(void **state)
+{
+    (void)state;
+    REFUSE("grok_corrupted_dataset", "{\"p\": 2}", "perm has 3 entries, expected p^2 (p is 2)",
+           I32(&c, "perm", S(3), 0, 1, 2), I32(&c, "random_labels", S(3), 0, 0, 0));
+    REFUSE("grok_corrupted_dataset", "{\"p\": 2}", "perm", I32(&c, "perm", S(4), 0, 1, 1, 2),
+           I32(&c, "random_labels", S(4), 0, 0, 0, 0));
+    REFUSE("grok_corrupted_dataset", "{\"p\": 2}", "random_labels[1] is 2, expected 0 <= . < p",
+           I32(&c, "perm", S(4), 0, 1, 3, 2), I32(&c, "random_labels", S(4), 0, 2, 0, 0));
+    REFUSE("grok_corrupted_dataset", "{\"p\": 2, \"train_frac\": 0.2}",
+           "option train_frac is 0.2, expected at least one of 4 pairs",
+           I32(&c, "perm", S(4), 0, 1, 3, 2), I32(&c, "random_labels", S(4), 0, 0, 0, 0));
+    REFUSE("grok_corrupted_dataset", "{\"train_frac\": 1}", "option train_frac is 1");
+    REFUSE("grok_corrupted_dataset", "{\"op\": \"sub\"}",
+           "option op is \"sub\", expected one of add|mul");
+    REFUSE("grok_corrupted_mlp", "{\"rate\": 1}", "option rate is 1, expected [0,1)");
+    REFUSE("grok_corrupted_prune", "{\"n_prune\": 2}",
+           "option n_prune is 2, expected at most the neurons (1)", F32(&c, "U", S(1, 1), 1),
+           F32(&c, "V", S(1, 1), 1), F32(&c, "W", S(1, 1), 1), F32(&c, "ipr", S(1), 1));
+    REFUSE("grok_corrupted_analytic", "{\"p\": 5}",
+           "sigma[0] is 3, expected 1 <= . <= (p-1)/2 (p is 5)", I32(&c, "sigma", S(1), 3),
+           F32(&c, "phi_u", S(1), 0), F32(&c, "phi_v", S(1), 0));
+    call c = small_network("grok_corrupted_mlp", NULL);
+    F32(&c, "drop", S(1, 1), 0.5);
+    refuse(&c, "drop[0,0] is 0.5, expected in {0,1}");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -134,6 +280,13 @@ int main(void)
         cmocka_unit_test(a_collapsed_example_may_be_wrong),
         cmocka_unit_test(a_step_that_lengthens_weights_has_cosine_one),
         cmocka_unit_test(grokking_stability_refuses),
+        cmocka_unit_test(a_random_label_counts_even_if_it_is_true),
+        cmocka_unit_test(neurons_are_dropped_before_the_square),
+        cmocka_unit_test(running_statistics_stay_in_evaluation),
+        cmocka_unit_test(one_frequency_has_participation_one),
+        cmocka_unit_test(equal_neurons_are_pruned_in_order),
+        cmocka_unit_test(an_empty_subset_has_accuracy_zero),
+        cmocka_unit_test(grok_corrupted_refuses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

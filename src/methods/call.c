@@ -108,6 +108,8 @@ static bl_status add_arguments(call *c, const bl_field *field, const bl_dictiona
 {
     if (field->kind == BL_FIELD_IN) {
         const bl_array *array = bl_dictionary_find(in, field->name);
+        if (!array && bl_has_condition(field->conditions, "optional"))
+            return BL_OK;
         if (!array)
             return bl_fail(BL_INVALID, "input %s is missing (%s: %s)", field->name, field->type,
                            field->text);

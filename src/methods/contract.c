@@ -400,6 +400,8 @@ bl_status bl_type_error(const bl_field *field, const char *name, int index, bl_t
 static bl_status check_tensor(bl_graph *graph, const bl_field *field, const char *name, int index,
                               bl_tensor *t, bl_symbols *symbols)
 {
+    if (bl_is_number(*t) && bl_has_condition(field->conditions, "optional"))
+        return BL_OK; /* not given */
     if (bl_is_number(*t) && strncmp(field->type, "f32[]", 5) == 0)
         *t = bl_full(graph, BL_F32, BL_SCALAR, t->number);
     if (bl_is_number(*t))

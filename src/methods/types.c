@@ -513,7 +513,7 @@ bl_status bl_conditions_check(const char *conditions, const bl_symbols *symbols,
     BL_TRY(bl_rows_check(conditions, array->type.shape));
     piece p;
     while (next_piece(&conditions, ',', &p)) {
-        if (piece_is(p, "grad") || piece_is(p, "rows > 0"))
+        if (piece_is(p, "grad") || piece_is(p, "rows > 0") || piece_is(p, "optional"))
             continue;
         if (piece_is(p, "distinct"))
             BL_TRY(check_distinct(array));
