@@ -272,6 +272,135 @@ static void grok_corrupted_refuses(void **state)
     refuse(&c, "drop[0,0] is 0.5, expected in {0,1}");
 }
 
+/* --- high-dimensional dynamics ---------------------------------------------------------------- */
+
+static void a_direction_without_data_keeps_its_error(void **state)
+{
+    (void)state;
+    call c = start("high_dim_dynamics_modes", "{\"n_samples\": 1, \"sigma_w0\": 2}");
+    F32(&c, "lam", S(2), 0, 1);
+    F32(&c, "t", S(2), 0, 50);
+    give_to(&c.cotangent, "eg", (bl_type){BL_F32, S(2)}, VALUES(1, 1));
+    accept(&c, NULL);
+    expect(&c, "eg", 6, 4); /* (5+5)/2 + 1, (5+1)/2 + 1 */
+    expect(&c, "et", 6, 0); /* lambda (1+4) + 1, all fitted */
+    all_finite(&c.gradient);
+    finish(&c);
+}
+
+static void the_limit_has_mass_one(void **state)
+{
+    (void)state;
+    call c = start("high_dim_dynamics_mp_density", "{\"alpha\": 0.25}");
+    F32(&c, "lam", S(4), 0, 0.25, 2.25, 1);
+    accept(&c, NULL);
+    expect(&c, "density", 0, 0, 0, sqrt(1.25 * 0.75) / (2 * M_PI));
+    expect(&c, "mass0", 0.75);
+    expect(&c, "edges", 0.25, 2.25);
+    finish(&c);
+    c = start("high_dim_dynamics_mp_curve", "{\"alpha\": 0.5, \"quad\": 64, \"sigma_w0\": 1}");
+    F32(&c, "t", S(2), 0, 1000);
+    accept(&c, NULL);
+    expect(&c, "eg", 3, 3); /* sigma_w^2 + sigma_w0^2 + sigma_e^2; (1-a) 2 + 1/(1-a) */
+    finish(&c);
+}
+
+static void as_many_samples_as_inputs_is_worst(void **state)
+{
+    (void)state;
+    call c = start("high_dim_dynamics_final", NULL);
+    F32(&c, "alpha", S(3), 1, 2, 0.5);
+    accept(&c, NULL);
+    assert_true(isinf(result(&c, "eg_inf", 0)));
+    near(result(&c, "eg_inf", 1), 2);
+    near(result(&c, "eg_inf", 2), 2.5);
+    near(result(&c, "eg_ridge", 0), 1 + (sqrt(5) - 1) / 2);
+    c.options = "{\"sigma_e\": 0}";
+    accept(&c, NULL);
+    expect(&c, "eg_inf", 0, 0, 0.5);
+    expect(&c, "eg_ridge", 0, 0, 0.5);
+    expect(&c, "gamma_opt", 0);
+    finish(&c);
+}
+
+static void one_eigenvalue_has_a_known_time_to_stop(void **state)
+{
+    (void)state;
+    call c = start("high_dim_dynamics_stop_time", "{\"sigma_w\": 2, \"sigma_w0\": 1, \"tau\": 3}");
+    F32(&c, "lam", S(2), 0.5, 0.5);
+    accept(&c, NULL);
+    /* (tau/lambda) log(1 + SNR lambda (1 + INR)) */
+    assert_true(fabs(result(&c, "t_opt", 0) - 6 * log(3.5)) < 1e-4);
+    expect(&c, "interior", 1);
+    c.options = "{\"sigma_e\": 0}"; /* without noise: never */
+    accept(&c, NULL);
+    near(result(&c, "eg_opt", 0), 0);
+    finish(&c);
+}
+
+static void flow_starts_at_w0_and_ends_at_least_squares(void **state)
+{
+    (void)state;
+    call c = start("high_dim_dynamics_linear_flow", NULL);
+    F32(&c, "X", S(1, 2), 2, 0);
+    F32(&c, "y", S(1), 6);
+    F32(&c, "w0", S(2), 1, 5);
+    F32(&c, "t", S(2), 0, 1e6);
+    give_to(&c.cotangent, "w", (bl_type){BL_F32, S(2, 2)}, VALUES(0, 0, 1, 1));
+    accept(&c, NULL);
+    expect(&c, "w", 1, 5, 3, 5);
+    expect(&c, "train_mse", 16, 0);
+    near(slope(&c, "y", 0), 0.5);
+    near(slope(&c, "w0", 0), 0);
+    near(slope(&c, "w0", 1), 1);
+    finish(&c);
+}
+
+static void directions_without_features_are_frozen(void **state)
+{
+    (void)state;
+    call c = start("high_dim_dynamics_frozen", NULL);
+    F32(&c, "Hf", S(2, 3), 2, 0, 0, 0, 1, 0);
+    F32(&c, "w0", S(3), 1, 1, 3);
+    accept(&c, NULL);
+    expect(&c, "rank", 2);
+    expect(&c, "frozen_frac", 1 / 3.0);
+    expect(&c, "lam_min", 1);
+    expect(&c, "lam_max", 4);
+    expect(&c, "frozen_norm2", 9);
+    c.options = "{\"tol\": 0.5}";
+    accept(&c, NULL);
+    expect(&c, "rank", 1);
+    expect(&c, "frozen_norm2", 10);
+    finish(&c);
+    c = start("high_dim_dynamics_frozen", NULL);
+    F32(&c, "Hf", S(1, 2), 0, 0);
+    F32(&c, "w0", S(2), 1, 1);
+    accept(&c, NULL);
+    expect(&c, "rank", 0);
+    expect(&c, "lam_min", 0);
+    expect(&c, "frozen_norm2", 2);
+    finish(&c);
+}
+
+static void high_dim_dynamics_refuses(void **state)
+{
+    (void)state;
+    REFUSE("high_dim_dynamics_modes", "{\"n_samples\": 1}", "lam[0] is -1, expected >= 0",
+           F32(&c, "lam", S(1), -1), F32(&c, "t", S(1), 0));
+    REFUSE("high_dim_dynamics_modes", "{\"n_samples\": 1}", "t[0] is -1, expected >= 0",
+           F32(&c, "lam", S(1), 1), F32(&c, "t", S(1), -1));
+    REFUSE("high_dim_dynamics_modes", "{\"n_samples\": 0}", "option n_samples is 0");
+    REFUSE("high_dim_dynamics_modes", "{\"n_samples\": 1, \"tau\": 0}", "option tau is 0");
+    REFUSE("high_dim_dynamics_modes", "{\"n_samples\": 1, \"gamma\": -1}", "option gamma is -1");
+    REFUSE("high_dim_dynamics_mp_density", "{\"alpha\": 0}", "option alpha is 0");
+    REFUSE("high_dim_dynamics_mp_curve", "{\"alpha\": 1, \"quad\": 7}",
+           "option quad is 7, expected >= 8");
+    REFUSE("high_dim_dynamics_final", "{\"sigma_w\": 0}", "option sigma_w is 0");
+    REFUSE("high_dim_dynamics_stop_time", NULL, "lam is all 0, expected a value > 0",
+           F32(&c, "lam", S(2), 0, 0));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -287,6 +416,13 @@ int main(void)
         cmocka_unit_test(equal_neurons_are_pruned_in_order),
         cmocka_unit_test(an_empty_subset_has_accuracy_zero),
         cmocka_unit_test(grok_corrupted_refuses),
+        cmocka_unit_test(a_direction_without_data_keeps_its_error),
+        cmocka_unit_test(the_limit_has_mass_one),
+        cmocka_unit_test(as_many_samples_as_inputs_is_worst),
+        cmocka_unit_test(one_eigenvalue_has_a_known_time_to_stop),
+        cmocka_unit_test(flow_starts_at_w0_and_ends_at_least_squares),
+        cmocka_unit_test(directions_without_features_are_frozen),
+        cmocka_unit_test(high_dim_dynamics_refuses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
