@@ -49,6 +49,10 @@ valgrind: packages
 fuzz: packages
 	./tests/fuzz/run.sh
 
+bench: build
+	cmake --build build --target bench
+	build/bench_steps
+
 install: build
 	cmake --install build $(if $(PREFIX),--prefix $(PREFIX))
 

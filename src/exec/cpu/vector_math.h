@@ -305,9 +305,9 @@ static inline float vm_pow(float x, float y)
     int integer = floorf(y) == y, odd = integer & (floorf(half) != half);
     uint32_t negative = bits_of(x) & 0x80000000u;
     r = float_of(bits_of(r) ^ (odd ? negative : 0u));
-    r = (x < 0.0f) & (x > -INFINITY) & !integer ? NAN : r;
+    r = ((x < 0.0f) & (x > -INFINITY) & !integer) ? NAN : r;
     r = y == y ? r : y;
-    return (x == 1.0f) | (y == 0.0f) ? 1.0f : r;
+    return ((x == 1.0f) | (y == 0.0f)) ? 1.0f : r;
 }
 
 #endif
