@@ -401,6 +401,138 @@ static void high_dim_dynamics_refuses(void **state)
            F32(&c, "lam", S(2), 0, 0));
 }
 
+/* --- neural collapse -------------------------------------------------------------------------- */
+
+/* One example of one class, with one feature of value 2. */
+static call one_feature(const char *function, const char *input, const char *options)
+{
+    call c = start(function, options);
+    F32(&c, input, S(1, 1), 2);
+    I32(&c, "y", S(1), 0);
+    return c;
+}
+
+static void features_are_fitted_or_stay_near(void **state)
+{
+    (void)state;
+    call c = one_feature("neural_collapse_ufm_loss", "H",
+                         "{\"lambda_w\": 0, \"lambda_h\": 0, \"beta\": 1}");
+    F32(&c, "W", S(1, 1), 1);
+    F32(&c, "H0", S(1, 1), 0);
+    accept(&c, "loss");
+    expect(&c, "fit", 0.5);
+    expect(&c, "loss", 2.5);
+    near(slope(&c, "H", 0), 3);
+    near(slope(&c, "W", 0), 2);
+    near(slope(&c, "H0", 0), -2);
+    finish(&c);
+}
+
+static void the_best_classifier_has_no_slope_of_its_own(void **state)
+{
+    (void)state;
+    call c = one_feature("neural_collapse_wstar", "H", "{\"K\": 1, \"lambda_w\": 1}");
+    accept(&c, NULL);
+    expect(&c, "W", 0.4);
+    finish(&c);
+    c = one_feature("neural_collapse_central_loss", "H",
+                    "{\"K\": 1, \"lambda_w\": 1, \"lambda_h\": 0.5}");
+    accept(&c, "loss");
+    expect(&c, "loss", 1.1);
+    near(slope(&c, "H", 0), 0.92); /* (H W - 1) W + lambda_h H */
+    finish(&c);
+    c = one_feature("neural_collapse_flow", "H0", "{\"K\": 1, \"lambda_w\": 1, \"lambda_h\": 0.5}");
+    accept(&c, NULL);
+    expect(&c, "H", 2 - 0.092);
+    c.options = "{\"K\": 1, \"steps\": 0}";
+    accept(&c, NULL);
+    expect(&c, "H", 2);
+    finish(&c);
+}
+
+static void alternation_goes_down(void **state)
+{
+    (void)state;
+    call c = one_feature("neural_collapse_minimizer", "H0",
+                         "{\"K\": 1, \"lambda_w\": 1, \"lambda_h\": 0.5, \"beta\": 0, "
+                         "\"iters\": 0}");
+    accept(&c, NULL);
+    expect(&c, "loss", 1.1);
+    c.options = "{\"K\": 1, \"lambda_w\": 1, \"lambda_h\": 0.5, \"beta\": 0, \"iters\": 1}";
+    accept(&c, NULL);
+    expect(&c, "H", 0.4 / 0.66);
+    assert_true(result(&c, "loss", 0) < 1.1);
+    finish(&c);
+}
+
+static void a_simplex_is_collapsed(void **state)
+{
+    (void)state;
+    call c = start("neural_collapse_metrics", "{\"K\": 2}");
+    F32(&c, "H", S(4, 1), 1, 1, -1, -1);
+    I32(&c, "y", S(4), 0, 0, 1, 1);
+    accept(&c, "nc1_trace");
+    expect(&c, "tr_w", 0);
+    expect(&c, "tr_b", 1);
+    expect(&c, "nc1_trace", 0);
+    expect(&c, "nc1", 0);
+    expect(&c, "nc2", 0);
+    all_finite(&c.gradient);
+    accept(&c, "nc1");
+    all_finite(&c.gradient);
+    accept(&c, "nc2");
+    all_finite(&c.gradient);
+    finish(&c);
+}
+
+static void strong_decay_collapses_to_zero(void **state)
+{
+    (void)state;
+    call c = start("neural_collapse_collapsed", "{\"lambda_w\": 0.5, \"lambda_h\": 0.5}");
+    F32(&c, "Q", S(2, 2), 0, 1, 1, 0);
+    I32(&c, "y", S(3), 1, 0, 1);
+    accept(&c, NULL);
+    double r = sqrt(0.5);
+    expect(&c, "H", r, 0, 0, r, r, 0);
+    expect(&c, "W", 0, r, r, 0);
+    c.options = "{\"lambda_w\": 2, \"lambda_h\": 2}";
+    accept(&c, NULL);
+    expect(&c, "W", 0, 0, 0, 0);
+    finish(&c);
+}
+
+static void no_change_has_no_response(void **state)
+{
+    (void)state;
+    call c = one_feature("neural_collapse_response", "H", NULL);
+    F32(&c, "W", S(1, 1), 0.4);
+    F32(&c, "dH0", S(1, 1), 0);
+    accept(&c, NULL);
+    expect(&c, "dH", 0);
+    expect(&c, "dW", 0);
+    finish(&c);
+}
+
+static void neural_collapse_refuses(void **state)
+{
+    (void)state;
+    REFUSE("neural_collapse_wstar", "{\"K\": 1, \"lambda_w\": 0}",
+           "option lambda_w is 0, expected (0,inf)");
+    REFUSE("neural_collapse_wstar", "{\"K\": 1}", "y[0] is 1, expected 0 <= . < K",
+           F32(&c, "H", S(1, 1), 0), I32(&c, "y", S(1), 1));
+    REFUSE("neural_collapse_wstar", "{\"K\": 1}", "H[0,0] is nan", F32(&c, "H", S(1, 1), NAN),
+           I32(&c, "y", S(1), 0));
+    REFUSE("neural_collapse_minimizer", "{\"K\": 1, \"lambda_h\": 0, \"beta\": 0}",
+           "lambda_h + beta is 0, expected > 0", F32(&c, "H0", S(1, 1), 1), I32(&c, "y", S(1), 0));
+    REFUSE("neural_collapse_metrics", "{\"K\": 1}", "option K is 1, expected >= 2");
+    REFUSE("neural_collapse_metrics", "{\"K\": 3}", "y has no example of class 1",
+           F32(&c, "H", S(2, 1), 0, 1), I32(&c, "y", S(2), 0, 2));
+    REFUSE("neural_collapse_metrics", "{\"K\": 2}", "tr_b is 0, expected > 0",
+           F32(&c, "H", S(4, 1), 0, 2, 1, 1), I32(&c, "y", S(4), 0, 0, 1, 1));
+    REFUSE("neural_collapse_collapsed", NULL, "expected orthonormal rows",
+           F32(&c, "Q", S(1, 2), 1, 1), I32(&c, "y", S(1), 0));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -423,6 +555,13 @@ int main(void)
         cmocka_unit_test(flow_starts_at_w0_and_ends_at_least_squares),
         cmocka_unit_test(directions_without_features_are_frozen),
         cmocka_unit_test(high_dim_dynamics_refuses),
+        cmocka_unit_test(features_are_fitted_or_stay_near),
+        cmocka_unit_test(the_best_classifier_has_no_slope_of_its_own),
+        cmocka_unit_test(alternation_goes_down),
+        cmocka_unit_test(a_simplex_is_collapsed),
+        cmocka_unit_test(strong_decay_collapses_to_zero),
+        cmocka_unit_test(no_change_has_no_response),
+        cmocka_unit_test(neural_collapse_refuses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
