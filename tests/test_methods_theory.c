@@ -533,6 +533,25 @@ static void neural_collapse_refuses(void **state)
            F32(&c, "Q", S(1, 2), 1, 1), I32(&c, "y", S(1), 0));
 }
 
+static void wide_deep_ntk_knows_its_regimes(void **state)
+{
+    (void)state;
+    call first = start("wide_deep_ntk_exponent", "{\"act\": \"optimal\", \"par\": 4}");
+    accept(&first, NULL);
+    expect(&first, "alpha", 4);
+    finish(&first);
+    first = start("wide_deep_ntk_singular", "{\"alpha\": 2}");
+    F32(&first, "x", S(2, 2), 1, 0, 0, 1);
+    F32(&first, "y", S(2, 1), 1, -1);
+    F32(&first, "q", S(1, 2), 1, 0);
+    accept(&first, NULL);
+    expect(&first, "score", 1);
+    finish(&first);
+    REFUSE("wide_deep_ntk_singular", "{\"alpha\": 0}", "option alpha is 0, expected (0,inf)");
+    REFUSE("wide_deep_ntk_dual", "{\"act\": \"relu\"}", "t[0] is 2, expected [-1,1]",
+           F32(&c, "t", S(1), 2));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -562,6 +581,7 @@ int main(void)
         cmocka_unit_test(strong_decay_collapses_to_zero),
         cmocka_unit_test(no_change_has_no_response),
         cmocka_unit_test(neural_collapse_refuses),
+        cmocka_unit_test(wide_deep_ntk_knows_its_regimes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

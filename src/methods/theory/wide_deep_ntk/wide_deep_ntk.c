@@ -1,0 +1,329 @@
+/* Wide and deep networks. Radhakrishnan, Belkin, Uhler, arXiv 2204.14126. An infinitely wide
+ * network is kernel regression; as depth grows too it becomes a nearest neighbour, a majority vote,
+ * or a smoother with weights distance^-alpha. Which one the activation decides, through its dual
+ * map phi. All in double: what is iterated falls below what single precision holds. */
+#include "methods/method.h"
+
+#define ACTIVATION(OPT)                                                                            \
+    OPT(act, BL_REQUIRED_WORD, "relu|erf|sinh|hermite|optimal", "activation")                      \
+    OPT(par, 0.0, "finite", "a of sinh, k of hermite, data dimension of optimal")
+
+static bl_status check_parameter(const char *act, double par)
+{
+    if (bl_is(act, "sinh") && !(par > 0))
+        return bl_fail(BL_INVALID, "option par is %g, expected > 0 for sinh", par);
+    if (bl_is(act, "hermite") && !(par >= 1 && par <= 9 && par <= floor(par)))
+        return bl_fail(BL_INVALID, "option par is %g, expected one of 1..9 for hermite", par);
+    if (bl_is(act, "optimal") && !(par >= 1 && par <= floor(par)))
+        return bl_fail(BL_INVALID, "option par is %g, expected a whole number >= 1 for optimal",
+                       par);
+    return BL_OK;
+}
+
+/* c[k], the share of the k-th Hermite polynomial: phi(t) = sum c[k] t^k. */
+static void shares(const char *act, double par, double c[10])
+{
+    memset(c, 0, 10 * sizeof *c);
+    if (bl_is(act, "hermite")) {
+        c[(int)par] = 1;
+    } else if (par < 2) {
+        c[1] = c[7] = 0.5;
+    } else {
+        c[1] = c[3] = exp2(-par / 2);
+        c[2] = 1 - 2 * c[1];
+    }
+}
+
+/* phi(t), and its slope. */
+static double dual(const char *act, double par, double t, double *slope)
+{
+    if (bl_is(act, "relu")) {
+        double angle = M_PI - acos(t);
+        *slope = angle / M_PI;
+        return (t * angle + sqrt(1 - t * t)) / M_PI;
+    }
+    if (bl_is(act, "erf")) {
+        double scale = asin(2.0 / 3);
+        *slope = 2.0 / 3 / (sqrt(1 - 4 * t * t / 9) * scale);
+        return asin(2 * t / 3) / scale;
+    }
+    if (bl_is(act, "sinh")) {
+        *slope = par * cosh(par * t) / sinh(par);
+        return sinh(par * t) / sinh(par);
+    }
+    double c[10], value = 0;
+    shares(act, par, c);
+    *slope = 0;
+    for (int k = 9; k >= 0; k--) {
+        *slope = *slope * t + value;
+        value = value * t + c[k];
+    }
+    return value;
+}
+
+static double clamped(double t)
+{
+    return fmin(fmax(t, -1), 1);
+}
+
+#define WIDE_DEEP_NTK_DUAL(IN, OPT, OUT)                                                           \
+    IN(t, "f32[n]", "no NaN", "correlations, in [-1,1]")                                           \
+    ACTIVATION(OPT)                                                                                \
+    OUT(value, "f32[n]", "phi(t)")                                                                 \
+    OUT(slope, "f32[n]", "phi'(t)")
+
+BL_HOST(wide_deep_ntk_dual, WIDE_DEEP_NTK_DUAL, "the dual map of an activation")
+{
+    BL_TRY(check_parameter(f->act, f->par));
+    int64_t count = bl_array_count(&f->t);
+    for (int64_t i = 0; i < count; i++) {
+        double slope, t = bl_array_get(&f->t, i);
+        if (fabs(t) > 1 + 1e-6)
+            return bl_fail(BL_INVALID, "t[%lld] is %g, expected [-1,1]", (long long)i, t);
+        bl_array_set(&f->value, i, dual(f->act, f->par, clamped(t), &slope));
+        bl_array_set(&f->slope, i, slope);
+    }
+    return BL_OK;
+}
+
+#define WIDE_DEEP_NTK_ACTIVATION(IN, OPT, OUT)                                                     \
+    IN(x, "f32[S...]", "grad", "")                                                                 \
+    ACTIVATION(OPT)                                                                                \
+    OUT(value, "f32[S...]", "sigma(x), of mean square 1 for normal x")
+
+/* sum sqrt(c_k) h_k(x), with sqrt(k+1) h_k+1 = x h_k - sqrt(k) h_k-1 */
+static bl_tensor polynomial(bl_tensor x, const double c[10])
+{
+    bl_tensor before = bl_zeros_like(x), h = bl_ones_like(x), sum = bl_zeros_like(x);
+    for (int k = 0; k < 10; k++) {
+        if (c[k] > 0)
+            sum = bl_add(sum, bl_mul(sqrt(c[k]), h));
+        bl_tensor next = bl_sub(bl_mul(x, h), bl_mul(sqrt(k), before));
+        before = h;
+        h = bl_div(next, sqrt(k + 1.0));
+    }
+    return sum;
+}
+
+static bl_tensor activation(bl_tensor x, const char *act, double par)
+{
+    double c[10];
+    if (bl_is(act, "relu"))
+        return bl_mul(sqrt(2), bl_select(bl_gt(x, 0), x, 0));
+    if (bl_is(act, "erf"))
+        return bl_div(bl_erf(x), sqrt(2 / M_PI * asin(2.0 / 3)));
+    if (bl_is(act, "sinh"))
+        return bl_div(bl_sin(bl_mul(sqrt(par), x)), sqrt(-expm1(-2 * par) / 2));
+    shares(act, par, c);
+    return polynomial(x, c);
+}
+
+BL_CONTRACT(wide_deep_ntk_activation, WIDE_DEEP_NTK_ACTIVATION, "the finite network's activation")
+{
+    if (!bl_is_number(f->par) || check_parameter(f->act, f->par.number) != BL_OK)
+        f->value = bl_poison(graph, "%s", bl_is_number(f->par) ? bl_error() : "par is scheduled");
+    else
+        f->value = bl_cast(activation(bl_cast(f->x, BL_F64), f->act, f->par.number), BL_F32);
+}
+
+/* --- kernels ---------------------------------------------------------------------------------- */
+
+#define WIDE_DEEP_NTK_KERNEL(IN, OPT, OUT)                                                         \
+    IN(x1, "f32[a,d]", "rows > 0", "rows of unit length")                                          \
+    IN(x2, "f32[b,d]", "rows > 0", "rows of unit length")                                          \
+    ACTIVATION(OPT)                                                                                \
+    OPT(depth, BL_REQUIRED_INTEGER, ">= 0", "layers")                                              \
+    OPT(kind, "nngp", "nngp|ntk", "of the network at its start, or in training")                   \
+    OPT(scale, "none", "none|limit", "limit: by phi'(0)^depth, and by depth + 1 for ntk")          \
+    OUT(k, "f32[a,b]", "")
+
+static double row_product(const bl_array *a, int64_t i, const bl_array *b, int64_t j)
+{
+    int64_t size = a->type.shape.dim[1];
+    double sum = 0;
+    for (int64_t k = 0; k < size; k++)
+        sum += (double)bl_f32(a)[i * size + k] * (double)bl_f32(b)[j * size + k];
+    return sum;
+}
+
+static bl_status check_unit_rows(const bl_array *x, const char *name)
+{
+    for (int64_t i = 0; i < x->type.shape.dim[0]; i++) {
+        double length = sqrt(row_product(x, i, x, i));
+        if (!(fabs(length - 1) <= 1e-3))
+            return bl_fail(BL_INVALID, "%s has row %lld of length %g, expected 1", name,
+                           (long long)i, length);
+    }
+    return BL_OK;
+}
+
+BL_HOST(wide_deep_ntk_kernel, WIDE_DEEP_NTK_KERNEL, "the kernel of an infinitely wide network")
+{
+    BL_TRY(check_parameter(f->act, f->par));
+    BL_TRY(check_unit_rows(&f->x1, "x1"));
+    BL_TRY(check_unit_rows(&f->x2, "x2"));
+    bool tangent = bl_is(f->kind, "ntk"), limit = bl_is(f->scale, "limit");
+    double slope, depth = (double)f->depth;
+    dual(f->act, f->par, 0, &slope);
+    if (limit && !(fabs(slope) > 0))
+        return bl_fail(BL_INVALID, "scale is limit, but phi'(0) is 0 for %s", f->act);
+    double divisor = limit ? pow(slope, depth) * (tangent ? depth + 1 : 1) : 1;
+    int64_t rows = f->x1.type.shape.dim[0], columns = f->x2.type.shape.dim[0];
+    for (int64_t i = 0; i < rows * columns; i++) {
+        double s = clamped(row_product(&f->x1, i / columns, &f->x2, i % columns)), k = s;
+        for (int64_t layer = 0; layer < f->depth; layer++) {
+            double next = clamped(dual(f->act, f->par, s, &slope));
+            k = next + k * slope;
+            s = next;
+        }
+        bl_array_set(&f->k, i, (tangent ? k : s) / divisor);
+    }
+    return BL_OK;
+}
+
+#define WIDE_DEEP_NTK_EXPONENT(IN, OPT, OUT)                                                       \
+    ACTIVATION(OPT)                                                                                \
+    OUT(regime, "i32[]", "0: singular kernel, 1: nearest neighbour, 2: majority vote")             \
+    OUT(alpha, "f32[]", "exponent of the singular kernel, else 0")
+
+BL_HOST(wide_deep_ntk_exponent, WIDE_DEEP_NTK_EXPONENT, "which classifier depth leads to")
+{
+    BL_TRY(check_parameter(f->act, f->par));
+    double at_zero, at_one, zero = dual(f->act, f->par, 0, &at_zero);
+    dual(f->act, f->par, 1, &at_one);
+    int regime = fabs(zero) > 1e-12 ? 2 : fabs(at_zero) <= 1e-12 ? 1 : 0;
+    if (regime == 0 && !(at_one > 1))
+        return bl_fail(BL_INVALID,
+                       "option par is %g: the activation is linear, and depth changes "
+                       "nothing",
+                       f->par);
+    bl_array_set(&f->regime, 0, regime);
+    bl_array_set(&f->alpha, 0, regime ? 0 : -2 * log(at_zero) / log(at_one));
+    return BL_OK;
+}
+
+/* --- predictors ------------------------------------------------------------------------------- */
+
+#define WIDE_DEEP_NTK_SINGULAR(IN, OPT, OUT)                                                       \
+    IN(x, "f32[n,d]", "rows > 0", "training rows of unit length")                                  \
+    IN(y, "f32[n,C]", "", "+-1, or one-hot")                                                       \
+    IN(q, "f32[m,d]", "", "queries of unit length")                                                \
+    OPT(alpha, BL_REQUIRED, "(0,inf)", "the dimension of the data, for consistency")               \
+    OUT(score, "f32[m,C]", "means of y with weights distance^-alpha; exact hits alone count")
+
+/* Adds weight y_i to total[C] where row i is a hit or there are none; returns the weight. */
+static double weight_of(double squared, double alpha, bool hits)
+{
+    if (hits)
+        return squared <= 1e-12 ? 1 : 0;
+    return pow(squared, -alpha / 2);
+}
+
+BL_HOST(wide_deep_ntk_singular, WIDE_DEEP_NTK_SINGULAR, "the classifier of infinite depth")
+{
+    BL_TRY(check_unit_rows(&f->x, "x"));
+    BL_TRY(check_unit_rows(&f->q, "q"));
+    int64_t rows = f->x.type.shape.dim[0], classes = f->y.type.shape.dim[1];
+    int64_t queries = f->q.type.shape.dim[0];
+    for (int64_t j = 0; j < queries; j++) {
+        double nearest = INFINITY;
+        for (int64_t i = 0; i < rows; i++)
+            nearest = fmin(nearest, fmax(2 - 2 * row_product(&f->x, i, &f->q, j), 0));
+        for (int64_t c = 0; c < classes; c++) {
+            double sum = 0, total = 0;
+            for (int64_t i = 0; i < rows; i++) {
+                double squared = fmax(2 - 2 * row_product(&f->x, i, &f->q, j), 0);
+                double w = nearest <= 1e-12 ? weight_of(squared, f->alpha, true)
+                                            : weight_of(squared / nearest, f->alpha, false);
+                sum += w * (double)bl_f32(&f->y)[i * classes + c];
+                total += w;
+            }
+            bl_array_set(&f->score, j * classes + c, sum / total);
+        }
+    }
+    return BL_OK;
+}
+
+#define WIDE_DEEP_NTK_KRR(IN, OPT, OUT)                                                            \
+    IN(k_train, "f32[n,n]", "rows > 0, finite", "kernel of the training rows")                     \
+    IN(y, "f32[n,C]", "", "targets")                                                               \
+    IN(k_test, "f32[n,m]", "", "kernel of training rows and queries")                              \
+    OPT(unit_diagonal, 1, "flag", "set the diagonal to 1: true for nngp, false for ntk")           \
+    OPT(ridge, 0.0, "[0,inf)", "added to the diagonal")                                            \
+    OUT(score, "f32[m,C]", "k_test^T A^-1 y")
+
+/* a[n,n] s = b[n,columns], solved in place by elimination with partial pivoting. */
+static bl_status eliminate(double *a, double *b, int64_t n, int64_t columns)
+{
+    for (int64_t k = 0; k < n; k++) {
+        int64_t pivot = k;
+        for (int64_t i = k + 1; i < n; i++)
+            pivot = fabs(a[i * n + k]) > fabs(a[pivot * n + k]) ? i : pivot;
+        if (!(fabs(a[pivot * n + k]) > 0))
+            return bl_fail(BL_INVALID, "k_train is singular in column %lld, expected distinct rows",
+                           (long long)k);
+        for (int64_t j = 0; j < n; j++) {
+            double kept = a[k * n + j];
+            a[k * n + j] = a[pivot * n + j], a[pivot * n + j] = kept;
+        }
+        for (int64_t j = 0; j < columns; j++) {
+            double kept = b[k * columns + j];
+            b[k * columns + j] = b[pivot * columns + j], b[pivot * columns + j] = kept;
+        }
+        for (int64_t i = k + 1; i < n; i++) {
+            double factor = a[i * n + k] / a[k * n + k];
+            for (int64_t j = k; j < n; j++)
+                a[i * n + j] -= factor * a[k * n + j];
+            for (int64_t j = 0; j < columns; j++)
+                b[i * columns + j] -= factor * b[k * columns + j];
+        }
+    }
+    for (int64_t i = n - 1; i >= 0; i--)
+        for (int64_t c = 0; c < columns; c++) {
+            for (int64_t j = i + 1; j < n; j++)
+                b[i * columns + c] -= a[i * n + j] * b[j * columns + c];
+            b[i * columns + c] /= a[i * n + i];
+        }
+    return BL_OK;
+}
+
+BL_HOST(wide_deep_ntk_krr, WIDE_DEEP_NTK_KRR, "kernel regression")
+{
+    int64_t n = f->y.type.shape.dim[0], columns = f->y.type.shape.dim[1];
+    int64_t queries = f->k_test.type.shape.dim[1];
+    size_t bytes = (size_t)(n * (n + columns)) * sizeof(double);
+    double *a = bl_alloc(bytes);
+    if (!a)
+        return bl_no_memory(bytes);
+    double *s = a + n * n;
+    for (int64_t i = 0; i < n * n; i++) {
+        bool diagonal = i / n == i % n;
+        double k = diagonal && f->unit_diagonal ? 1 : (double)bl_f32(&f->k_train)[i];
+        a[i] = k + (diagonal ? f->ridge : 0);
+    }
+    for (int64_t i = 0; i < n * columns; i++)
+        s[i] = (double)bl_f32(&f->y)[i];
+    bl_status status = eliminate(a, s, n, columns);
+    for (int64_t j = 0; j < queries * columns && status == BL_OK; j++) {
+        double sum = 0;
+        for (int64_t i = 0; i < n; i++)
+            sum += (double)bl_f32(&f->k_test)[i * queries + j / columns] *
+                   s[i * columns + j % columns];
+        bl_array_set(&f->score, j, sum);
+    }
+    bl_release(a);
+    return status;
+}
+
+const bl_method bl_wide_deep_ntk = {
+    .slug = "wide_deep_ntk",
+    .family = "theory",
+    .paper = "Radhakrishnan, Belkin, Uhler 2022, arXiv 2204.14126",
+    .summary = "(no arm) kernels of wide networks, and the classifier that depth leads to",
+    .when = "Small data on a sphere, or to see what depth makes of an activation. The kernel costs "
+            "depth maps for each pair.",
+    .functions = {&wide_deep_ntk_kernel_contract, &wide_deep_ntk_krr_contract,
+                  &wide_deep_ntk_singular_contract, &wide_deep_ntk_exponent_contract,
+                  &wide_deep_ntk_dual_contract, &wide_deep_ntk_activation_contract},
+    .example = "ballast show wide_deep_ntk_kernel",
+};
