@@ -112,6 +112,53 @@ static void bilinear_sizes(void **state)
                   VALUES(0, 1, 2, 2, 3, 4, 4, 5, 6));
 }
 
+static void the_nearest_pixel_is_copied(void **state)
+{
+    bl_tensor x = input(state, BL_F64, 1, 2, 3, 1); /* [0 1 2; 3 4 5] */
+    const double *values = VALUES(0, 1, 2, 3, 4, 5);
+    expect_result(bl_resize_nearest(x, 4, 2), x, values, VALUES(0, 1, 0, 1, 3, 4, 3, 4));
+    expect_result(bl_resize_nearest(x, 2, 3), x, values, values);
+    expect_gradient(bl_sum(bl_resize_nearest(x, 4, 2)), x, values, VALUES(2, 2, 0, 2, 2, 0));
+}
+
+static void filters_mirror_the_image_with_or_without_its_edge(void **state)
+{
+    bl_tensor x = input(state, BL_F64, 1, 1, 3, 1); /* 1 2 4 */
+    const double *values = VALUES(1, 2, 4), *kernel = VALUES(0, 0, 0, 0, 0, 0, 1);
+    expect_result(bl_filter_axes(x, VALUES(0, 0, 1), 1, false), x, values, VALUES(2, 4, 4));
+    expect_result(bl_filter_axes(x, VALUES(0, 0, 1), 1, true), x, values, VALUES(2, 4, 2));
+    expect_result(bl_filter_axes(x, VALUES(1, 0, 0), 1, false), x, values, VALUES(1, 1, 2));
+    expect_result(bl_filter_axes(x, VALUES(1, 0, 0), 1, true), x, values, VALUES(2, 1, 2));
+    /* three places on: 1 2 4 | 4 2 1, and 1 2 4 | 2 1 2 */
+    expect_result(bl_filter_axes(x, kernel, 3, false), x, values, VALUES(4, 2, 1));
+    expect_result(bl_filter_axes(x, kernel, 3, true), x, values, VALUES(2, 1, 2));
+    bl_tensor y = bl_filter_axes(x, VALUES(0.25, 0.5, 0.25), 1, false);
+    expect_result(y, x, values, VALUES(1.25, 2.25, 3.5));
+    expect_gradient(bl_sum(bl_mul(y, bl_iota(*state, BL_F64, S(1, 1, 3, 1), 2))), x, values,
+                    VALUES(0.25, 1, 1.75));
+}
+
+static void a_blur_keeps_what_is_constant(void **state)
+{
+    bl_tensor x = input(state, BL_F64, 1, 2, 2, 1);
+    expect_result(bl_gaussian_blur(x, 3, 9, false), x, VALUES(7, 7, 7, 7), VALUES(7, 7, 7, 7));
+    expect_result(bl_gaussian_blur(x, 1e-200, 1, true), x, VALUES(1, 2, 3, 4), VALUES(1, 2, 3, 4));
+}
+
+static void activations_have_their_slopes_at_zero_and_far_out(void **state)
+{
+    bl_tensor x = input(state, BL_F32, 3);
+    const double *values = VALUES(-4, 0, 4);
+    expect_result(bl_leaky_relu(x, 0.25), x, values, VALUES(-1, 0, 4));
+    expect_gradient(bl_sum(bl_leaky_relu(x, 0.25)), x, values, VALUES(0.25, 1, 1));
+    expect_result(bl_softsign(x), x, values, VALUES(-0.8, 0, 0.8));
+    expect_gradient(bl_sum(bl_softsign(x)), x, values, VALUES(0.04, 1, 0.04));
+    bl_tensor far = bl_mul(1e6, gradient(bl_sum(bl_mul(1e6, bl_softsign(x))), x));
+    expect_result(far, x, VALUES(-99999, 9999, 999999), VALUES(100, 1e4, 1));
+    bl_tensor bend = gradient(bl_sum(gradient(bl_sum(bl_softsign(x)), x)), x); /* -2s/(1+|x|)^3 */
+    expect_result(bend, x, VALUES(-1, 1, 3), VALUES(0.25, -0.25, -0.03125));
+}
+
 /* --- normalisation -----------------------------------------------------------------------------
  */
 
@@ -233,6 +280,12 @@ static void errors_name_what_is_wrong(void **state)
             "conv_transpose: filter must be [h,w,O/groups,I], not f32[2,3]");
     REFUSES(bl_resize_bilinear(image, 0, 4),
             "resize_bilinear: cannot resize f32[1,4,4,3] to 0 x 4");
+    REFUSES(bl_resize_nearest(image, 4, 0), "resize_nearest: cannot resize f32[1,4,4,3] to 4 x 0");
+    REFUSES(bl_filter_axes(matrix, VALUES(1), 0, false),
+            "filter_axes: needs a float image [B,H,W,C], not f32[2,3]");
+    REFUSES(bl_gaussian_blur(image, 0, 1, false),
+            "gaussian_blur: sigma is 0 and the radius 1, expected a sigma > 0 and a "
+            "radius of 0 to 65536");
     REFUSES(bl_group_normalize(image, 2, 1, 0, 0),
             "group_normalize: 3 channels are not 2 equal groups");
     REFUSES(bl_layer_normalize(image, matrix, 0, 0),
@@ -258,6 +311,10 @@ int main(void)
         TEST(mean_pool_counts_padding_as_zeros),
         TEST(a_transposed_convolution_spreads_the_filter),
         TEST(bilinear_sizes),
+        TEST(the_nearest_pixel_is_copied),
+        TEST(filters_mirror_the_image_with_or_without_its_edge),
+        TEST(a_blur_keeps_what_is_constant),
+        TEST(activations_have_their_slopes_at_zero_and_far_out),
         TEST(normalised_groups),
         TEST(a_constant_row_normalises_to_zero_with_a_finite_gradient),
         TEST(attention_is_a_weighted_mean),

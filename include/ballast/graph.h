@@ -330,6 +330,8 @@ BL_API bl_tensor bl_relu(bl_tensor x);
 BL_API bl_tensor bl_gelu(bl_tensor x);     /* tanh form */
 BL_API bl_tensor bl_gelu_exact(bl_tensor x); /* x times the normal distribution function of x */
 BL_API bl_tensor bl_softplus(bl_tensor x);
+BL_API bl_tensor bl_leaky_relu(bl_tensor x, bl_tensor slope); /* slope x below 0; derivative 1 at 0 */
+BL_API bl_tensor bl_softsign(bl_tensor x); /* x / (1 + |x|); derivative 1 / (1 + |x|)^2 everywhere */
 BL_API bl_tensor bl_square(bl_tensor x);
 BL_API bl_tensor bl_softmax(bl_tensor x, int axis);
 BL_API bl_tensor bl_log_softmax(bl_tensor x, int axis);
@@ -366,6 +368,14 @@ BL_API bl_tensor bl_conv_transpose(bl_tensor x, bl_tensor w, bl_conv_options opt
 /* [B,H,W,C] -> [B,rows,columns,C]; pixels are areas, so the corners' centres move (half-pixel
  * centres, no smoothing when shrinking). */
 BL_API bl_tensor bl_resize_bilinear(bl_tensor x, int64_t rows, int64_t columns);
+/* The same by copying: pixel (i, j) is x's (floor(i H / rows), floor(j W / columns)). */
+BL_API bl_tensor bl_resize_nearest(bl_tensor x, int64_t rows, int64_t columns);
+/* Rows, then columns of x[B,H,W,C] by the same filter, kernel[2 radius + 1], the middle of which
+ * lies on the pixel. Beyond the borders the image is mirrored, as often as it takes: with its edge
+ * (c b a | a b c), or, `skip_edge`, without (c b | a b c). */
+BL_API bl_tensor bl_filter_axes(bl_tensor x, const double *kernel, int64_t radius, bool skip_edge);
+/* bl_filter_axes by e^(-j^2 / (2 sigma^2)), j = -radius..radius, divided by its sum; sigma > 0. */
+BL_API bl_tensor bl_gaussian_blur(bl_tensor x, double sigma, int64_t radius, bool skip_edge);
 /* (x - mean) / sqrt(variance + epsilon) scale + shift over the last axis; scale and shift are [C] or
  * numbers. */
 BL_API bl_tensor bl_layer_normalize(bl_tensor x, bl_tensor scale, bl_tensor shift, double epsilon);
@@ -406,6 +416,8 @@ BL_API bl_tensor bl_fake_quantize(bl_tensor x, bl_tensor scale, bl_tensor zero, 
 #define bl_gelu(x) BL_AT(bl_gelu(BL_T(x)))
 #define bl_gelu_exact(x) BL_AT(bl_gelu_exact(BL_T(x)))
 #define bl_softplus(x) BL_AT(bl_softplus(BL_T(x)))
+#define bl_leaky_relu(x, slope) BL_AT(bl_leaky_relu(BL_T(x), BL_T(slope)))
+#define bl_softsign(x) BL_AT(bl_softsign(BL_T(x)))
 #define bl_square(x) BL_AT(bl_square(BL_T(x)))
 #define bl_softmax(x, axis) BL_AT(bl_softmax(BL_T(x), axis))
 #define bl_log_softmax(x, axis) BL_AT(bl_log_softmax(BL_T(x), axis))
@@ -427,6 +439,9 @@ BL_API bl_tensor bl_fake_quantize(bl_tensor x, bl_tensor scale, bl_tensor zero, 
 #define bl_mean_pool(x, rows, ...) BL_AT(bl_mean_pool(BL_T(x), rows, __VA_ARGS__))
 #define bl_conv_transpose(x, w, ...) BL_AT(bl_conv_transpose(BL_T(x), BL_T(w), __VA_ARGS__))
 #define bl_resize_bilinear(x, rows, columns) BL_AT(bl_resize_bilinear(BL_T(x), rows, columns))
+#define bl_resize_nearest(x, rows, columns) BL_AT(bl_resize_nearest(BL_T(x), rows, columns))
+#define bl_filter_axes(x, kernel, ...) BL_AT(bl_filter_axes(BL_T(x), kernel, __VA_ARGS__))
+#define bl_gaussian_blur(x, sigma, ...) BL_AT(bl_gaussian_blur(BL_T(x), sigma, __VA_ARGS__))
 #define bl_layer_normalize(x, scale, shift, epsilon)                                               \
     BL_AT(bl_layer_normalize(BL_T(x), BL_T(scale), BL_T(shift), epsilon))
 #define bl_group_normalize(x, groups, scale, shift, epsilon)                                       \

@@ -24,7 +24,8 @@ bl_tensor(bl_gelu)(bl_tensor x)
 
 bl_tensor(bl_gelu_exact)(bl_tensor x)
 {
-    bl_tensor normal = bl_add(1, bl_erf(bl_mul(x, 0.7071067811865476))); /* twice the share below x */
+    bl_tensor normal =
+        bl_add(1, bl_erf(bl_mul(x, 0.7071067811865476))); /* twice the share below x */
     return bl_mul(bl_mul(0.5, x), normal);
 }
 
@@ -35,6 +36,28 @@ bl_tensor(bl_softplus)(bl_tensor x)
     bl_tensor positive = bl_gt(x, 0);
     bl_tensor below = bl_select(positive, bl_neg(x), x);
     return bl_add(bl_select(positive, x, 0), bl_log1p(bl_exp(below)));
+}
+
+bl_tensor(bl_leaky_relu)(bl_tensor x, bl_tensor slope)
+{
+    return bl_select(bl_ge(x, 0), x, bl_mul(slope, x));
+}
+
+/* 1 / (1 + |x|)^2, which the rule of a quotient would lose to rounding where |x| is large. */
+static void slope_of_softsign(bl_graph *g, const bl_tensor *input, const bl_tensor *output,
+                              const bl_tensor *cotangent, bl_tensor *gradient, void *context)
+{
+    (void)g, (void)output, (void)context;
+    gradient[0] = bl_div(cotangent[0], bl_square(bl_add(1, bl_abs(input[0]))));
+}
+
+bl_tensor(bl_softsign)(bl_tensor x)
+{
+    if (!bl_need_tensor("softsign", x))
+        return bl_poisoned(x.graph);
+    bl_tensor value = bl_div(x, bl_add(1, bl_abs(x))), result;
+    bl_override_gradient(&value, 1, &x, 1, slope_of_softsign, NULL, &result);
+    return result;
 }
 
 bl_tensor(bl_square)(bl_tensor x)

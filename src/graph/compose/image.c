@@ -1,4 +1,5 @@
-/* Composites over images [B,H,W,C]: pooling, transposed convolution, resizing. */
+/* Composites over images [B,H,W,C]: pooling, transposed convolution, resizing,
+ * filtering. */
 #define BL_KEEP_PLACE
 #include <math.h>
 
@@ -94,19 +95,12 @@ static void fill_weights(bl_array *weights, int64_t new_size, int64_t old_size)
     }
 }
 
-/* Axis 1 or 2 of an image at `new_size`. */
-static bl_tensor resize_axis(bl_tensor x, int axis, int64_t new_size)
+/* weights[new,old], of f64, times axis 1 or 2 of an image; frees the weights. */
+static bl_tensor weigh_axis(bl_tensor x, int axis, bl_array *weights)
 {
-    bl_type type = bl_type_of(x);
-    int64_t old_size = type.shape.dim[axis];
-    if (new_size == old_size)
-        return x;
-    bl_array weights;
-    if (bl_array_new(type.dtype, BL_SHAPE(new_size, old_size), &weights) != BL_OK)
-        return bl_poison(x.graph, "resize_bilinear: %s", bl_error());
-    fill_weights(&weights, new_size, old_size);
-    bl_tensor matrix = bl_constant(x.graph, &weights);
-    bl_array_free(&weights);
+    int64_t new_size = weights->type.shape.dim[0], old_size = weights->type.shape.dim[1];
+    bl_tensor matrix = bl_cast(bl_constant(x.graph, weights), bl_type_of(x).dtype);
+    bl_array_free(weights);
     int order[] = {axis, axis == 1 ? 0 : 1, axis == 1 ? 2 : 0, 3, BL_END};
     int back[] = {axis == 1 ? 1 : 2, axis == 1 ? 0 : 1, axis == 1 ? 2 : 0, 3, BL_END};
     bl_tensor first = bl_transpose_to(x, order);
@@ -117,12 +111,114 @@ static bl_tensor resize_axis(bl_tensor x, int axis, int64_t new_size)
     return bl_transpose_to(bl_reshape(z, shape), back);
 }
 
+/* Axis 1 or 2 of an image at `new_size`. */
+static bl_tensor resize_axis(bl_tensor x, int axis, int64_t new_size)
+{
+    int64_t old_size = bl_dim(x, axis);
+    if (new_size == old_size)
+        return x;
+    bl_array weights;
+    if (bl_array_new(BL_F64, BL_SHAPE(new_size, old_size), &weights) != BL_OK)
+        return bl_poison(x.graph, "resize_bilinear: %s", bl_error());
+    fill_weights(&weights, new_size, old_size);
+    return weigh_axis(x, axis, &weights);
+}
+
+static bool resizable(const char *name, bl_tensor x, int64_t rows, int64_t columns)
+{
+    if (!is_image(name, x))
+        return false;
+    if (rows >= 1 && columns >= 1 && bl_dim(x, 1) >= 1 && bl_dim(x, 2) >= 1)
+        return true;
+    bl_poison(x.graph, "%s: cannot resize %s to %lld x %lld", name, bl_show(bl_type_of(x)),
+              (long long)rows, (long long)columns);
+    return false;
+}
+
 bl_tensor(bl_resize_bilinear)(bl_tensor x, int64_t rows, int64_t columns)
 {
-    if (!is_image("resize_bilinear", x))
+    if (!resizable("resize_bilinear", x, rows, columns))
         return bl_poisoned(x.graph);
-    if (rows < 1 || columns < 1 || bl_dim(x, 1) < 1 || bl_dim(x, 2) < 1)
-        return bl_poison(x.graph, "resize_bilinear: cannot resize %s to %lld x %lld",
-                         bl_show(bl_type_of(x)), (long long)rows, (long long)columns);
     return resize_axis(resize_axis(x, 1, rows), 2, columns);
+}
+
+/* i32[size]: floor(i old_size / size). */
+static bl_tensor nearest_places(bl_graph *g, int64_t size, int64_t old_size)
+{
+    bl_tensor i = bl_iota(g, BL_I32, BL_SHAPE(size), 0);
+    return bl_div(bl_mul(i, (double)old_size), (double)size);
+}
+
+bl_tensor(bl_resize_nearest)(bl_tensor x, int64_t rows, int64_t columns)
+{
+    if (!resizable("resize_nearest", x, rows, columns))
+        return bl_poisoned(x.graph);
+    bl_tensor wide =
+        bl_take(bl_transpose(x, 2, 1, 0, 3), nearest_places(x.graph, columns, bl_dim(x, 2)));
+    bl_tensor tall =
+        bl_take(bl_transpose(wide, 1, 0, 2, 3), nearest_places(x.graph, rows, bl_dim(x, 1)));
+    return bl_transpose(tall, 2, 0, 1, 3);
+}
+
+/* --- filters along both axes: a product with a banded matrix, whose ends fold the border in ------
+ */
+
+/* Where a place beyond the ends of 0..size-1 is found, the line being mirrored without end. */
+static int64_t mirrored(int64_t place, int64_t size, bool skip_edge)
+{
+    if (size == 1)
+        return 0;
+    int64_t period = skip_edge ? 2 * size - 2 : 2 * size;
+    place %= period;
+    place = place < 0 ? place + period : place;
+    return place < size ? place : period - place - (skip_edge ? 0 : 1);
+}
+
+static bl_tensor filter_axis(bl_tensor x, int axis, const double *kernel, int64_t radius,
+                             bool skip_edge)
+{
+    int64_t size = bl_dim(x, axis);
+    bl_array weights;
+    if (bl_array_new(BL_F64, BL_SHAPE(size, size), &weights) != BL_OK)
+        return bl_poison(x.graph, "filter_axes: %s", bl_error());
+    for (int64_t i = 0; i < size; i++)
+        for (int64_t j = -radius; j <= radius; j++) {
+            int64_t at = i * size + mirrored(i + j, size, skip_edge);
+            bl_array_set(&weights, at, bl_array_get(&weights, at) + kernel[radius + j]);
+        }
+    return weigh_axis(x, axis, &weights);
+}
+
+bl_tensor(bl_filter_axes)(bl_tensor x, const double *kernel, int64_t radius, bool skip_edge)
+{
+    if (!is_image("filter_axes", x))
+        return bl_poisoned(x.graph);
+    bl_tensor rows = filter_axis(x, 1, kernel, radius, skip_edge);
+    return bl_is_poison(rows) ? rows : filter_axis(rows, 2, kernel, radius, skip_edge);
+}
+
+enum { WIDEST_BLUR = 1 << 16 }; /* a radius far beyond any image, and still quick to build */
+
+bl_tensor(bl_gaussian_blur)(bl_tensor x, double sigma, int64_t radius, bool skip_edge)
+{
+    if (!is_image("gaussian_blur", x))
+        return bl_poisoned(x.graph);
+    if (!(sigma > 0) || radius < 0 || radius > WIDEST_BLUR)
+        return bl_poison(x.graph,
+                         "gaussian_blur: sigma is %g and the radius %lld, expected a sigma > 0 and "
+                         "a radius of 0 to %d",
+                         sigma, (long long)radius, WIDEST_BLUR);
+    size_t bytes = (size_t)(2 * radius + 1) * sizeof(double);
+    double *kernel = bl_alloc(bytes), sum = 0;
+    if (!kernel)
+        return bl_out_of_memory(x.graph);
+    for (int64_t j = -radius; j <= radius; j++) {
+        double distance = (double)j / sigma;
+        sum += kernel[radius + j] = exp(-distance * distance / 2);
+    }
+    for (int64_t j = 0; j <= 2 * radius; j++)
+        kernel[j] /= sum;
+    bl_tensor blurred = bl_filter_axes(x, kernel, radius, skip_edge);
+    bl_release(kernel);
+    return blurred;
 }
