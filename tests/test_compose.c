@@ -153,6 +153,7 @@ static void activations_have_their_slopes_at_zero_and_far_out(void **state)
     expect_gradient(bl_sum(bl_leaky_relu(x, 0.25)), x, values, VALUES(0.25, 1, 1));
     expect_result(bl_softsign(x), x, values, VALUES(-0.8, 0, 0.8));
     expect_gradient(bl_sum(bl_softsign(x)), x, values, VALUES(0.04, 1, 0.04));
+    expect_result(bl_softsign(x), x, VALUES(-INFINITY, 1e-30, NAN), VALUES(-1, 1e-30, NAN));
     bl_tensor far = bl_mul(1e6, gradient(bl_sum(bl_mul(1e6, bl_softsign(x))), x));
     expect_result(far, x, VALUES(-99999, 9999, 999999), VALUES(100, 1e4, 1));
     bl_tensor bend = gradient(bl_sum(gradient(bl_sum(bl_softsign(x)), x)), x); /* -2s/(1+|x|)^3 */

@@ -51,11 +51,12 @@ static void slope_of_softsign(bl_graph *g, const bl_tensor *input, const bl_tens
     gradient[0] = bl_div(cotangent[0], bl_square(bl_add(1, bl_abs(input[0]))));
 }
 
+/* As sign(x) / (1 + 1/|x|), which is 1 at infinity. */
 bl_tensor(bl_softsign)(bl_tensor x)
 {
     if (!bl_need_tensor("softsign", x))
         return bl_poisoned(x.graph);
-    bl_tensor value = bl_div(x, bl_add(1, bl_abs(x))), result;
+    bl_tensor value = bl_div(bl_sign(x), bl_add(1, bl_div(1, bl_abs(x)))), result;
     bl_override_gradient(&value, 1, &x, 1, slope_of_softsign, NULL, &result);
     return result;
 }
