@@ -34,6 +34,8 @@ static void print_method(const bl_method *m, int width)
 {
     enum { COLUMN = 22 };
     printf("  %-*s", COLUMN - 2, m->slug);
+    if (strlen(m->slug) > COLUMN - 3) /* a long name has a line of its own */
+        printf("\n%*s", COLUMN, "");
     cli_wrap(m->summary, COLUMN, COLUMN, width);
 }
 
