@@ -120,4 +120,12 @@ static inline void refuse(call *c, const char *words)
     finish(c);
 }
 
+/* Refuses a call, made of text only, after its inputs are given. */
+#define REFUSE(f, json, words, ...)                                                                \
+    do {                                                                                           \
+        call c = start(f, json);                                                                   \
+        __VA_ARGS__;                                                                               \
+        refuse(&c, words);                                                                         \
+    } while (0)
+
 #endif

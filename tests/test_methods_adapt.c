@@ -9,7 +9,7 @@
 #include "methods/contract.h"
 
 /* Refuses a call with these inputs, made by `example` and then changed. */
-#define REFUSE(example, json, words, ...)                                                          \
+#define REJECT(example, json, words, ...)                                                          \
     do {                                                                                           \
         call c = example;                                                                          \
         c.options = json;                                                                          \
@@ -152,38 +152,38 @@ static call logits_of_pairs(double first, double second)
 static void rpo_refuses(void **state)
 {
     (void)state;
-    REFUSE(rpo_pairs(0, 0), NULL, "rpo_loss: chosen_len[1] is 0, expected >= 1",
+    REJECT(rpo_pairs(0, 0), NULL, "rpo_loss: chosen_len[1] is 0, expected >= 1",
            I32(&c, "chosen_len", S(2), 1, 0));
-    REFUSE(rpo_pairs(0, 0), NULL, "ref_chosen must be f32[2], not f32[3]",
+    REJECT(rpo_pairs(0, 0), NULL, "ref_chosen must be f32[2], not f32[3]",
            F32(&c, "ref_chosen", S(3), 0, 0, 0));
-    REFUSE(rpo_pairs(0, 0), "{\"beta\": 0}", "option beta is 0, expected (0,inf)", NO_CHANGE);
-    REFUSE(rpo_pairs(0, 0), "{\"eta\": -1}", "option eta is -1, expected [0,inf)", NO_CHANGE);
-    REFUSE(rpo_pairs(0, 0), "{\"label_smoothing\": 0.5}", "option label_smoothing is 0.5",
+    REJECT(rpo_pairs(0, 0), "{\"beta\": 0}", "option beta is 0, expected (0,inf)", NO_CHANGE);
+    REJECT(rpo_pairs(0, 0), "{\"eta\": -1}", "option eta is -1, expected [0,inf)", NO_CHANGE);
+    REJECT(rpo_pairs(0, 0), "{\"label_smoothing\": 0.5}", "option label_smoothing is 0.5",
            NO_CHANGE);
-    REFUSE(rpo_pairs(0, 0), "{\"sft_reduction\": \"mean\"}", "option sft_reduction is \"mean\"",
+    REJECT(rpo_pairs(0, 0), "{\"sft_reduction\": \"mean\"}", "option sft_reduction is \"mean\"",
            NO_CHANGE);
-    REFUSE(one_sequence(), NULL, "labels[0,2] is 2, expected -100 or 0 <= . < V (V is 2)",
+    REJECT(one_sequence(), NULL, "labels[0,2] is 2, expected -100 or 0 <= . < V (V is 2)",
            I32(&c, "labels", S(1, 3), 0, 0, 2));
-    REFUSE(one_sequence(), NULL, "labels[0,1] is -1, expected -100 or 0 <= . < V",
+    REJECT(one_sequence(), NULL, "labels[0,1] is -1, expected -100 or 0 <= . < V",
            I32(&c, "labels", S(1, 3), 0, -1, 0));
-    REFUSE(one_sequence(), NULL, "labels must be i32[1,3], not i32[1,2]",
+    REJECT(one_sequence(), NULL, "labels must be i32[1,3], not i32[1,2]",
            I32(&c, "labels", S(1, 2), 0, 0));
-    REFUSE(one_sequence(), NULL, "logits are 1 tokens of 2 classes, expected T >= 2",
+    REJECT(one_sequence(), NULL, "logits are 1 tokens of 2 classes, expected T >= 2",
            F32(&c, "logits", S(1, 1, 2), 0, 0);
            I32(&c, "labels", S(1, 1), 0));
-    REFUSE(logits_of_pairs(0, 1), NULL, "chosen_labels count no token in row 0",
+    REJECT(logits_of_pairs(0, 1), NULL, "chosen_labels count no token in row 0",
            I32(&c, "chosen_labels", S(1, 2), 0, -100));
-    REFUSE(logits_of_pairs(0, 1), NULL, "rejected_labels[0,1] is 7, expected -100 or",
+    REJECT(logits_of_pairs(0, 1), NULL, "rejected_labels[0,1] is 7, expected -100 or",
            I32(&c, "rejected_labels", S(1, 2), 0, 7));
-    REFUSE(bandit(), NULL, "baseline sums to 1.25 in row 1, expected 1 within 1e-3",
+    REJECT(bandit(), NULL, "baseline sums to 1.25 in row 1, expected 1 within 1e-3",
            F32(&c, "baseline", S(2, 2), 0.5, 0.5, 0.5, 0.75));
-    REFUSE(bandit(), NULL, "prompt sums to 0.5 in row 0", F32(&c, "prompt", S(2), 0.25, 0.25));
-    REFUSE(bandit(), NULL, "prompt[0] is -1, expected >= 0", F32(&c, "prompt", S(2), -1, 2));
-    REFUSE(bandit(), NULL, "pair_prompt[1] is 2, expected 0 <= . < X",
+    REJECT(bandit(), NULL, "prompt sums to 0.5 in row 0", F32(&c, "prompt", S(2), 0.25, 0.25));
+    REJECT(bandit(), NULL, "prompt[0] is -1, expected >= 0", F32(&c, "prompt", S(2), -1, 2));
+    REJECT(bandit(), NULL, "pair_prompt[1] is 2, expected 0 <= . < X",
            I32(&c, "pair_prompt", S(2), 0, 2));
-    REFUSE(bandit(), NULL, "pair_rejected[0] is -1, expected 0 <= . < A",
+    REJECT(bandit(), NULL, "pair_rejected[0] is -1, expected 0 <= . < A",
            I32(&c, "pair_rejected", S(2), -1, 0));
-    REFUSE(bandit(), "{\"beta\": 0}", "option beta is 0", NO_CHANGE);
+    REJECT(bandit(), "{\"beta\": 0}", "option beta is 0", NO_CHANGE);
 }
 
 /* --- self-distillation ------------------------------------------------------------------------ */
@@ -244,15 +244,15 @@ static void only_hidden_patches_count(void **state)
 static void self_distillation_refuses(void **state)
 {
     (void)state;
-    REFUSE(features(), NULL, "mask hides no patch", I32(&c, "mask", S(1, 2), 0, 0));
-    REFUSE(features(), NULL, "mask[0,1] is 2, expected in {0,1}", I32(&c, "mask", S(1, 2), 0, 2));
-    REFUSE(features(), NULL, "teacher must be f32[1,2], not f32[1,3]",
+    REJECT(features(), NULL, "mask hides no patch", I32(&c, "mask", S(1, 2), 0, 0));
+    REJECT(features(), NULL, "mask[0,1] is 2, expected in {0,1}", I32(&c, "mask", S(1, 2), 0, 2));
+    REJECT(features(), NULL, "teacher must be f32[1,2], not f32[1,3]",
            F32(&c, "teacher", S(1, 3), 0, 0, 0));
-    REFUSE(features(), "{\"weight\": -1}", "option weight is -1", NO_CHANGE);
-    REFUSE(features(), "{\"reduce\": \"max\"}", "option reduce is \"max\"", NO_CHANGE);
-    REFUSE(features(), NULL, "P = 1 values", F32(&c, "pred", S(1, 2, 1), 0, 0);
+    REJECT(features(), "{\"weight\": -1}", "option weight is -1", NO_CHANGE);
+    REJECT(features(), "{\"reduce\": \"max\"}", "option reduce is \"max\"", NO_CHANGE);
+    REJECT(features(), NULL, "P = 1 values", F32(&c, "pred", S(1, 2, 1), 0, 0);
            F32(&c, "patches", S(1, 2, 1), 0, 0));
-    REFUSE(features(), NULL, "expected P >= 2 and student [B,D] or [B,T,D]",
+    REJECT(features(), NULL, "expected P >= 2 and student [B,D] or [B,T,D]",
            F32(&c, "student", S(1), 0);
            F32(&c, "teacher", S(1), 0));
     call c = start("self_distill_patchify", "{\"patch\": 3}");
@@ -391,16 +391,16 @@ static void shares_of_a_run_are_exact(void **state)
 static void ba_lora_refuses(void **state)
 {
     (void)state;
-    REFUSE(balora("balora_svd", NULL, 0), NULL, "mask[2] is 2, expected in {0,1}",
+    REJECT(balora("balora_svd", NULL, 0), NULL, "mask[2] is 2, expected in {0,1}",
            I32(&c, "mask", S(3), 0, 1, 2));
-    REFUSE(balora("balora_svd", NULL, 0), NULL, "mask must be i32[3], not i32[2]",
+    REJECT(balora("balora_svd", NULL, 0), NULL, "mask must be i32[3], not i32[2]",
            I32(&c, "mask", S(2), 0, 1));
-    REFUSE(balora("balora_svd", NULL, 0), "{\"k\": 0}", "option k is 0, expected >= 1", NO_CHANGE);
-    REFUSE(balora("balora_svd", NULL, 0), "{\"norm\": \"max\"}", "option norm is \"max\"",
+    REJECT(balora("balora_svd", NULL, 0), "{\"k\": 0}", "option k is 0, expected >= 1", NO_CHANGE);
+    REJECT(balora("balora_svd", NULL, 0), "{\"norm\": \"max\"}", "option norm is \"max\"",
            NO_CHANGE);
-    REFUSE(balora("balora_svd", NULL, 0), NULL, "expected at least one class",
+    REJECT(balora("balora_svd", NULL, 0), NULL, "expected at least one class",
            F32(&c, "z_ft", S(3, 0), 0));
-    REFUSE(balora("balora_diversity", NULL, 0), "{\"top_k\": 0}", "option top_k is 0", NO_CHANGE);
+    REJECT(balora("balora_diversity", NULL, 0), "{\"top_k\": 0}", "option top_k is 0", NO_CHANGE);
     call c = start("balora_consistency", "{\"temperature\": 0}");
     refuse(&c, "option temperature is 0, expected (0,inf)");
     c = start("balora_consistency", NULL);
@@ -635,19 +635,19 @@ static void the_pull_is_shared_by_all_parameters(void **state)
 static void lt_sft_refuses(void **state)
 {
     (void)state;
-    REFUSE(selection("{\"k\": 6}"), "{\"k\": 6}", "option k is 6, expected at most the 5 not yet",
+    REJECT(selection("{\"k\": 6}"), "{\"k\": 6}", "option k is 6, expected at most the 5 not yet",
            NO_CHANGE);
-    REFUSE(selection(NULL), "{\"k\": 0}", "option k is 0, expected >= 1", NO_CHANGE);
-    REFUSE(selection(NULL), "{}", "option k is required", NO_CHANGE);
-    REFUSE(selection(NULL), "{\"k\": 1, \"ties\": \"all\"}", "option ties is \"all\"", NO_CHANGE);
-    REFUSE(selection(NULL), "{\"k\": 1}", "chosen[5] is 2, expected in {0,1}",
+    REJECT(selection(NULL), "{\"k\": 0}", "option k is 0, expected >= 1", NO_CHANGE);
+    REJECT(selection(NULL), "{}", "option k is required", NO_CHANGE);
+    REJECT(selection(NULL), "{\"k\": 1, \"ties\": \"all\"}", "option ties is \"all\"", NO_CHANGE);
+    REJECT(selection(NULL), "{\"k\": 1}", "chosen[5] is 2, expected in {0,1}",
            I32(&c, "chosen", S(6), 0, 0, 0, 0, 0, 2));
-    REFUSE(selection(NULL), "{\"k\": 1}", "theta1[1] is inf, expected finite",
+    REJECT(selection(NULL), "{\"k\": 1}", "theta1[1] is inf, expected finite",
            F32(&c, "theta1", S(6), 0, INFINITY, 0, 0, 0, 0));
-    REFUSE(selection(NULL), "{\"k\": 1}", "theta1 must be f32[6], not f32[2]",
+    REJECT(selection(NULL), "{\"k\": 1}", "theta1 must be f32[6], not f32[2]",
            F32(&c, "theta1", S(2), 0, 0));
-    REFUSE(pull(NULL), "{\"coefficient\": -1}", "option coefficient is -1", NO_CHANGE);
-    REFUSE(pull(NULL), NULL, "trainable[0] is -1", I32(&c, "trainable", S(3), -1, 0, 0));
+    REJECT(pull(NULL), "{\"coefficient\": -1}", "option coefficient is -1", NO_CHANGE);
+    REJECT(pull(NULL), NULL, "trainable[0] is -1", I32(&c, "trainable", S(3), -1, 0, 0));
     call c = start("ltsft_masked_adamw", "{\"lr\": 0}");
     refuse(&c, "option lr is 0, expected (0,inf)");
     c = start("ltsft_masked_adamw", "{\"eps\": -1}");
@@ -727,24 +727,24 @@ static void the_adapter_is_held_only_after_it(void **state)
 static void saliency_refuses(void **state)
 {
     (void)state;
-    REFUSE(quantiser(NULL), "{\"group_size\": 3}", "option group_size is 3, expected a divisor of",
+    REJECT(quantiser(NULL), "{\"group_size\": 3}", "option group_size is 3, expected a divisor of",
            NO_CHANGE);
-    REFUSE(quantiser(NULL), "{\"group_size\": 1}", "up and low have 2 rows, expected G = 4",
+    REJECT(quantiser(NULL), "{\"group_size\": 1}", "up and low have 2 rows, expected G = 4",
            NO_CHANGE);
-    REFUSE(quantiser(NULL), "{\"group_size\": 2, \"bits\": 9}", "option bits is 9, expected [1,8]",
+    REJECT(quantiser(NULL), "{\"group_size\": 2, \"bits\": 9}", "option bits is 9, expected [1,8]",
            NO_CHANGE);
-    REFUSE(quantiser(NULL), "{\"group_size\": 2, \"bits\": 0}", "option bits is 0", NO_CHANGE);
-    REFUSE(quantiser(NULL), "{\"group_size\": 2, \"bits\": 1, \"symmetric\": true}",
+    REJECT(quantiser(NULL), "{\"group_size\": 2, \"bits\": 0}", "option bits is 0", NO_CHANGE);
+    REJECT(quantiser(NULL), "{\"group_size\": 2, \"bits\": 1, \"symmetric\": true}",
            "option bits is 1, expected at least 2 where symmetric", NO_CHANGE);
-    REFUSE(quantiser(NULL), "{\"group_size\": 2}", "low must be f32[2,1], not f32[1,1]",
+    REJECT(quantiser(NULL), "{\"group_size\": 2}", "low must be f32[2,1], not f32[1,1]",
            F32(&c, "low", S(1, 1), 0));
-    REFUSE(held(NULL), "{\"group_size\": 2}", "saliency[0,1] is -1, expected >= 0",
+    REJECT(held(NULL), "{\"group_size\": 2}", "saliency[0,1] is -1, expected >= 0",
            F32(&c, "saliency", S(1, 2), 0, -1));
-    REFUSE(held(NULL), "{\"group_size\": 2}", "b must be f32[1,1], not f32[1,2]",
+    REJECT(held(NULL), "{\"group_size\": 2}", "b must be f32[1,1], not f32[1,2]",
            F32(&c, "b", S(1, 2), 0, -1));
-    REFUSE(held(NULL), "{\"group_size\": 2}", "a has no rows", F32(&c, "a", S(0, 2), 0);
+    REJECT(held(NULL), "{\"group_size\": 2}", "a has no rows", F32(&c, "a", S(0, 2), 0);
            F32(&c, "b", S(1, 0), 0));
-    REFUSE(held(NULL), "{\"target\": \"lora\"}", "option target is \"lora\"", NO_CHANGE);
+    REJECT(held(NULL), "{\"target\": \"lora\"}", "option target is \"lora\"", NO_CHANGE);
     call c = start("salient_layer_loss", "{\"lambda_reg\": -1}");
     refuse(&c, "option lambda_reg is -1, expected [0,inf)");
 }
@@ -823,10 +823,10 @@ static void cosines_do_not_see_length(void **state)
 static void mask_tuning_refuses(void **state)
 {
     (void)state;
-    REFUSE(dropping(NULL), "{\"strength\": 1.5}", "option strength is 1.5, expected [0,1]",
+    REJECT(dropping(NULL), "{\"strength\": 1.5}", "option strength is 1.5, expected [0,1]",
            NO_CHANGE);
-    REFUSE(dropping(NULL), NULL, "u[3] is 1, expected 0 <= . < 1", F32(&c, "u", S(4), 0, 0, 0, 1));
-    REFUSE(dropping(NULL), NULL, "g_teacher must be f32[4], not f32[1]",
+    REJECT(dropping(NULL), NULL, "u[3] is 1, expected 0 <= . < 1", F32(&c, "u", S(4), 0, 0, 0, 1));
+    REJECT(dropping(NULL), NULL, "g_teacher must be f32[4], not f32[1]",
            F32(&c, "g_teacher", S(1), 0));
     call c = start("ramt_mask_penalty", "{\"power\": 3}");
     refuse(&c, "option power is 3, expected [1,2]");
@@ -953,18 +953,18 @@ static void the_bank_outweighs_the_batch(void **state)
 static void dr_tune_refuses(void **state)
 {
     (void)state;
-    REFUSE(ring(0), NULL, "ptr is 3, expected 0 <= . < K", I32(&c, "ptr", BL_SCALAR, 3));
-    REFUSE(ring(0), NULL, "ptr is -1, expected 0 <= . < K", I32(&c, "ptr", BL_SCALAR, -1));
-    REFUSE(ring(0), NULL, "labels[1] is -1, expected >= 0", I32(&c, "labels", S(2), 0, -1));
-    REFUSE(ring(0), NULL, "pre has 4 rows, expected at most the bank's K = 3",
+    REJECT(ring(0), NULL, "ptr is 3, expected 0 <= . < K", I32(&c, "ptr", BL_SCALAR, 3));
+    REJECT(ring(0), NULL, "ptr is -1, expected 0 <= . < K", I32(&c, "ptr", BL_SCALAR, -1));
+    REJECT(ring(0), NULL, "labels[1] is -1, expected >= 0", I32(&c, "labels", S(2), 0, -1));
+    REJECT(ring(0), NULL, "pre has 4 rows, expected at most the bank's K = 3",
            F32(&c, "pre", S(4, 1), 0, 0, 0, 0);
            F32(&c, "down", S(4, 1), 0, 0, 0, 0); I32(&c, "labels", S(4), 0, 0, 0, 0));
-    REFUSE(clouds(), NULL, "labels[1] is 3, expected 0 <= . < C", I32(&c, "labels", S(3), 0, 3, 0));
-    REFUSE(clouds(), NULL, "down must be f32[3,2], not f32[2,2]",
+    REJECT(clouds(), NULL, "labels[1] is 3, expected 0 <= . < C", I32(&c, "labels", S(3), 0, 3, 0));
+    REJECT(clouds(), NULL, "down must be f32[3,2], not f32[2,2]",
            F32(&c, "down", S(2, 2), 0, 0, 0, 0));
-    REFUSE(head(NULL), "{\"lam\": -1}", "option lam is -1, expected [0,inf)", NO_CHANGE);
-    REFUSE(head(NULL), "{\"reduction\": \"sum\"}", "option reduction is \"sum\"", NO_CHANGE);
-    REFUSE(head(NULL), NULL, "bank_labels[2] is 2, expected 0 <= . < C",
+    REJECT(head(NULL), "{\"lam\": -1}", "option lam is -1, expected [0,inf)", NO_CHANGE);
+    REJECT(head(NULL), "{\"reduction\": \"sum\"}", "option reduction is \"sum\"", NO_CHANGE);
+    REJECT(head(NULL), NULL, "bank_labels[2] is 2, expected 0 <= . < C",
            I32(&c, "bank_labels", S(3), 0, 0, 2));
 }
 

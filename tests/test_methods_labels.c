@@ -3,14 +3,6 @@
  * values and gradients at shapes and corners that the reference cases do not have. */
 #include "calls.h"
 
-/* Refuses a call, made of text only, after its inputs are given. */
-#define REFUSE(f, json, words, ...)                                                                \
-    do {                                                                                           \
-        call c = start(f, json);                                                                   \
-        __VA_ARGS__;                                                                               \
-        refuse(&c, words);                                                                         \
-    } while (0)
-
 /* --- random teachers -------------------------------------------------------------------------- */
 
 static void a_student_like_its_teacher_has_nothing_to_learn(void **state)

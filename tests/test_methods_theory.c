@@ -3,14 +3,6 @@
  * about values and gradients at shapes and corners that the reference cases do not have. */
 #include "calls.h"
 
-/* Refuses a call, made of text only, after its inputs are given. */
-#define REFUSE(f, json, words, ...)                                                                \
-    do {                                                                                           \
-        call c = start(f, json);                                                                   \
-        __VA_ARGS__;                                                                               \
-        refuse(&c, words);                                                                         \
-    } while (0)
-
 /* --- grokking at the edge of numerical stability ---------------------------------------------- */
 
 static void stablemax_is_smooth_at_zero_and_far_out(void **state)

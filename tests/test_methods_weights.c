@@ -5,14 +5,6 @@
 
 #include "calls.h"
 
-/* Refuses a call, made of text only, after its inputs are given. */
-#define REFUSE(f, json, words, ...)                                                                \
-    do {                                                                                           \
-        call c = start(f, json);                                                                   \
-        __VA_ARGS__;                                                                               \
-        refuse(&c, words);                                                                         \
-    } while (0)
-
 /* --- MaskSparsity ----------------------------------------------------------------------------- */
 
 static void a_penalty_is_of_pruned_channels_only(void **state)

@@ -8,11 +8,6 @@
  * of their digits otherwise. */
 #include "methods/method.h"
 
-static bl_tensor in_double(bl_tensor x)
-{
-    return bl_is_number(x) ? x : bl_cast(x, BL_F64);
-}
-
 static bl_tensor in_single(bl_tensor x)
 {
     return bl_cast(x, BL_F32);
@@ -120,7 +115,7 @@ static bl_status tilt_check(const bl_dictionary *in, const void *options)
 BL_CONTRACT_CHECKED(boundary_tilting_angle, BOUNDARY_TILTING_ANGLE,
                     "how far a linear classifier is tilted", means_check)
 {
-    bl_tensor w = in_double(f->w), u = bl_sub(in_double(f->mean_j), in_double(f->mean_i));
+    bl_tensor w = bl_cast(f->w, BL_F64), u = bl_sub(bl_cast(f->mean_j, BL_F64), bl_cast(f->mean_i, BL_F64));
     bl_tensor gap = length(u), to_w = bl_div(w, length(w)), to_u = bl_div(u, gap);
     bl_tensor cosine = bl_clamp(inner(to_w, to_u), -1, 1);
     bl_tensor half = bl_atan2(length(bl_sub(to_w, to_u)), length(bl_add(to_w, to_u)));
@@ -146,10 +141,10 @@ BL_CONTRACT_CHECKED(boundary_tilting_angle, BOUNDARY_TILTING_ANGLE,
 BL_CONTRACT_CHECKED(boundary_tilting_mirror, BOUNDARY_TILTING_MIRROR,
                     "points, their distances and images across the boundary", w_check)
 {
-    bl_tensor x = in_double(f->x), w = in_double(f->w);
-    bl_tensor value = decision(x, w, in_double(f->b));
+    bl_tensor x = bl_cast(f->x, BL_F64), w = bl_cast(f->w, BL_F64);
+    bl_tensor value = decision(x, w, bl_cast(f->b, BL_F64));
     bl_tensor step = bl_mul(bl_expand(bl_div(value, inner(w, w)), 1), w);
-    bl_tensor share = bl_add(1, in_double(f->strength));
+    bl_tensor share = bl_add(1, bl_cast(f->strength, BL_F64));
 
     f->distance = in_single(bl_div(value, length(w)));
     f->projection = in_single(bl_sub(x, step));
@@ -169,8 +164,8 @@ BL_CONTRACT_CHECKED(boundary_tilting_mirror, BOUNDARY_TILTING_MIRROR,
 BL_CONTRACT_CHECKED(boundary_tilting_adversarial_distance, BOUNDARY_TILTING_ADVERSARIAL_DISTANCE,
                     "how far both classes are from the boundary", classes_check)
 {
-    bl_tensor i = in_double(f->x_i), j = in_double(f->x_j), w = in_double(f->w);
-    bl_tensor b = in_double(f->b);
+    bl_tensor i = bl_cast(f->x_i, BL_F64), j = bl_cast(f->x_j, BL_F64), w = bl_cast(f->w, BL_F64);
+    bl_tensor b = bl_cast(f->b, BL_F64);
     bl_tensor d_i = bl_neg(bl_mean(decision(i, w, b))), d_j = bl_mean(decision(j, w, b));
     bl_tensor d_adv = bl_div(bl_mul(0.5, bl_add(d_i, d_j)), length(w));
     bl_tensor half_gap = bl_mul(0.5, length(bl_sub(bl_mean(j, 0), bl_mean(i, 0))));
@@ -194,12 +189,12 @@ BL_CONTRACT_CHECKED(boundary_tilting_adversarial_distance, BOUNDARY_TILTING_ADVE
 BL_CONTRACT_APART_CHECKED(boundary_tilting_tilt, BOUNDARY_TILTING_TILT, "tilts a boundary",
                           tilt_check)
 {
-    bl_tensor w = in_double(f->w), pivot = in_double(f->pivot), theta = in_double(f->theta);
-    bl_tensor d = in_double(f->direction), c = bl_div(w, length(w));
+    bl_tensor w = bl_cast(f->w, BL_F64), pivot = bl_cast(f->pivot, BL_F64), theta = bl_cast(f->theta, BL_F64);
+    bl_tensor d = bl_cast(f->direction, BL_F64), c = bl_div(w, length(w));
     bl_tensor across = bl_sub(d, bl_mul(inner(d, c), c));
     bl_tensor s = bl_div(across, length(across));
     bl_tensor tilted = bl_add(bl_mul(bl_cos(theta), c), bl_mul(bl_sin(theta), s));
-    bl_tensor value = bl_add(inner(pivot, w), in_double(f->b));
+    bl_tensor value = bl_add(inner(pivot, w), bl_cast(f->b, BL_F64));
     bl_tensor on = bl_sub(pivot, bl_mul(bl_div(value, inner(w, w)), w));
 
     f->out_w = in_single(tilted);
@@ -254,10 +249,10 @@ BL_CONTRACT_CHECKED(boundary_tilting_profile, BOUNDARY_TILTING_PROFILE,
         bl_poison(graph, "x has %lld rows, expected at least 2", (long long)rows);
         return;
     }
-    bl_tensor x = bl_stop_gradient(in_double(f->x)), variance, axes;
+    bl_tensor x = bl_stop_gradient(bl_cast(f->x, BL_F64)), variance, axes;
     bl_tensor centred = bl_sub(x, bl_mean_keep(x, 0));
     bl_eigh(bl_div(bl_dot(centred, centred, true, false), (double)rows), &variance, &axes);
-    bl_tensor w = in_double(f->w), u = bl_sub(in_double(f->mean_j), in_double(f->mean_i));
+    bl_tensor w = bl_cast(f->w, BL_F64), u = bl_sub(bl_cast(f->mean_j, BL_F64), bl_cast(f->mean_i, BL_F64));
 
     f->variance = in_single(variance);
     f->normal_energy = bl_stop_gradient(in_single(energy(w, axes)));

@@ -126,23 +126,18 @@ static bl_tensor beta_log_density(bl_tensor m, bl_tensor a, bl_tensor b)
     return bl_sub(bl_add(of_a, of_b), log_beta);
 }
 
-static bl_tensor in_double(bl_tensor x)
-{
-    return bl_is_number(x) ? x : bl_cast(x, BL_F64);
-}
-
 BL_CONTRACT(noise_mask_objective, NOISE_MASK_OBJECTIVE, "what classifier and policy minimise")
 {
-    bl_tensor near = in_double(f->clamp), ce = in_double(f->ce);
-    bl_tensor m = bl_clamp(bl_stop_gradient(in_double(f->mask)), near, bl_sub(1, near));
-    bl_tensor lp = beta_log_density(m, in_double(f->conc_a), in_double(f->conc_b));
+    bl_tensor near = bl_cast(f->clamp, BL_F64), ce = bl_cast(f->ce, BL_F64);
+    bl_tensor m = bl_clamp(bl_stop_gradient(bl_cast(f->mask, BL_F64)), near, bl_sub(1, near));
+    bl_tensor lp = beta_log_density(m, bl_cast(f->conc_a, BL_F64), bl_cast(f->conc_b, BL_F64));
     bl_tensor lse = bl_logsumexp(lp, 1), logp_sum = bl_sum(lp, 1), loss;
     if (bl_is(f->form, "official")) {
         loss = bl_mul(bl_mean(lse), bl_mean(ce));
     } else if (bl_is(f->form, "per_sample")) {
         loss = bl_mean(bl_mul(lse, ce));
     } else {
-        bl_tensor cost = bl_sub(bl_stop_gradient(ce), in_double(f->baseline));
+        bl_tensor cost = bl_sub(bl_stop_gradient(ce), bl_cast(f->baseline, BL_F64));
         loss = bl_add(bl_mean(ce), bl_mean(bl_mul(logp_sum, cost)));
     }
     f->loss = bl_cast(loss, BL_F32);
