@@ -24,11 +24,23 @@ static void skip_blanks(reader *r)
         r->at++;
 }
 
+/* How far it is to one of `stops`; those inside of a list, [6,3], do not count. */
+static size_t length_to(const char *at, const char *stops)
+{
+    int depth = 0;
+    size_t length = 0;
+    while (at[length] && !(depth <= 0 && strchr(stops, at[length]))) {
+        depth += (at[length] == '[') - (at[length] == ']');
+        length++;
+    }
+    return length;
+}
+
 /* Copies up to one of `stops`; trailing blanks are dropped. */
 static bl_status read_word(reader *r, const char *stops, const char *what, char *out, size_t size)
 {
     skip_blanks(r);
-    size_t length = strcspn(r->at, stops);
+    size_t length = length_to(r->at, stops);
     const char *start = r->at;
     r->at += length;
     while (length > 0 && (start[length - 1] == ' ' || start[length - 1] == '\t'))

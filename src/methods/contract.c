@@ -1,8 +1,8 @@
 /* Contracts: walking a table, setting and checking options, building a graph function.
  *
  * A contract's table is the only description of a function: this file is what makes every method
- * reject bad input alike. An option has one of three kinds (number, integer, word), read from JSON
- * (calls), from text (arms) or set by a hook. */
+ * reject bad input alike. An option has one of four kinds (number, integer, word, list of
+ * integers), read from JSON (calls), from text (arms) or set by a hook. */
 #define BL_KEEP_PLACE
 #include "methods/contract.h"
 
@@ -52,7 +52,7 @@ void bl_contract_defaults(const bl_contract *contract, void *fields)
             set_number(contract, fields, f, f->number);
         else if (f->option == BL_OPTION_INTEGER)
             *(int64_t *)at(fields, f) = f->integer;
-        else
+        else if (f->option == BL_OPTION_WORD)
             *(const char **)at(fields, f) = f->word;
     }
 }
@@ -115,7 +115,7 @@ bool bl_option_is_required(const bl_field *field)
 {
     return field->option == BL_OPTION_NUMBER    ? isnan(field->number)
            : field->option == BL_OPTION_INTEGER ? field->integer == BL_REQUIRED_INTEGER
-                                                : field->word == NULL;
+                                                : field->option == BL_OPTION_WORD && !field->word;
 }
 
 /* Words live behind the struct, a slot for each word option, so that one release frees all. */
@@ -171,10 +171,15 @@ static bl_status set_word(const bl_contract *contract, void *fields, const bl_fi
     return BL_OK;
 }
 
+static bool is_whole(double value)
+{
+    return value == floor(value) && fabs(value) <= 9007199254740992.0; /* 2^53 */
+}
+
 static bl_status set_integer(void *fields, const bl_field *field, double value)
 {
     char text[BL_NUMBER_TEXT];
-    if (!(value == floor(value)) || fabs(value) > 9007199254740992.0) /* 2^53 */
+    if (!is_whole(value))
         return bl_fail(BL_INVALID, "option %s is %s, expected a whole number", field->name,
                        bl_number_text(value, text));
     *(int64_t *)at(fields, field) = (int64_t)value;
@@ -194,10 +199,62 @@ static bool read_flag(const char *text, bool *out)
     return false;
 }
 
+/* The numbers of a row, or the one number that stands for itself; false if it is something else. */
+static bool add_row(bl_integers *list, const json_t *row)
+{
+    int columns = json_is_array(row) ? (int)json_array_size(row) : 1;
+    if (list->rows == 0)
+        list->columns = columns;
+    int used = list->rows * list->columns;
+    if (columns != list->columns || columns == 0 || columns > BL_INTEGERS_MAX - used)
+        return false;
+    for (int i = 0; i < columns; i++) {
+        const json_t *number = json_is_array(row) ? json_array_get(row, (size_t)i) : row;
+        if (!json_is_number(number) || !is_whole(json_number_value(number)))
+            return false;
+        list->at[used + i] = (int64_t)json_number_value(number);
+    }
+    list->rows++;
+    return true;
+}
+
+static bl_status set_integers(void *fields, const bl_field *field, const json_t *value)
+{
+    bl_integers list = {0};
+    bool fits = json_is_array(value) && json_array_size(value) <= BL_INTEGERS_MAX;
+    for (size_t i = 0; fits && i < json_array_size(value); i++)
+        fits = json_is_array(json_array_get(value, i)) == json_is_array(json_array_get(value, 0)) &&
+               add_row(&list, json_array_get(value, i));
+    if (fits) {
+        memcpy(at(fields, field), &list, sizeof list);
+        return BL_OK;
+    }
+    char *shown = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+    bl_status status = bl_fail(BL_INVALID,
+                               "option %s is %.80s, expected whole numbers, [6,3], or rows of "
+                               "equally many, at most %d in all",
+                               field->name, shown ? shown : "?", BL_INTEGERS_MAX);
+    free(shown);
+    return status;
+}
+
+static bl_status set_integers_text(void *fields, const bl_field *field, const char *text)
+{
+    json_error_t where;
+    json_t *value = json_loads(text, JSON_DECODE_ANY, &where);
+    bl_status status =
+        value ? set_integers(fields, field, value)
+              : bl_fail(BL_INVALID, "option %s is %s, expected a list as [6,3]", field->name, text);
+    json_decref(value);
+    return status;
+}
+
 bl_status bl_option_set_text(const bl_contract *contract, void *fields, const bl_field *field,
                              const char *text)
 {
     double value;
+    if (field->option == BL_OPTION_INTEGERS)
+        return set_integers_text(fields, field, text);
     if (field->option == BL_OPTION_WORD)
         return set_word(contract, fields, field, text);
     if (bl_option_is_flag(field)) {
@@ -218,6 +275,8 @@ bl_status bl_option_set_text(const bl_contract *contract, void *fields, const bl
 static bl_status set_json(const bl_contract *contract, void *fields, const bl_field *field,
                           const json_t *value)
 {
+    if (field->option == BL_OPTION_INTEGERS)
+        return set_integers(fields, field, value);
     if (json_is_string(value))
         return bl_option_set_text(contract, fields, field, json_string_value(value));
     if (json_is_boolean(value) && bl_option_is_flag(field))
@@ -282,6 +341,8 @@ static bool is_scheduled(const bl_contract *contract, const void *fields, const 
 
 static bool is_missing(const bl_contract *contract, const void *fields, const bl_field *field)
 {
+    if (field->option == BL_OPTION_INTEGERS)
+        return false;
     if (field->option == BL_OPTION_WORD)
         return *(const char **)at(fields, field) == NULL;
     if (field->option == BL_OPTION_INTEGER)
@@ -289,11 +350,27 @@ static bool is_missing(const bl_contract *contract, const void *fields, const bl
     return !is_scheduled(contract, fields, field) && isnan(option_value(contract, fields, field));
 }
 
+static bl_status check_integers(const bl_integers *list, const bl_field *field,
+                                const bl_symbols *symbols)
+{
+    for (int i = 0; i < list->rows * list->columns; i++) {
+        if (bl_range_check(field->conditions, symbols, (double)list->at[i]) == BL_OK)
+            continue;
+        if (list->columns == 1)
+            return bl_fail(BL_INVALID, "option %s[%d] %s", field->name, i, bl_error());
+        return bl_fail(BL_INVALID, "option %s[%d,%d] %s", field->name, i / list->columns,
+                       i % list->columns, bl_error());
+    }
+    return BL_OK;
+}
+
 static bl_status check_option(const bl_contract *contract, const void *fields,
                               const bl_field *field, const bl_symbols *symbols)
 {
     if (is_missing(contract, fields, field))
         return bl_fail(BL_INVALID, "option %s is required (%s)", field->name, field->text);
+    if (field->option == BL_OPTION_INTEGERS)
+        return check_integers(at(fields, field), field, symbols);
     if (field->option == BL_OPTION_WORD) {
         const char *word = *(const char **)at(fields, field);
         if (!word_is_listed(field->conditions, word))
@@ -321,8 +398,9 @@ bl_status bl_options_check(const bl_contract *contract, const void *fields, bl_s
     const bl_field *table = table_of(contract, &count);
     for (int i = 0; i < count; i++) {
         const bl_field *f = &table[i];
-        if (f->kind == BL_FIELD_OPTION && f->option != BL_OPTION_WORD &&
-            !is_scheduled(contract, fields, f) && !is_missing(contract, fields, f))
+        bool has_value = f->option == BL_OPTION_NUMBER || f->option == BL_OPTION_INTEGER;
+        if (f->kind == BL_FIELD_OPTION && has_value && !is_scheduled(contract, fields, f) &&
+            !is_missing(contract, fields, f))
             bl_symbols_add(symbols, f->name, option_value(contract, fields, f));
     }
     for (int i = 0; i < count; i++)
@@ -354,6 +432,18 @@ static void show_integer(const bl_field *field, int64_t value, bl_text *out)
         bl_text_add(out, "%lld", (long long)value);
 }
 
+static void show_integers(const bl_integers *list, bl_text *out)
+{
+    bl_text_add(out, "[");
+    for (int i = 0; i < list->rows; i++) {
+        bl_text_add(out, "%s%s", i ? "," : "", list->columns > 1 ? "[" : "");
+        for (int j = 0; j < list->columns; j++)
+            bl_text_add(out, "%s%lld", j ? "," : "", (long long)list->at[i * list->columns + j]);
+        bl_text_add(out, "%s", list->columns > 1 ? "]" : "");
+    }
+    bl_text_add(out, "]");
+}
+
 void bl_option_show(const bl_contract *contract, const void *fields, const bl_field *field,
                     bl_text *out)
 {
@@ -362,6 +452,8 @@ void bl_option_show(const bl_contract *contract, const void *fields, const bl_fi
         bl_text_add(out, "%s", *(const char **)at(fields, field));
     else if (field->option == BL_OPTION_INTEGER)
         show_integer(field, *(int64_t *)at(fields, field), out);
+    else if (field->option == BL_OPTION_INTEGERS)
+        show_integers(at(fields, field), out);
     else if (is_scheduled(contract, fields, field))
         bl_text_add(out, "scheduled");
     else
@@ -377,6 +469,8 @@ void bl_option_show_default(const bl_field *field, bl_text *out)
         bl_text_add(out, "%s", field->word);
     else if (field->option == BL_OPTION_INTEGER)
         show_integer(field, field->integer, out);
+    else if (field->option == BL_OPTION_INTEGERS)
+        bl_text_add(out, "[]");
     else
         bl_text_add(out, "%s", bl_number_text(field->number, text));
 }

@@ -31,9 +31,11 @@
  *
  * Options: the default decides the kind. 3.0 is a number (a bl_tensor in BL_CONTRACT, so that a
  * schedule may pass a rank-0 tensor; a double in BL_HOST), 10 an integer (int64_t; a flag where the
- * range is "flag"), "l1" a word (const char *, compare with bl_is). Ranges: "[0,1)", "(0,inf)",
- * ">= 1", "[1,epochs], integer", "odd", "l1|l2" for words. An integer option may name a size: K
- * and "f32[K]". BL_REQUIRED (BL_REQUIRED_INTEGER, BL_REQUIRED_WORD) has no default. */
+ * range is "flag"), "l1" a word (const char *, compare with bl_is), BL_NO_INTEGERS a list of whole
+ * numbers or of rows of them (bl_integers, empty where it is not given; the range is each number's).
+ * Ranges: "[0,1)", "(0,inf)", ">= 1", "[1,epochs], integer", "odd", "l1|l2" for words. An integer
+ * option may name a size: K and "f32[K]". BL_REQUIRED (BL_REQUIRED_INTEGER, BL_REQUIRED_WORD) has no
+ * default. */
 #ifndef BL_METHODS_METHOD_H
 #define BL_METHODS_METHOD_H
 
@@ -51,7 +53,21 @@ typedef enum bl_field_kind {
     BL_FIELD_OUTS /* likewise: g0_new, g1_new, .. */
 } bl_field_kind;
 
-typedef enum bl_option_kind { BL_OPTION_NUMBER, BL_OPTION_INTEGER, BL_OPTION_WORD } bl_option_kind;
+typedef enum bl_option_kind {
+    BL_OPTION_NUMBER,
+    BL_OPTION_INTEGER,
+    BL_OPTION_WORD,
+    BL_OPTION_INTEGERS
+} bl_option_kind;
+
+/* The value of an option that lists whole numbers, [6,3,8], or rows of equally many, [[0,1],[1,3]]:
+ * number j of row i is at[i * columns + j]; columns is 1 for a plain list. */
+enum { BL_INTEGERS_MAX = 256 };
+typedef struct bl_integers {
+    int rows, columns;
+    int64_t at[BL_INTEGERS_MAX];
+} bl_integers;
+#define BL_NO_INTEGERS ((bl_integers){0})
 
 typedef struct bl_field {
     bl_field_kind kind;
@@ -96,12 +112,12 @@ typedef struct bl_tensors {
 #define BL_STRUCT_OUTS(name, type, text)            bl_tensors name;
 #define BL_STRUCT_OPT(name, default_, range, text)                                                 \
     __typeof__(_Generic((default_), double: (bl_tensor){0}, int: (int64_t)0,                       \
-                        char *: (const char *)0)) name;
+                        char *: (const char *)0, bl_integers: (bl_integers){0})) name;
 #define BL_STRUCT_HOST_IN(name, type, conditions, text) bl_array name;
 #define BL_STRUCT_HOST_OUT(name, type, text)            bl_array name;
 #define BL_STRUCT_HOST_OPT(name, default_, range, text)                                            \
     __typeof__(_Generic((default_), double: (double)0, int: (int64_t)0,                            \
-                        char *: (const char *)0)) name;
+                        char *: (const char *)0, bl_integers: (bl_integers){0})) name;
 
 /* --- the list as a table; bl_this is the struct, inside the table's function --- */
 #define BL_TABLE_ROW(kind_, name_, type_, conditions_, text_)                                      \
@@ -121,7 +137,7 @@ typedef struct bl_tensors {
     {.kind = BL_FIELD_OPTION, .name = #name_, .type = "", .conditions = range_, .text = text_,     \
      .offset = offsetof(bl_this, name_),                                                           \
      .option = _Generic((default_), double: BL_OPTION_NUMBER, int: BL_OPTION_INTEGER,              \
-                        char *: BL_OPTION_WORD),                                                   \
+                        char *: BL_OPTION_WORD, bl_integers: BL_OPTION_INTEGERS),                  \
      .number = _Generic((default_), double: (default_), default: 0.0),                             \
      .integer = _Generic((default_), int: (default_), default: 0),                                 \
      .word = _Generic((default_), char *: (default_), default: (const char *)0)},
