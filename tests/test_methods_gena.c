@@ -1,0 +1,247 @@
+/* Methods for generators, tokenizers and codes - adapt then unlearn, ProFusion, GigaTok, latent
+ * quantization: what their specs refuse, and facts about values and gradients at shapes and corners
+ * that the reference cases do not have. */
+#include "calls.h"
+#include "methods/contract.h"
+
+/* --- lists of whole numbers as options -------------------------------------------------------- */
+
+static void expect_list(const char *text, const char *shown)
+{
+    const bl_contract *contract;
+    expect_ok(bl_function_find("adapt_unlearn_repulsion", &contract));
+    const bl_field *field = bl_option_find(contract, "tensor_sizes");
+    void *fields = bl_fields_new(contract);
+    assert_non_null(field);
+    assert_non_null(fields);
+    bl_status status = bl_option_set_text(contract, fields, field, text);
+    bl_text out = {0};
+    if (status == BL_OK)
+        bl_option_show(contract, fields, field, &out);
+    assert_string_equal(status == BL_OK ? out.at : "refused", shown);
+    bl_text_free(&out);
+    bl_release(fields);
+}
+
+static void a_list_is_read_and_shown(void **state)
+{
+    (void)state;
+    expect_list("[6, 3,8]", "[6,3,8]");
+    expect_list("[]", "[]");
+    expect_list("[[0,1],[-1,3]]", "[[0,1],[-1,3]]");
+    expect_list("[[6],[3]]", "[6,3]"); /* a row of one number is that number */
+    static const char *const wrong[] = {"6,3",     "6",       "[6,3", "[[0,1],[2]]",
+                                        "[1.5]",   "[\"a\"]", "[[]]", "[[[1]]]",
+                                        "[1,[2]]", "[[1],2]", "{}",   "[1e40]"};
+    for (int i = 0; i < COUNT_OF(wrong); i++)
+        expect_list(wrong[i], "refused");
+}
+
+/* --- adapt then unlearn ----------------------------------------------------------------------- */
+
+/* theta is 1, 2, 4, 6 from the first adapted model and as far from the second. */
+static call repulsion(const char *options)
+{
+    call c = start("adapt_unlearn_repulsion", options);
+    F32(&c, "theta", S(4), 1, 2, 4, 6);
+    F32(&c, "theta_neg", S(2, 4), 0, 0, 0, 0, 2, 4, 8, 12);
+    return c;
+}
+
+static void distances_average_over_models_or_tensors(void **state)
+{
+    (void)state;
+    call c = repulsion("{\"form\": \"negative\"}");
+    accept(&c, "loss");
+    expect(&c, "distance", 57);
+    expect(&c, "loss", -57);
+    for (int i = 0; i < 4; i++)
+        near(slope(&c, "theta", i), 0); /* in the middle between two */
+    c.options = "{\"distance_kind\": \"tensor_mean\", \"form\": \"inverse\"}";
+    accept(&c, NULL);
+    expect(&c, "distance", 57.0 / 4);
+    expect(&c, "loss", 4 / 57.0);
+    c.options = "{\"distance_kind\": \"tensor_mean\", \"tensor_sizes\": [1, 3], \"alpha\": 0.1}";
+    accept(&c, NULL);
+    expect(&c, "distance", (1 + 56.0 / 3) / 2);
+    near(result(&c, "loss", 0), exp(-0.1 * (1 + 56.0 / 3) / 2));
+    c.options = "{\"distance_kind\": \"official\", \"tensor_sizes\": [1, 3]}";
+    accept(&c, NULL);
+    expect(&c, "distance", 2 * (1 + 56.0 / 3) / 2);
+    F32(&c, "theta_neg", S(1, 4), 0, 0, 0, 0);
+    c.options = "{\"distance_kind\": \"official\", \"form\": \"inverse\"}";
+    accept(&c, "loss");
+    expect(&c, "distance", 57.0 / 8);
+    near(slope(&c, "theta", 3), -64.0 / 57 / 57 * 2 * 6 / 8);
+    finish(&c);
+}
+
+static void weights_that_coincide_may_repel_softly(void **state)
+{
+    (void)state;
+    call c = start("adapt_unlearn_generator_loss", "{\"gamma\": 3}");
+    F32(&c, "fake_logits", S(2), 80, -80);
+    F32(&c, "theta", S(1), 5);
+    F32(&c, "theta_neg", S(1, 1), 5);
+    accept(&c, "loss");
+    expect(&c, "adversarial", 40);
+    expect(&c, "repulsion", 1);
+    expect(&c, "loss", 43);
+    near(slope(&c, "theta", 0), 0);
+    near(slope(&c, "fake_logits", 0), 0);
+    near(slope(&c, "fake_logits", 1), -0.5);
+    c.options = "{\"form\": \"inverse\"}";
+    refuse(&c, "weights coincide with the adapted model");
+}
+
+static void scores_of_unequal_batches(void **state)
+{
+    (void)state;
+    call c = start("adapt_unlearn_discriminator_loss", NULL);
+    F32(&c, "real_logits", S(1), 0);
+    F32(&c, "fake_logits", S(3), 80, -80, 0);
+    accept(&c, "loss");
+    expect(&c, "loss", log(2) + (80 + log(2)) / 3);
+    near(slope(&c, "real_logits", 0), -0.5);
+    near(slope(&c, "fake_logits", 0), 1.0 / 3);
+    finish(&c);
+}
+
+/* At the kink of the activation the slope is 0.2, and so are derivatives of it. */
+static void a_penalty_at_the_kink(void **state)
+{
+    (void)state;
+    call c = start("adapt_unlearn_r1_mlp", NULL);
+    F32(&c, "x", S(1, 1), 0);
+    F32(&c, "v1", S(1, 2), 3, 5);
+    F32(&c, "c1", S(2), 0, 1);
+    F32(&c, "v2", S(2), 2, 7);
+    F32(&c, "c2", BL_SCALAR, 9);
+    accept(&c, "penalty");
+    double g = 0.2 * 3 * 2 + 5 * 7;
+    expect(&c, "input_grad", g);
+    expect(&c, "penalty", g * g);
+    near(slope(&c, "v1", 0), 2 * g * 0.2 * 2);
+    near(slope(&c, "v2", 1), 2 * g * 5);
+    near(slope(&c, "c1", 0), 0);
+    near(slope(&c, "c2", 0), 0);
+    finish(&c);
+}
+
+static void squares_of_samples_not_of_their_mean(void **state)
+{
+    (void)state;
+    call c = start("adapt_unlearn_fisher", NULL);
+    F32(&c, "score_grads", S(2, 2), 1, 2, -1, 4);
+    accept(&c, NULL);
+    expect(&c, "fisher", 1, 10);
+    finish(&c);
+    c = start("adapt_unlearn_fisher_mlp", NULL);
+    F32(&c, "z", S(2, 1), 1, -1);
+    F32(&c, "w1", S(1, 1), 1);
+    F32(&c, "b1", S(1), 0);
+    F32(&c, "w2", S(1, 1), 2);
+    F32(&c, "b2", S(1), 0);
+    F32(&c, "v1", S(1, 1), 1);
+    F32(&c, "c1", S(1), 0);
+    F32(&c, "v2", S(1), 3);
+    F32(&c, "c2", BL_SCALAR, 0);
+    accept(&c, NULL); /* the score is 3 x where x > 0 and 0.6 x where not */
+    double t = tanh(1), squares = (9 + 0.36) / 2, through = 2 * (1 - t * t);
+    expect(&c, "fisher_b2", squares);
+    expect(&c, "fisher_w2", squares * t * t);
+    expect(&c, "fisher_b1", squares * through * through);
+    expect(&c, "fisher_w1", squares * through * through);
+    finish(&c);
+}
+
+static void an_anchor_and_a_walk(void **state)
+{
+    (void)state;
+    call c = start("adapt_unlearn_ewc", "{\"lam\": 3}");
+    F32(&c, "theta", S(2), 1, 5);
+    F32(&c, "theta_ref", S(2), 3, 4);
+    F32(&c, "fisher", S(2), 2, 0);
+    accept(&c, "loss");
+    expect(&c, "loss", 12);
+    near(slope(&c, "theta", 0), -12);
+    near(slope(&c, "theta", 1), 0);
+    finish(&c);
+    c = start("adapt_unlearn_extrapolate", "{\"gamma\": -1.5}");
+    F32(&c, "theta", S(1), 1);
+    F32(&c, "theta_neg", S(2, 1), 2, 4);
+    accept(&c, NULL);
+    expect(&c, "theta_out", -2);
+    finish(&c);
+}
+
+static void unlearning_can_be_negative(void **state)
+{
+    (void)state;
+    call c = start("adapt_unlearn_pul", "{\"target\": 7}");
+    I32(&c, "pred_before", S(4), 7, 7, 0, 0);
+    I32(&c, "pred_after", S(4), 7, 7, 7, 0);
+    accept(&c, NULL);
+    expect(&c, "pul", -50);
+    c.options = "{\"target\": 7, \"scope\": \"previously_negative\"}";
+    accept(&c, NULL);
+    expect(&c, "pul", 0);
+    finish(&c);
+}
+
+#define THETA(n, ...)        F32(&c, "theta", S(n), __VA_ARGS__)
+#define NEGATIVES(m, n, ...) F32(&c, "theta_neg", S(m, n), __VA_ARGS__)
+
+static void adapt_unlearn_refuses(void **state)
+{
+    (void)state;
+    REFUSE("adapt_unlearn_repulsion", NULL, "theta_neg must be f32[M,2], not f32[1,3]",
+           THETA(2, 0, 1), NEGATIVES(1, 3, 0, 0, 0));
+    REFUSE("adapt_unlearn_repulsion", NULL, "theta_neg has no rows, expected at least one",
+           THETA(2, 0, 1), NEGATIVES(0, 2, 0));
+    REFUSE("adapt_unlearn_repulsion", "{\"tensor_sizes\": [1, 2]}",
+           "option tensor_sizes sums to 3, expected a list that sums to 2", THETA(2, 0, 1),
+           NEGATIVES(1, 2, 0, 0));
+    REFUSE("adapt_unlearn_repulsion", "{\"tensor_sizes\": [2, 0]}",
+           "option tensor_sizes[1] is 0, expected >= 1");
+    REFUSE("adapt_unlearn_repulsion", "{\"tensor_sizes\": [[1, 1]]}",
+           "option tensor_sizes sums to 2, expected a list that sums to 2", THETA(2, 0, 1),
+           NEGATIVES(1, 2, 0, 0));
+    REFUSE("adapt_unlearn_repulsion", "{\"tensor_sizes\": 2}",
+           "option tensor_sizes is 2, expected whole numbers");
+    REFUSE("adapt_unlearn_repulsion", "{\"alpha\": 0}", "option alpha is 0, expected (0,inf)");
+    REFUSE("adapt_unlearn_repulsion", "{\"form\": \"log\"}", "option form is \"log\"");
+    REFUSE("adapt_unlearn_repulsion", NULL, "theta[1] is inf, expected finite",
+           THETA(2, 0, INFINITY), NEGATIVES(1, 2, 0, 0));
+    REFUSE("adapt_unlearn_repulsion", NULL, "theta_neg[0,1] is nan, expected finite",
+           THETA(2, 0, 1), NEGATIVES(1, 2, 0, NAN));
+    REFUSE("adapt_unlearn_repulsion", "{\"form\": \"inverse\", \"distance_kind\": \"official\"}",
+           "theta's weights coincide with the adapted model: their distance is 0, expected at "
+           "least 1e-12",
+           THETA(2, 0, 1), NEGATIVES(2, 2, 0, 1, 0, 1));
+    REFUSE("adapt_unlearn_generator_loss", "{\"gamma\": -1}",
+           "option gamma is -1, expected [0,inf)");
+    REFUSE("adapt_unlearn_ewc", "{\"lam\": -1}", "option lam is -1, expected [0,inf)");
+    REFUSE("adapt_unlearn_ewc", NULL, "fisher[0] is -2, expected >= 0", THETA(1, 0),
+           F32(&c, "theta_ref", S(1), 0), F32(&c, "fisher", S(1), -2));
+    REFUSE("adapt_unlearn_pul", "{\"target\": 3}",
+           "pred_before never is 3, expected the target at least once",
+           I32(&c, "pred_before", S(2), 0, 1), I32(&c, "pred_after", S(2), 3, 3));
+    REFUSE("adapt_unlearn_pul", NULL, "option target is required");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_list_is_read_and_shown),
+        cmocka_unit_test(distances_average_over_models_or_tensors),
+        cmocka_unit_test(weights_that_coincide_may_repel_softly),
+        cmocka_unit_test(scores_of_unequal_batches),
+        cmocka_unit_test(a_penalty_at_the_kink),
+        cmocka_unit_test(squares_of_samples_not_of_their_mean),
+        cmocka_unit_test(an_anchor_and_a_walk),
+        cmocka_unit_test(unlearning_can_be_negative),
+        cmocka_unit_test(adapt_unlearn_refuses),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
