@@ -230,6 +230,228 @@ static void adapt_unlearn_refuses(void **state)
     REFUSE("adapt_unlearn_pul", NULL, "option target is required");
 }
 
+/* --- ProFusion -------------------------------------------------------------------------------- */
+
+static call noising_call(const char *function, const char *options, double a_t, double a_prev)
+{
+    call c = start(function, options);
+    F32(&c, "x", S(1, 2), 1, -2);
+    F32(&c, "eps", S(1, 2), 3, 0.5);
+    F32(&c, "noise", S(1, 2), -1, 4);
+    F32(&c, "a_t", BL_SCALAR, a_t);
+    F32(&c, "a_prev", BL_SCALAR, a_prev);
+    return c;
+}
+
+static void sum_gradient(call *c, const char *output, bl_shape shape)
+{
+    const double ones[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+    assert_true(bl_shape_count(shape) <= COUNT_OF(ones));
+    give_to(&c->cotangent, output, (bl_type){BL_F32, shape}, ones);
+}
+
+static void a_fusion_move_is_a_step_and_the_way_back(void **state)
+{
+    (void)state;
+    double a = 0.25, prev = 0.5, eta = 0.8;
+    double s2 = eta * eta * (1 - prev) / (1 - a) * (1 - a / prev);
+    double removed = s2 * sqrt(1 - a) / (1 - prev);
+    double added = sqrt(s2) * sqrt((1 - a) * (2 - 2 * prev - s2)) / (1 - prev);
+    call c = noising_call("profusion_fusion_step", "{\"eta\": 0.8}", a, prev);
+    sum_gradient(&c, "x_out", S(1, 2));
+    accept(&c, NULL);
+    expect(&c, "x_out", 1 - 3 * removed - added, -2 - 0.5 * removed + 4 * added);
+    near(slope(&c, "x", 0), 1);
+    near(slope(&c, "eps", 0), -removed);
+    c.options = "{\"eta\": 0}";
+    accept(&c, NULL);
+    expect(&c, "x_out", 1, -2);
+    near(slope(&c, "eps", 1), 0);
+    finish(&c);
+    c = noising_call("profusion_fusion_step", NULL, 0.5, 0.5); /* no step, no way back */
+    accept(&c, NULL);
+    expect(&c, "x_out", 1, -2);
+    finish(&c);
+}
+
+static void what_is_clean_stays_clean(void **state)
+{
+    (void)state;
+    for (int noisy = 0; noisy < 2; noisy++) {
+        call c = noising_call("profusion_fusion_step", NULL, noisy ? 0.3 : 1, 1);
+        sum_gradient(&c, "x_out", S(1, 2));
+        accept(&c, NULL);
+        expect(&c, "x_out", 1, -2);
+        near(slope(&c, "x", 1), 1);
+        near(slope(&c, "eps", 1), 0);
+        finish(&c);
+        c = noising_call("profusion_ddim_step", "{\"eta\": 1}", noisy ? 0.25 : 1, 1);
+        accept(&c, NULL);
+        double level = noisy ? sqrt(0.75) : 0, root = noisy ? 0.5 : 1;
+        expect(&c, "x0", (1 - 3 * level) / root, (-2 - 0.5 * level) / root);
+        expect(&c, "x_prev", (1 - 3 * level) / root, (-2 - 0.5 * level) / root);
+        finish(&c);
+    }
+}
+
+/* A step from almost pure noise replaces all of it: the root of 1 - q may not turn negative. */
+static void a_full_step_from_pure_noise(void **state)
+{
+    (void)state;
+    call c = noising_call("profusion_ddim_step", "{\"eta\": 1}", 1e-30, 0.9);
+    sum_gradient(&c, "x_prev", S(1, 2));
+    accept(&c, NULL);
+    all_finite(&c.out);
+    all_finite(&c.gradient);
+    finish(&c);
+}
+
+static void guidance_adds_up(void **state)
+{
+    (void)state;
+    call c = start("profusion_compose_eps", NULL);
+    F32(&c, "eps_uncond", S(2), 1, 2);
+    F32(&c, "eps_cond", S(2, 2), 3, 2, 0, 7);
+    F32(&c, "weight", S(2), 2, -1);
+    sum_gradient(&c, "eps", S(2));
+    accept(&c, NULL);
+    expect(&c, "eps", 1 + 4 + 1, 2 + 0 - 5);
+    near(slope(&c, "eps_uncond", 0), 0); /* 1 - 2 + 1 */
+    near(slope(&c, "eps_cond", 0), 2);
+    finish(&c);
+    c = start("profusion_compose_eps", NULL); /* no condition, no guidance */
+    F32(&c, "eps_uncond", S(2), 1, 2);
+    F32(&c, "eps_cond", S(0, 2), 0);
+    F32(&c, "weight", S(0), 0);
+    accept(&c, NULL);
+    expect(&c, "eps", 1, 2);
+    finish(&c);
+}
+
+static void words_may_stand_at_the_end(void **state)
+{
+    (void)state;
+    call c = start("profusion_scale_token", "{\"pos\": 1, \"count\": 2, \"gamma\": 0.5}");
+    F32(&c, "hidden", S(1, 3, 1), 2, 4, 6);
+    sum_gradient(&c, "hidden_out", S(1, 3, 1));
+    accept(&c, NULL);
+    expect(&c, "hidden_out", 2, 2, 3);
+    near(slope(&c, "hidden", 0), 1);
+    near(slope(&c, "hidden", 2), 0.5);
+    c.options = "{\"pos\": 2, \"count\": 2}";
+    refuse(&c, "options pos and count are 2 and 2, expected positions within 0 <= . < 3");
+}
+
+static void noise_of_a_clean_level_is_not_weighed(void **state)
+{
+    (void)state;
+    call c = start("profusion_denoise_loss", "{\"prompt_l2\": 2}");
+    F32(&c, "eps_pred", S(2), 3, 0); /* a sample of one number */
+    F32(&c, "eps", S(2), 1, 0);
+    F32(&c, "prompt", S(2, 1, 1), 1, 3);
+    F32(&c, "alpha_bar", S(2), 1, 0.75);
+    accept(&c, "loss");
+    expect(&c, "diffusion", 2); /* 0^0 is 1 */
+    expect(&c, "prompt_reg", 5);
+    expect(&c, "loss", 12);
+    near(slope(&c, "prompt", 1), 2 * 3);
+    c.options = "{\"p_gamma\": 2}";
+    accept(&c, "loss");
+    expect(&c, "diffusion", 0);
+    near(slope(&c, "eps_pred", 0), 0);
+    finish(&c);
+}
+
+/* One component far away: its noise is that of a single Gaussian, and its weight does not matter.
+ */
+static void a_single_gaussian(void **state)
+{
+    (void)state;
+    call c = start("profusion_gmm_eps", "{\"std\": 0.5}");
+    F32(&c, "x", S(1, 2), 80, -80);
+    F32(&c, "a_t", BL_SCALAR, 0.25);
+    F32(&c, "means", S(2, 2), 2, 0, -1e4, 0);
+    F32(&c, "pi", S(2), 0.001, 0.999);
+    sum_gradient(&c, "eps", S(1, 2));
+    accept(&c, NULL);
+    double v = 0.25 * 0.25 + 0.75, factor = sqrt(0.75) / v;
+    expect(&c, "eps", factor * 79, factor * -80);
+    near(slope(&c, "x", 0), factor);
+    finish(&c);
+}
+
+/* Without conditions that differ, and with nothing fused, sampling is DDIM with the exact noise. */
+static void a_chain_of_one_step(void **state)
+{
+    (void)state;
+    call c = start("profusion_sample_gmm",
+                   "{\"std\": 1, \"fusion_steps\": 0, \"w_subject\": 5, \"w_text\": -7}");
+    F32(&c, "x_start", S(1, 1), 2);
+    F32(&c, "noise", S(1, 0, 1, 1), 0);
+    F32(&c, "alphas", S(2), 0.25, 1);
+    F32(&c, "means", S(1, 1), 3);
+    F32(&c, "pi_uncond", S(1), 1);
+    F32(&c, "pi_subject", S(1), 1);
+    F32(&c, "pi_text", S(1), 1);
+    F32(&c, "pi_joint", S(1), 1);
+    accept(&c, NULL);
+    double eps = sqrt(0.75) * (2 - 1.5);
+    expect(&c, "x_final", (2 - sqrt(0.75) * eps) / 0.5);
+    F32(&c, "noise", S(0, 0, 1, 1), 0);
+    F32(&c, "alphas", S(1), 0.25);
+    accept(&c, NULL);
+    expect(&c, "x_final", 2);
+    F32(&c, "alphas", S(2), 0.25, 1);
+    refuse(&c, "alphas has 2 values, expected 1: one more than noise has steps");
+}
+
+#define MIXTURE(uncond)                                                                            \
+    F32(&c, "x_start", S(1, 1), 2), F32(&c, "noise", S(1, 1, 1, 1), 0),                            \
+        F32(&c, "means", S(1, 1), 3), F32(&c, "pi_uncond", S(1), uncond),                          \
+        F32(&c, "pi_subject", S(1), 1), F32(&c, "pi_text", S(1), 1), F32(&c, "pi_joint", S(1), 1)
+
+static void refuse_levels(const char *function, double a_t, double a_prev, const char *words)
+{
+    call c = noising_call(function, NULL, a_t, a_prev);
+    refuse(&c, words);
+}
+
+static void profusion_refuses(void **state)
+{
+    (void)state;
+    refuse_levels("profusion_fusion_step", 0, 0.5, "a_t is 0, expected (0,1]");
+    refuse_levels("profusion_fusion_step", 0.5, 1.5, "a_prev is 1.5, expected (0,1]");
+    refuse_levels("profusion_fusion_step", 0.5, 0.25,
+                  "a_t is 0.5, expected at most a_prev, 0.25: the next level has less noise");
+    refuse_levels("profusion_ddim_step", 0.5, 0.25, "a_t is 0.5, expected at most a_prev, 0.25");
+    REFUSE("profusion_fusion_step", "{\"eta\": 1.5}", "option eta is 1.5, expected [0,1]");
+    REFUSE("profusion_ddim_step", "{\"eta\": -1}", "option eta is -1, expected [0,1]");
+    REFUSE("profusion_add_noise", NULL, "t[0] is 2, expected 0 <= . < T (T is 2)",
+           F32(&c, "x0", S(1, 1), 0), F32(&c, "noise", S(1, 1), 0), I32(&c, "t", S(1), 2),
+           F32(&c, "alphas_cumprod", S(2), 1, 1));
+    REFUSE("profusion_denoise_loss", "{\"prompt_l2\": -1}",
+           "option prompt_l2 is -1, expected [0,inf)");
+    REFUSE("profusion_scale_token", "{\"pos\": -1}", "option pos is -1, expected >= 0");
+    REFUSE("profusion_scale_token", "{\"pos\": 0, \"gamma\": -1}",
+           "option gamma is -1, expected [0,inf)");
+    REFUSE("profusion_scale_token", NULL, "option pos is required");
+    REFUSE("profusion_gmm_eps", "{\"std\": 0}", "option std is 0, expected (0,inf)");
+    REFUSE("profusion_gmm_eps", "{\"std\": 1}", "pi[0] is 0, expected > 0",
+           F32(&c, "x", S(1, 1), 0), F32(&c, "a_t", BL_SCALAR, 1), F32(&c, "means", S(1, 1), 0),
+           F32(&c, "pi", S(1), 0));
+    REFUSE("profusion_gmm_eps", "{\"std\": 1}", "pi sums to 0.5, expected weights that sum to 1",
+           F32(&c, "x", S(1, 1), 0), F32(&c, "a_t", BL_SCALAR, 1), F32(&c, "means", S(1, 1), 0),
+           F32(&c, "pi", S(1), 0.5));
+    REFUSE("profusion_sample_gmm", "{\"std\": 1}", "pi_uncond sums to 2, expected weights",
+           MIXTURE(2), F32(&c, "alphas", S(2), 0.5, 1));
+    REFUSE("profusion_sample_gmm", "{\"std\": 1}",
+           "alphas[1] is 0.25, expected at least the one before it, 0.5", MIXTURE(1),
+           F32(&c, "alphas", S(2), 0.5, 0.25));
+    REFUSE("profusion_sample_gmm", "{\"std\": 1, \"fusion_steps\": 2}",
+           "option fusion_steps is 2, expected at most 1, those noise is for", MIXTURE(1),
+           F32(&c, "alphas", S(2), 0.5, 1));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -242,6 +464,15 @@ int main(void)
         cmocka_unit_test(an_anchor_and_a_walk),
         cmocka_unit_test(unlearning_can_be_negative),
         cmocka_unit_test(adapt_unlearn_refuses),
+        cmocka_unit_test(a_fusion_move_is_a_step_and_the_way_back),
+        cmocka_unit_test(what_is_clean_stays_clean),
+        cmocka_unit_test(a_full_step_from_pure_noise),
+        cmocka_unit_test(guidance_adds_up),
+        cmocka_unit_test(words_may_stand_at_the_end),
+        cmocka_unit_test(noise_of_a_clean_level_is_not_weighed),
+        cmocka_unit_test(a_single_gaussian),
+        cmocka_unit_test(a_chain_of_one_step),
+        cmocka_unit_test(profusion_refuses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
