@@ -191,6 +191,23 @@ typedef struct bl_tensors {
     BL_TABLE(name, LIST(BL_TABLE_IN, BL_TABLE_OPT, BL_TABLE_OUT))                                  \
     BL_GRAPH_CONTRACT_(name, text, check_)
 
+/* A graph function with inputs whose names are words of C: LIST(IN, OPT, OUT, IN_AS), where
+ * IN_AS(fallback, "default", type, conditions, text) is the member fallback for the input default. */
+#define BL_CONTRACT_NAMED(name, LIST, text)                                                        \
+    struct name {                                                                                  \
+        LIST(BL_STRUCT_IN, BL_STRUCT_OPT, BL_STRUCT_OUT, BL_STRUCT_IN_AS)                          \
+    };                                                                                             \
+    BL_TABLE(name, LIST(BL_TABLE_IN, BL_TABLE_OPT, BL_TABLE_OUT, BL_TABLE_IN_AS))                  \
+    BL_GRAPH_CONTRACT_(name, text, NULL)
+#define BL_STRUCT_IN_AS(member, name, type, conditions, text) bl_tensor member;
+#define BL_TABLE_IN_AS(member, name_, type_, conditions_, text_)                                   \
+    {.kind = BL_FIELD_IN,                                                                          \
+     .name = name_,                                                                                \
+     .type = type_,                                                                                \
+     .conditions = conditions_,                                                                    \
+     .text = text_,                                                                                \
+     .offset = offsetof(bl_this, member)},
+
 /* A graph function with lists of tensors: LIST(IN, OPT, OUT, INS, OUTS). */
 #define BL_CONTRACT_LISTS(name, LIST, text)                                                        \
     struct name {                                                                                  \
