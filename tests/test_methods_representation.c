@@ -1,0 +1,313 @@
+/* The methods for features without labels - MSBReg, self-supervised items: what their specs refuse,
+ * and facts about values and gradients at shapes and corners that the reference cases do not have.
+ */
+#include "calls.h"
+
+/* --- MSBReg ----------------------------------------------------------------------------------- */
+
+static void equal_singular_values_are_at_rest(void **state)
+{
+    (void)state;
+    const char *form[] = {"variance", "target", "log", "whiten"};
+    const double value[] = {0, 0, -log(1 + 1e-4), 0};
+    for (int i = 0; i < COUNT_OF(form); i++) {
+        char options[64];
+        snprintf(options, sizeof options, "{\"form\": \"%s\"}", form[i]);
+        call c = start("msbreg_singular_value_loss", options);
+        F32(&c, "z", S(4, 2), 3, 0, 0, 5, -2, 0, 0, -7);
+        accept(&c, "loss");
+        near(result(&c, "loss", 0), value[i]);
+        expect(&c, "singular_values", sqrt(2), sqrt(2));
+        for (int64_t j = 0; j < 8; j++)
+            near(slope(&c, "z", j), 0);
+        finish(&c);
+    }
+}
+
+static void singular_values_count_the_smaller_side(void **state)
+{
+    (void)state;
+    call c = start("msbreg_singular_value_loss", "{\"form\": \"target\", \"normalize\": false}");
+    F32(&c, "z", S(2, 3), 3, 0, 0, 0, 0, 1); /* two values, which should be 1 */
+    accept(&c, "loss");
+    expect(&c, "singular_values", 3, 1);
+    expect(&c, "loss", 2);
+    near(slope(&c, "z", 0), 2);
+    near(slope(&c, "z", 5), 0);
+    finish(&c);
+}
+
+static void a_collapsed_batch_has_finite_gradients(void **state)
+{
+    (void)state;
+    const char *options[] = {"{\"form\": \"variance\"}", "{\"form\": \"target\"}",
+                             "{\"form\": \"log\"}", "{\"form\": \"whiten\"}"};
+    for (int i = 0; i < COUNT_OF(options); i++) {
+        call c = start("msbreg_singular_value_loss", options[i]);
+        F32(&c, "z", S(3, 2), 1, 1, 1, 1, 1, 1);
+        accept(&c, "loss");
+        near(result(&c, "singular_values", 0), sqrt(3));
+        all_finite(&c.out);
+        all_finite(&c.gradient);
+        finish(&c);
+    }
+}
+
+static void opposite_views_have_no_centroid(void **state)
+{
+    (void)state;
+    call c = start("msbreg_centroid_loss", NULL);
+    F32(&c, "z", S(2, 1, 2), 1, 0, -1, 0);
+    F32(&c, "zt", S(1, 1, 2), 0, 3);
+    accept(&c, "loss");
+    expect(&c, "loss", 2);
+    all_finite(&c.gradient);
+    c.options = "{\"form\": \"view\"}";
+    accept(&c, "loss");
+    expect(&c, "loss", 2);
+    near(slope(&c, "z", 1), -1);
+    finish(&c);
+    c = start("msbreg_centroid_loss", NULL); /* the other end of [0,4] */
+    F32(&c, "z", S(1, 1, 2), 5, 0);
+    F32(&c, "zt", S(2, 1, 2), -1, 0, -2, 0);
+    accept(&c, "loss");
+    expect(&c, "loss", 4);
+    finish(&c);
+}
+
+static void views_of_an_image_are_pushed_alike(void **state)
+{
+    (void)state;
+    call c = start("msbreg_brownian_loss", NULL);
+    F32(&c, "z", S(2, 1, 2), 2, 0, 1, 0);
+    F32(&c, "noise", S(1, 1, 2), 0, 9);
+    accept(&c, "loss");
+    expect(&c, "loss", 0);
+    near(slope(&c, "z", 1), 0.25); /* 1 / (V B |z|) across z */
+    near(slope(&c, "z", 3), 0.5);
+    finish(&c);
+}
+
+static void one_embedding_is_spread_over_nothing(void **state)
+{
+    (void)state;
+    call c = start("msbreg_spread", NULL);
+    F32(&c, "z", S(1, 2), 3, 4);
+    accept(&c, "uniformity");
+    near(result(&c, "effective_rank", 0), 1);
+    expect(&c, "centroid_norm2", 1);
+    expect(&c, "uniformity", 0);
+    finish(&c);
+    c = start("msbreg_spread", NULL);
+    F32(&c, "z", S(2, 2), 0, 0, 0, 0);
+    accept(&c, "effective_rank");
+    expect(&c, "effective_rank", 1);
+    expect(&c, "uniformity", 0);
+    all_finite(&c.gradient);
+    finish(&c);
+}
+
+static void the_copy_stops_at_the_end(void **state)
+{
+    (void)state;
+    call c = start("msbreg_momentum", "{\"base\": 0.9, \"total_steps\": 2}");
+    F32(&c, "step", S(3), 0, 1, 2);
+    accept(&c, NULL);
+    expect(&c, "m", 0.9, 0.95, 1);
+    finish(&c);
+    c = start("msbreg_ema", "{\"m\": 1}");
+    F32(&c, "online", S(2), 5, 6);
+    F32(&c, "target", S(2), 1, 2);
+    accept(&c, NULL);
+    expect(&c, "target_out", 1, 2);
+    c.options = "{\"m\": 0}";
+    accept(&c, NULL);
+    expect(&c, "target_out", 5, 6);
+    finish(&c);
+}
+
+static void msbreg_refuses(void **state)
+{
+    (void)state;
+    const double none[] = {0};
+    REFUSE("msbreg_centroid_loss", NULL, "z is f32[2,0,3], expected every size to be at least 1",
+           give(&c, "z", BL_F32, S(2, 0, 3), none), give(&c, "zt", BL_F32, S(1, 0, 3), none));
+    REFUSE("msbreg_centroid_loss", NULL, "zt must be f32[U,1,2], not f32[1,1,3]",
+           F32(&c, "z", S(1, 1, 2), 1, 2), F32(&c, "zt", S(1, 1, 3), 1, 2, 3));
+    REFUSE("msbreg_centroid_loss", "{\"form\": \"views\"}", "expected one of centroid|view");
+    REFUSE("msbreg_brownian_loss", NULL, "noise must be f32[1,1,1] or f32[3,1,1], not f32[2,1,1]",
+           F32(&c, "z", S(3, 1, 1), 1, 2, 3), F32(&c, "noise", S(2, 1, 1), 1, 1));
+    REFUSE("msbreg_singular_value_loss", "{\"eps\": 0}", "option eps is 0, expected (0,inf)");
+    REFUSE("msbreg_singular_value_loss", NULL, "z must be f32[N,D], not f32[2]",
+           F32(&c, "z", S(2), 1, 2));
+    REFUSE("msbreg_total", "{\"lam_s\": -1}", "option lam_s is -1, expected [0,inf)");
+    REFUSE("msbreg_total", "{\"lam_b\": -0.5}", "option lam_b is -0.5, expected [0,inf)");
+    REFUSE("msbreg_ema", "{\"m\": 1.5}", "option m is 1.5, expected [0,1]");
+    REFUSE("msbreg_momentum", "{\"base\": -0.1, \"total_steps\": 3}", "expected [0,1]");
+    REFUSE("msbreg_momentum", NULL, "option total_steps is required");
+}
+
+/* --- self-supervised items -------------------------------------------------------------------- */
+
+static void a_copied_feature_tells_everything(void **state)
+{
+    (void)state;
+    call c = start("item_ssl_mutual_information", NULL);
+    I32(&c, "codes", S(4, 3), 0, 1, 0, 0, 1, 1, 1, 0, 0, 1, 0, 1);
+    I32(&c, "cards", S(3), 2, 2000000000, 2); /* as many values as there may be */
+    accept(&c, NULL);
+    double bit = log(2);
+    expect(&c, "mi", bit, bit, 0, bit, bit, 0, 0, 0, bit);
+    finish(&c);
+}
+
+static void the_lower_of_equal_features_is_hidden(void **state)
+{
+    (void)state;
+    call c = start("item_ssl_cfm_mask", "{\"n\": 2}");
+    F32(&c, "mi", S(4, 4), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 5, 7, 1);
+    I32(&c, "seed", BL_SCALAR, 3);
+    accept(&c, NULL);
+    expect(&c, "mask_h", 1, 0, 1, 1);
+    expect(&c, "mask_g", 0, 1, 0, 0);
+    finish(&c);
+    c = start("item_ssl_cfm_mask", "{\"n\": 0}"); /* the seed alone, all being equal */
+    F32(&c, "mi", S(2, 2), 0, 0, 0, 0);
+    I32(&c, "seed", BL_SCALAR, 1);
+    accept(&c, NULL);
+    expect(&c, "mask_h", 0, 1);
+    finish(&c);
+    c = start("item_ssl_cfm_mask", NULL); /* half of one is none */
+    F32(&c, "mi", S(1, 1), 3);
+    I32(&c, "seed", BL_SCALAR, 0);
+    accept(&c, NULL);
+    expect(&c, "mask_h", 1);
+    finish(&c);
+}
+
+static void a_dropped_feature_is_zero_and_a_hidden_one_its_default(void **state)
+{
+    (void)state;
+    call c = start("item_ssl_augment", NULL);
+    F32(&c, "emb", S(1, 2, 2, 1), 8, 2, 6, 4);
+    I32(&c, "valid", S(1, 2, 2), 1, 1, 1, 1);
+    I32(&c, "keep", S(1, 2, 2), 0, 0, 1, 1);
+    I32(&c, "mask", S(2), 0, 1);
+    F32(&c, "default", S(2, 1), -1, -2);
+    give_to(&c.cotangent, "features", (bl_type){BL_F32, S(1, 2)}, VALUES(3, 5));
+    accept(&c, NULL);
+    expect(&c, "features", 0, -2);
+    near(slope(&c, "default", 0), 0);
+    near(slope(&c, "default", 1), 5);
+    for (int64_t i = 0; i < 4; i++)
+        near(slope(&c, "emb", i), 0);
+    finish(&c);
+}
+
+static void a_batch_of_one_finds_itself(void **state)
+{
+    (void)state;
+    call c = start("item_ssl_contrastive", NULL);
+    F32(&c, "z", S(1, 3), 1, 2, 3);
+    F32(&c, "zp", S(1, 3), -3, 0, 1);
+    accept(&c, "loss");
+    assert_true(result(&c, "loss", 0) == 0);
+    near(slope(&c, "z", 0), 0);
+    finish(&c);
+}
+
+static void similarities_may_be_large(void **state)
+{
+    (void)state;
+    call c = start("item_ssl_contrastive", "{\"similarity\": \"dot\", \"tau\": 0.5}");
+    F32(&c, "z", S(2, 2), 40, 0, 0, 40);
+    F32(&c, "zp", S(2, 2), 0, 40, 40, 0); /* each finds the other's */
+    accept(&c, "loss");
+    expect(&c, "loss", 3200);
+    all_finite(&c.gradient);
+    finish(&c);
+}
+
+static void the_same_item_twice_is_no_mistake(void **state)
+{
+    (void)state;
+    call c = start("item_ssl_batch_softmax", "{\"mask_duplicates\": true, \"tau\": 1}");
+    F32(&c, "q", S(2, 2), 1, 0, 0, 1);
+    F32(&c, "x", S(2, 2), 1, 1, 2, 2);
+    F32(&c, "log_p", S(2), -1, -3);
+    I32(&c, "item", S(2), 5, 5);
+    accept(&c, "loss");
+    expect(&c, "loss", 0);
+    all_finite(&c.gradient);
+    c.options =
+        "{\"logq\": true, \"tau\": 1}"; /* which adds 1 to the first column, 3 to the second */
+    accept(&c, "loss");
+    near(result(&c, "loss", 0), (log(1 + exp(2)) + log(1 + exp(-2))) / 2);
+    finish(&c);
+}
+
+static void the_earlier_of_equal_scores_ranks_higher(void **state)
+{
+    (void)state;
+    call c = start("item_ssl_ranking", "{\"k\": 2}");
+    F32(&c, "scores", S(2, 3), 1, 1, 1, 1, 1, 1);
+    I32(&c, "target", S(2), 1, 2);
+    accept(&c, NULL);
+    expect(&c, "recall", 0.5);
+    expect(&c, "map", 0.25);
+    finish(&c);
+}
+
+static void item_ssl_refuses(void **state)
+{
+    (void)state;
+    REFUSE("item_ssl_mutual_information", NULL, "codes[1,1] is 2, expected 0 <= . < cards[1] (2)",
+           I32(&c, "codes", S(2, 2), 0, 1, 0, 2), I32(&c, "cards", S(2), 3, 2));
+    REFUSE("item_ssl_mutual_information", NULL, "codes[0,0] is -1, expected >= 0",
+           I32(&c, "codes", S(1, 1), -1), I32(&c, "cards", S(1), 3));
+    REFUSE("item_ssl_cfm_mask", NULL, "seed is 2, expected 0 <= . < k (k is 2)",
+           F32(&c, "mi", S(2, 2), 0, 0, 0, 0), I32(&c, "seed", BL_SCALAR, 2));
+    REFUSE("item_ssl_cfm_mask", "{\"n\": 2}", "option n is 2, expected at most 1",
+           F32(&c, "mi", S(2, 2), 0, 0, 0, 0), I32(&c, "seed", BL_SCALAR, 0));
+    REFUSE("item_ssl_cfm_mask", "{\"n\": -2}", "option n is -2, expected >= -1");
+    REFUSE("item_ssl_rfm_mask", NULL, "perm is not a permutation of 0..2: it lacks 1",
+           I32(&c, "perm", S(3), 0, 2, 2));
+    REFUSE("item_ssl_augment", NULL, "mask[0] is 2, expected in {0,1}",
+           F32(&c, "emb", S(1, 1, 1, 1), 1), I32(&c, "valid", S(1, 1, 1), 1),
+           I32(&c, "keep", S(1, 1, 1), 1), I32(&c, "mask", S(1), 2),
+           F32(&c, "default", S(1, 1), 0));
+    REFUSE("item_ssl_augment", NULL, "default must be f32[1,1], not f32[2,1]",
+           F32(&c, "emb", S(1, 1, 1, 1), 1), I32(&c, "valid", S(1, 1, 1), 1),
+           I32(&c, "keep", S(1, 1, 1), 1), I32(&c, "mask", S(1), 1),
+           F32(&c, "default", S(2, 1), 0, 0));
+    REFUSE("item_ssl_contrastive", "{\"tau\": 0}", "option tau is 0, expected (0,inf)");
+    REFUSE("item_ssl_batch_softmax", "{\"tau\": -1}", "option tau is -1, expected (0,inf)");
+    REFUSE("item_ssl_batch_softmax", "{\"similarity\": \"l2\"}", "expected one of cosine|dot");
+    REFUSE("item_ssl_spreadout", NULL, "x has no rows, expected at least one",
+           give(&c, "x", BL_F32, S(0, 2), VALUES(0)));
+    REFUSE("item_ssl_total", "{\"alpha\": -1}", "option alpha is -1, expected [0,inf)");
+    REFUSE("item_ssl_ranking", "{\"k\": 0}", "option k is 0, expected >= 1");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(equal_singular_values_are_at_rest),
+        cmocka_unit_test(singular_values_count_the_smaller_side),
+        cmocka_unit_test(a_collapsed_batch_has_finite_gradients),
+        cmocka_unit_test(opposite_views_have_no_centroid),
+        cmocka_unit_test(views_of_an_image_are_pushed_alike),
+        cmocka_unit_test(one_embedding_is_spread_over_nothing),
+        cmocka_unit_test(the_copy_stops_at_the_end),
+        cmocka_unit_test(msbreg_refuses),
+        cmocka_unit_test(a_copied_feature_tells_everything),
+        cmocka_unit_test(the_lower_of_equal_features_is_hidden),
+        cmocka_unit_test(a_dropped_feature_is_zero_and_a_hidden_one_its_default),
+        cmocka_unit_test(a_batch_of_one_finds_itself),
+        cmocka_unit_test(similarities_may_be_large),
+        cmocka_unit_test(the_same_item_twice_is_no_mistake),
+        cmocka_unit_test(the_earlier_of_equal_scores_ranks_higher),
+        cmocka_unit_test(item_ssl_refuses),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
