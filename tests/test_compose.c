@@ -54,6 +54,27 @@ static void windows_of_nothing(void **state)
     expect_result(bl_sum(bl_patches(none, 3, 3, F(0))), none, VALUES(0), VALUES(0));
 }
 
+/* --- distances ---------------------------------------------------------------------------------
+ */
+
+static void distances_of_all_rows_to_all_rows(void **state)
+{
+    bl_tensor x = input(state, BL_F32, 2, 2), y = bl_iota(*state, BL_F32, S(3, 2), 0);
+    bl_tensor z = bl_square_distances(x, y);
+    expect_type(z, "f32[2,3]");
+    expect_result(z, x, VALUES(0, 0, 1, 4), VALUES(0, 2, 8, 17, 9, 5));
+    expect_gradient(bl_sum(z), x, VALUES(0, 0, 1, 4), VALUES(-6, -6, 0, 18));
+    expect_gradient(bl_sum(bl_square_distances(x, x)), x, VALUES(1, 2, 1, 2), VALUES(0, 0, 0, 0));
+    expect_type(bl_square_distances(bl_full(*state, BL_F32, S(4, 1, 5, 2), 0), x), "f32[4,1,5,2]");
+}
+
+static void distances_need_rows_of_equal_length(void **state)
+{
+    bl_tensor x = input(state, BL_F32, 2, 2);
+    expect_error(bl_square_distances(x, bl_full(*state, BL_F32, S(3, 1), 0)),
+                 "square_distances: f32[2,2] and f32[3,1], expected rows of equal length");
+}
+
 /* --- small integers ----------------------------------------------------------------------------
  */
 
@@ -152,6 +173,9 @@ static void activations_have_their_slopes_at_zero_and_far_out(void **state)
     expect_result(bl_leaky_relu(x, 0.25), x, values, VALUES(-1, 0, 4));
     expect_gradient(bl_sum(bl_leaky_relu(x, 0.25)), x, values, VALUES(0.25, 1, 1));
     expect_result(bl_softsign(x), x, values, VALUES(-0.8, 0, 0.8));
+    double e4 = 1 / (1 + exp(-4));
+    expect_result(bl_silu(x), x, values, VALUES(-4 * (1 - e4), 0, 4 * e4));
+    expect_gradient(bl_sum(bl_silu(x)), x, VALUES(0, -800, 800), VALUES(0.5, 0, 1));
     expect_gradient(bl_sum(bl_softsign(x)), x, values, VALUES(0.04, 1, 0.04));
     expect_result(bl_softsign(x), x, VALUES(-INFINITY, 1e-30, NAN), VALUES(-1, 1e-30, NAN));
     bl_tensor far = bl_mul(1e6, gradient(bl_sum(bl_mul(1e6, bl_softsign(x))), x));
@@ -303,6 +327,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(patches_are_windows_in_row_major_order),
         TEST(padding_is_zero_and_dilation_skips),
+        TEST(distances_of_all_rows_to_all_rows),
+        TEST(distances_need_rows_of_equal_length),
         TEST(fold_adds_up_what_overlaps),
         TEST(a_convolution_is_patches_times_the_filter),
         TEST(windows_of_nothing),

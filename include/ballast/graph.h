@@ -331,6 +331,7 @@ BL_API bl_tensor bl_gelu(bl_tensor x);     /* tanh form */
 BL_API bl_tensor bl_gelu_exact(bl_tensor x); /* x times the normal distribution function of x */
 BL_API bl_tensor bl_softplus(bl_tensor x);
 BL_API bl_tensor bl_leaky_relu(bl_tensor x, bl_tensor slope); /* slope x below 0; derivative 1 at 0 */
+BL_API bl_tensor bl_silu(bl_tensor x); /* x sigmoid(x) */
 BL_API bl_tensor bl_softsign(bl_tensor x); /* x / (1 + |x|); derivative 1 / (1 + |x|)^2 everywhere */
 BL_API bl_tensor bl_square(bl_tensor x);
 BL_API bl_tensor bl_softmax(bl_tensor x, int axis);
@@ -354,6 +355,9 @@ BL_API bl_tensor bl_kl_divergence(bl_tensor log_p, bl_tensor log_q, int axis);
 /* Euclidean, along an axis; gradient 0 at 0. */
 BL_API bl_tensor bl_norm(bl_tensor x, int axis);
 BL_API bl_tensor bl_norm_keep(bl_tensor x, int axis);
+/* a[..,M,C] b[..,K,C] -> [..,M,K]: |a_m - b_k|^2, as sums of squared differences, exactly 0 for equal
+ * rows. Leading axes broadcast. */
+BL_API bl_tensor bl_square_distances(bl_tensor a, bl_tensor b);
 /* x / max(|x|, floor) along the last axis. */
 BL_API bl_tensor bl_unit_rows(bl_tensor x, double floor);
 BL_API bl_tensor bl_global_norm(const bl_tensor *x, int count); /* sqrt of the sum of all squares */
@@ -417,6 +421,7 @@ BL_API bl_tensor bl_fake_quantize(bl_tensor x, bl_tensor scale, bl_tensor zero, 
 #define bl_gelu_exact(x) BL_AT(bl_gelu_exact(BL_T(x)))
 #define bl_softplus(x) BL_AT(bl_softplus(BL_T(x)))
 #define bl_leaky_relu(x, slope) BL_AT(bl_leaky_relu(BL_T(x), BL_T(slope)))
+#define bl_silu(x) BL_AT(bl_silu(BL_T(x)))
 #define bl_softsign(x) BL_AT(bl_softsign(BL_T(x)))
 #define bl_square(x) BL_AT(bl_square(BL_T(x)))
 #define bl_softmax(x, axis) BL_AT(bl_softmax(BL_T(x), axis))
@@ -431,6 +436,7 @@ BL_API bl_tensor bl_fake_quantize(bl_tensor x, bl_tensor scale, bl_tensor zero, 
 #define bl_kl_divergence(p, q, axis) BL_AT(bl_kl_divergence(BL_T(p), BL_T(q), axis))
 #define bl_norm(x, axis) BL_AT(bl_norm(BL_T(x), axis))
 #define bl_norm_keep(x, axis) BL_AT(bl_norm_keep(BL_T(x), axis))
+#define bl_square_distances(a, b) BL_AT(bl_square_distances(BL_T(a), BL_T(b)))
 #define bl_beta_symmetric(key, alpha, shape) BL_AT(bl_beta_symmetric(BL_T(key), BL_T(alpha), shape))
 #define bl_unit_rows(x, floor) BL_AT(bl_unit_rows(BL_T(x), floor))
 #define bl_global_norm(...) BL_AT(bl_global_norm(__VA_ARGS__))

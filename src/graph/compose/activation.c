@@ -43,6 +43,12 @@ bl_tensor(bl_leaky_relu)(bl_tensor x, bl_tensor slope)
     return bl_select(bl_ge(x, 0), x, bl_mul(slope, x));
 }
 
+/* Elfwing et al. 2018, arXiv 1702.03118. */
+bl_tensor(bl_silu)(bl_tensor x)
+{
+    return bl_mul(x, bl_sigmoid(x));
+}
+
 /* 1 / (1 + |x|)^2, which the rule of a quotient would lose to rounding where |x| is large. */
 static void slope_of_softsign(bl_graph *g, const bl_tensor *input, const bl_tensor *output,
                               const bl_tensor *cotangent, bl_tensor *gradient, void *context)

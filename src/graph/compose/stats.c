@@ -60,6 +60,16 @@ bl_tensor(bl_unit_rows)(bl_tensor x, double floor)
     return bl_div(x, bl_max(bl_norm_keep(x, -1), floor));
 }
 
+bl_tensor(bl_square_distances)(bl_tensor a, bl_tensor b)
+{
+    if (!bl_need_tensor("square_distances", a) || !bl_need_tensor("square_distances", b))
+        return bl_poisoned(a.graph ? a.graph : b.graph);
+    if (bl_rank(a) < 2 || bl_rank(b) < 2 || bl_dim(a, -1) != bl_dim(b, -1))
+        return bl_poison(a.graph, "square_distances: %s and %s, expected rows of equal length",
+                         bl_show(bl_type_of(a)), bl_show(bl_type_of(b)));
+    return bl_sum(bl_square(bl_sub(bl_expand(a, -2), bl_expand(b, -3))), -1);
+}
+
 bl_tensor(bl_global_norm)(const bl_tensor *x, int count)
 {
     bl_tensor total = bl_number(0);
