@@ -1,6 +1,6 @@
-/* The methods for features without labels - MSBReg, self-supervised items: what their specs refuse,
- * and facts about values and gradients at shapes and corners that the reference cases do not have.
- */
+/* The methods for features without labels and across domains - MSBReg, self-supervised items,
+ * Hessian alignment: what their specs refuse, and facts about values and gradients at shapes and
+ * corners that the reference cases do not have. */
 #include "calls.h"
 
 /* --- MSBReg ----------------------------------------------------------------------------------- */
@@ -289,6 +289,296 @@ static void item_ssl_refuses(void **state)
     REFUSE("item_ssl_ranking", "{\"k\": 0}", "option k is 0, expected >= 1");
 }
 
+/* --- Hessian alignment ------------------------------------------------------------------------ */
+
+#define HEAD(c, C, F, ...) (F32(c, "w", S(C, F), __VA_ARGS__), zero_bias(c, C))
+
+static void zero_bias(call *c, int64_t classes)
+{
+    give(c, "b", BL_F32, S(classes), VALUES(0, 0, 0, 0));
+}
+
+static void one_domain_is_aligned(void **state)
+{
+    (void)state;
+    const char *function[] = {"hessian_alignment_hgp", "hessian_alignment_hutchinson",
+                              "hessian_alignment_hgp"};
+    const char *options[] = {
+        "{\"n_domains\": 1}", "{\"n_domains\": 1, \"estimator\": \"exact\"}",
+        "{\"n_domains\": 1, \"center\": \"mean_of_products\", \"detach_center\": false}"};
+    for (int i = 0; i < COUNT_OF(function); i++) {
+        call c = start(function[i], options[i]);
+        F32(&c, "phi", S(3, 2), 1, 2, -1, 0.5, 3, 1);
+        I32(&c, "y", S(3), 0, 1, 1);
+        I32(&c, "domain", S(3), 0, 0, 0);
+        HEAD(&c, 2, 2, 1, -1, 0.5, 2);
+        accept(&c, "penalty");
+        near(result(&c, "penalty", 0), 0);
+        near(slope(&c, "phi", 0), 0);
+        near(slope(&c, "w", 3), 0);
+        finish(&c);
+    }
+}
+
+static void large_domains_weigh_no_more(void **state)
+{
+    (void)state;
+    call c = start("hessian_alignment_hgp", NULL);
+    F32(&c, "phi", S(4, 1), 0, 0, 0, 0);
+    I32(&c, "y", S(4), 0, 0, 0, 1);
+    I32(&c, "domain", S(4), 0, 0, 0, 1);
+    F32(&c, "w", S(2, 1), 1, -1);
+    F32(&c, "b", S(2), log(3), 0); /* p = 3/4, 1/4 */
+    accept(&c, "penalty");
+    near(result(&c, "risk", 0), (log(4.0 / 3) + log(4)) / 2);
+    finish(&c);
+}
+
+static void confident_heads_have_finite_gradients(void **state)
+{
+    (void)state;
+    const char *options[] = {"{\"loss\": \"sigmoid\"}", "{\"loss\": \"softmax\"}"};
+    for (int i = 0; i < COUNT_OF(options); i++) {
+        call c = start("hessian_alignment_hgp", options[i]);
+        F32(&c, "phi", S(4, 1), 80, -80, 80, -80);
+        I32(&c, "y", S(4), 0, 0, 0, 0);
+        I32(&c, "domain", S(4), 0, 1, 1, 0);
+        HEAD(&c, 1, 1, 1);
+        accept(&c, "penalty");
+        all_finite(&c.out);
+        all_finite(&c.gradient);
+        finish(&c);
+    }
+}
+
+/* p = 1/2 everywhere: the Hessian of [phi, 1] is (1/4) [phi^2, phi; phi, 1]. */
+static void the_hessian_of_an_undecided_head(void **state)
+{
+    (void)state;
+    call c = start("hessian_alignment_head_hessian", "{\"loss\": \"sigmoid\"}");
+    F32(&c, "phi", S(1, 2), 2, 3);
+    I32(&c, "y", S(1), 1);
+    HEAD(&c, 1, 2, 0, 0);
+    accept(&c, NULL);
+    expect(&c, "hessian", 1, 1.5, 0.5, 1.5, 2.25, 0.75, 0.5, 0.75, 0.25);
+    expect(&c, "grad", -1, -1.5, -0.5);
+    finish(&c);
+    c = start("hessian_alignment_head_hessian", NULL); /* w0, w1, b0, b1 */
+    F32(&c, "phi", S(1, 1), 2);
+    I32(&c, "y", S(1), 1);
+    HEAD(&c, 2, 1, 0, 0);
+    accept(&c, NULL);
+    expect(&c, "hessian", 1, -1, 0.5, -0.5, -1, 1, -0.5, 0.5, 0.5, -0.5, 0.25, -0.25, -0.5, 0.5,
+           -0.25, 0.25);
+    expect(&c, "grad", 1, -1, 0.5, -0.5);
+    finish(&c);
+}
+
+/* With every draw of signs the estimate is exact: off the diagonal signs cancel. */
+static void all_draws_together_are_exact(void **state)
+{
+    (void)state;
+    const char *options[] = {"{\"loss\": \"sigmoid\", \"detach_center\": false}",
+                             "{\"loss\": \"sigmoid\", \"detach_center\": false, "
+                             "\"estimator\": \"exact\"}"};
+    double penalty[2], change[2];
+    for (int i = 0; i < 2; i++) {
+        call c = start("hessian_alignment_hutchinson", options[i]);
+        F32(&c, "phi", S(3, 1), 1, -2, 0.5);
+        I32(&c, "y", S(3), 0, 1, 1);
+        I32(&c, "domain", S(3), 1, 0, 1);
+        HEAD(&c, 1, 1, 0.75);
+        if (i == 0) {
+            F32(&c, "z_mean", S(2, 2), 1, 1, 1, -1);
+            F32(&c, "z_env", S(2, 2, 2), 1, 1, 1, -1, -1, 1, 1, 1);
+        }
+        accept(&c, "penalty");
+        penalty[i] = result(&c, "penalty", 0);
+        change[i] = slope(&c, "phi", 1);
+        finish(&c);
+    }
+    near(penalty[0], penalty[1]);
+    near(change[0], change[1]);
+    assert_true(penalty[0] > 0);
+}
+
+/* The penalty by differentiating twice, and its gradient by differentiating a third time. */
+static void products_are_second_derivatives(void **state)
+{
+    const double *phi = VALUES(2, -1, 1, 0.5, 3, 1), *theta = VALUES(0.5, -1, 0.25);
+    bl_tensor x = bl_input(*state, "phi", BL_F32, S(2, 3)), v[2];
+    bl_tensor w = bl_input(*state, "theta", BL_F32, S(3)), input[] = {x, w};
+    for (int e = 0; e < 2; e++) { /* a row in each domain, of class 1 and 0 */
+        bl_tensor logit = bl_sum(bl_mul(bl_slice_axis(x, 0, e, e + 1), w));
+        bl_tensor g = gradient(bl_softplus(bl_mul(e ? 1 : -1, logit)), w);
+        v[e] = gradient(bl_mul(0.5, bl_sum(bl_square(g))), w);
+    }
+    bl_tensor half = bl_mul(0.5, bl_sub(v[0], v[1]));
+    bl_tensor third = gradient(bl_sum(bl_square(half)), w);
+    bl_array want = evaluate(third, input, (const double *const[]){phi, theta}, 2);
+
+    call c =
+        start("hessian_alignment_hgp", "{\"loss\": \"sigmoid\", \"center\": \"mean_of_products\", "
+                                       "\"detach_center\": false}");
+    F32(&c, "phi", S(2, 2), phi[0], phi[1], phi[3], phi[4]);
+    I32(&c, "y", S(2), 1, 0);
+    I32(&c, "domain", S(2), 0, 1);
+    F32(&c, "w", S(1, 2), theta[0], theta[1]);
+    F32(&c, "b", S(1), theta[2]);
+    accept(&c, "hess_term");
+    near(slope(&c, "w", 0), bl_array_get(&want, 0));
+    near(slope(&c, "w", 1), bl_array_get(&want, 1));
+    near(slope(&c, "b", 0), bl_array_get(&want, 2));
+    assert_true(fabs(bl_array_get(&want, 0)) > 1e-3);
+    bl_array_free(&want);
+    finish(&c);
+}
+
+static void opposite_eigenvalues_are_as_far(void **state)
+{
+    (void)state;
+    call c = start("hessian_alignment_hessian_distance", NULL);
+    F32(&c, "h0", S(2, 2), 1, 0, 0, -3);
+    F32(&c, "h1", S(2, 2), 0, 0, 0, 0);
+    accept(&c, "spectral");
+    expect(&c, "spectral", 3);
+    near(result(&c, "frobenius", 0), sqrt(10));
+    near(slope(&c, "h0", 0), 0);
+    near(slope(&c, "h0", 3), -1);
+    near(slope(&c, "h1", 3), 1);
+    F32(&c, "h0", S(2, 2), 0, 0, 0, 0);
+    accept(&c, "frobenius"); /* equal ones are 0 apart, with gradient 0 */
+    expect(&c, "spectral", 0);
+    near(slope(&c, "h0", 0), 0);
+    finish(&c);
+}
+
+static void halves_are_every_other_row(void **state)
+{
+    (void)state;
+    call c = start("hessian_alignment_irm", "{\"loss\": \"sigmoid\", \"split\": true}");
+    F32(&c, "logits", S(5, 1), 0, 0, 1, -1, 0);
+    I32(&c, "y", S(5), 1, 0, 0, 0, 1);
+    I32(&c, "domain", S(5), 1, 0, 1, 0, 1); /* domain 1: rows 0, 4 and row 2 */
+    accept(&c, "penalty");
+    near(result(&c, "penalty", 0), 0); /* in each domain a half of logits 0 */
+    near(slope(&c, "logits", 1), 0.5 * 0.5 * -1 / (1 + exp(1)));
+    c.options = "{\"loss\": \"sigmoid\"}";
+    accept(&c, "penalty");
+    double p = 1 / (1 + exp(-1));
+    near(result(&c, "penalty", 0), (pow((1 - p) / 2, 2) + pow(p / 3, 2)) / 2);
+    finish(&c);
+}
+
+static void only_two_domains_differ(void **state)
+{
+    (void)state;
+    call c = start("hessian_alignment_vrex", "{\"form\": \"difference\"}");
+    F32(&c, "losses", S(3), 1, 3, 100);
+    accept(&c, "penalty");
+    expect(&c, "penalty", 4);
+    near(slope(&c, "losses", 2), 0);
+    finish(&c);
+}
+
+static void one_row_has_no_variance(void **state)
+{
+    (void)state;
+    call c = start("hessian_alignment_fishr", "{\"first\": true, \"loss\": \"sigmoid\"}");
+    F32(&c, "phi", S(3, 1), 2, 1, 3);
+    I32(&c, "y", S(3), 1, 0, 0);
+    I32(&c, "domain", S(3), 1, 0, 0);
+    HEAD(&c, 1, 1, 0);
+    F32(&c, "state", S(2, 2), 9, 9, 9, 9); /* not looked at in the first step */
+    accept(&c, "penalty");
+    expect(&c, "var", 0.25, 0, 0, 0); /* r = 1/2 and phi = 1, 3 */
+    expect(&c, "state_out", 0.0125, 0, 0, 0);
+    near(result(&c, "penalty", 0), 0.125 * 0.125 * 2 / 4);
+    c.options =
+        "{\"loss\": \"sigmoid\", \"ema\": 0.5, \"centered\": false, \"reduction\": \"sum\", "
+        "\"correction\": false}";
+    accept(&c, "penalty");
+    expect(&c, "var", 1.25, 0.25, 1, 0.25);
+    expect(&c, "state_out", 5.125, 4.625, 5, 4.625);
+    near(result(&c, "penalty", 0), 2 * 0.0625 * 0.0625);
+    finish(&c);
+}
+
+static void one_domain_has_no_pairs(void **state)
+{
+    (void)state;
+    call c = start("hessian_alignment_coral", "{\"n_domains\": 1}");
+    F32(&c, "phi", S(2, 1), 1, 2);
+    I32(&c, "domain", S(2), 0, 0);
+    accept(&c, "penalty");
+    expect(&c, "penalty", 0);
+    near(slope(&c, "phi", 0), 0);
+    finish(&c);
+    c = start("hessian_alignment_coral", NULL);
+    F32(&c, "phi", S(4, 1), 1, 3, 5, 9);
+    I32(&c, "domain", S(4), 0, 0, 1, 1);
+    accept(&c, "penalty");
+    expect(&c, "penalty", 25 + 36); /* means 2 and 7, variances 2 and 8 */
+    finish(&c);
+}
+
+#define ROWS(c, domain1)                                                                           \
+    (F32(c, "phi", S(2, 1), 1, 2), I32(c, "y", S(2), 0, 2), I32(c, "domain", S(2), 0, domain1))
+
+static void hessian_alignment_refuses(void **state)
+{
+    (void)state;
+    REFUSE("hessian_alignment_hgp", NULL, "y[1] is 2, expected 0 <= . < 2", ROWS(&c, 1),
+           HEAD(&c, 2, 1, 1, 1));
+    REFUSE("hessian_alignment_hgp", "{\"loss\": \"sigmoid\"}", "y[1] is 2, expected 0 <= . < 2",
+           ROWS(&c, 1), HEAD(&c, 1, 1, 1));
+    REFUSE("hessian_alignment_hgp", "{\"loss\": \"sigmoid\"}",
+           "there are 3 logits, expected 1 with the sigmoid loss", F32(&c, "phi", S(2, 1), 1, 2),
+           I32(&c, "y", S(2), 0, 1), I32(&c, "domain", S(2), 0, 1), HEAD(&c, 3, 1, 1, 1, 1));
+    REFUSE("hessian_alignment_hgp", NULL, "[1] is 2, expected 0 <= . < n_domains (n_domains is 2)",
+           ROWS(&c, 2), HEAD(&c, 3, 1, 1, 1, 1));
+    REFUSE("hessian_alignment_hgp", NULL, "domain 1 has 0 rows, expected at least 1", ROWS(&c, 0),
+           HEAD(&c, 3, 1, 1, 1, 1));
+    REFUSE("hessian_alignment_hutchinson", "{\"estimator\": \"exact\"}",
+           "domain 1 has 0 rows, expected at least 1", ROWS(&c, 0), HEAD(&c, 3, 1, 1, 1, 1));
+    REFUSE("hessian_alignment_hutchinson", NULL,
+           "input z_mean is missing, expected with the estimator hutchinson", ROWS(&c, 1),
+           HEAD(&c, 3, 1, 1, 1, 1));
+    REFUSE("hessian_alignment_hutchinson", NULL, "expected in {-1,1}", ROWS(&c, 1),
+           HEAD(&c, 3, 1, 1, 1, 1), F32(&c, "z_mean", S(1, 6), 1, 1, 1, 0.5, 1, 1),
+           F32(&c, "z_env", S(2, 1, 6), 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1));
+    REFUSE("hessian_alignment_hutchinson", NULL,
+           "z_mean has 1 rows of 2, expected at least one, "
+           "of P = 6",
+           ROWS(&c, 1), HEAD(&c, 3, 1, 1, 1, 1), F32(&c, "z_mean", S(1, 2), 1, 1),
+           F32(&c, "z_env", S(2, 1, 2), 1, 1, 1, 1));
+    REFUSE("hessian_alignment_fishr", "{\"loss\": \"sigmoid\"}", "y[1] is 2", ROWS(&c, 1),
+           HEAD(&c, 1, 1, 1), F32(&c, "state", S(2, 2), 0, 0, 0, 0));
+    REFUSE("hessian_alignment_fishr", NULL, "state must be f32[2,P], not f32[3,2]", ROWS(&c, 1),
+           HEAD(&c, 3, 1, 1, 1, 1), F32(&c, "state", S(3, 2), 0, 0, 0, 0, 0, 0));
+    REFUSE("hessian_alignment_fishr", "{\"ema\": 1}", "option ema is 1, expected [0,1)");
+    REFUSE("hessian_alignment_hgp", NULL, "w must be f32[C,1], not f32[2,3]", ROWS(&c, 1),
+           HEAD(&c, 2, 3, 0, 0, 0, 0, 0, 0));
+    REFUSE("hessian_alignment_hgp", "{\"alpha\": -1}", "option alpha is -1, expected [0,inf)");
+    REFUSE("hessian_alignment_hutchinson", "{\"beta\": -1}", "option beta is -1, expected [0,inf)");
+    REFUSE("hessian_alignment_hgp", "{\"n_domains\": 0}", "option n_domains is 0, expected >= 1");
+    REFUSE("hessian_alignment_irm", "{\"split\": true, \"n_domains\": 1}",
+           "domain 0 has 1 rows, expected at least 2", F32(&c, "logits", S(1, 2), 1, 2),
+           I32(&c, "y", S(1), 0), I32(&c, "domain", S(1), 0));
+    REFUSE("hessian_alignment_irm", "{\"n_domains\": 1}", "y[0] is -1",
+           F32(&c, "logits", S(1, 2), 1, 2), I32(&c, "y", S(1), -1), I32(&c, "domain", S(1), 0));
+    REFUSE("hessian_alignment_coral", NULL, "domain 1 has 1 rows, expected at least 2",
+           F32(&c, "phi", S(3, 1), 1, 2, 3), I32(&c, "domain", S(3), 0, 0, 1));
+    REFUSE("hessian_alignment_vrex", "{\"form\": \"difference\"}",
+           "losses has 1 domain, expected at least 2", F32(&c, "losses", S(1), 1));
+    REFUSE("hessian_alignment_head_hessian", NULL, "y[0] is 5, expected 0 <= . < 1",
+           F32(&c, "phi", S(1, 1), 1), I32(&c, "y", S(1), 5), HEAD(&c, 1, 1, 1));
+    REFUSE("hessian_alignment_hessian_distance", NULL, "h1 must be f32[2,2], not f32[1,1]",
+           F32(&c, "h0", S(2, 2), 1, 0, 0, 1), F32(&c, "h1", S(1, 1), 1));
+    REFUSE("hessian_alignment_fish_step", NULL, "theta_inner must be f32[2], not f32[3]",
+           F32(&c, "theta", S(2), 1, 2), F32(&c, "theta_inner", S(3), 1, 2, 3));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -308,6 +598,18 @@ int main(void)
         cmocka_unit_test(the_same_item_twice_is_no_mistake),
         cmocka_unit_test(the_earlier_of_equal_scores_ranks_higher),
         cmocka_unit_test(item_ssl_refuses),
+        cmocka_unit_test(one_domain_is_aligned),
+        cmocka_unit_test(large_domains_weigh_no_more),
+        cmocka_unit_test(confident_heads_have_finite_gradients),
+        cmocka_unit_test(the_hessian_of_an_undecided_head),
+        cmocka_unit_test(all_draws_together_are_exact),
+        TEST(products_are_second_derivatives),
+        cmocka_unit_test(opposite_eigenvalues_are_as_far),
+        cmocka_unit_test(halves_are_every_other_row),
+        cmocka_unit_test(only_two_domains_differ),
+        cmocka_unit_test(one_row_has_no_variance),
+        cmocka_unit_test(one_domain_has_no_pairs),
+        cmocka_unit_test(hessian_alignment_refuses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
