@@ -267,6 +267,21 @@ static bl_tensor top(bl_tensor x, int64_t k)
     return value;
 }
 
+/* At the first step the direction is the gradient's sign, whatever the averages keep. */
+static void adam_corrects_averages_that_began_at_zero(void **state)
+{
+    bl_tensor g = input(state, BL_F64, 3), m = bl_zeros_like(g), v = bl_zeros_like(g);
+    bl_tensor one = bl_adam(g, 1, 0.9, 0.999, 0, &m, &v);
+    expect_result(one, g, VALUES(1e-4, 0, -5), VALUES(1, 0, -1));
+    expect_result(m, g, VALUES(1e-4, 0, -5), VALUES(1e-5, 0, -0.5));
+    expect_result(v, g, VALUES(1e-4, 0, -5), VALUES(1e-11, 0, 0.025));
+    bl_tensor step = bl_constant(*state, &(bl_array){{BL_I32, S(3)}, (int32_t[]){2, 2, 2}});
+    bl_tensor two = bl_adam(bl_mul(g, 3), step, 0.5, 0.75, 1, &m, &v);
+    double mean = (0.5 * -0.5 + 0.5 * -15) / 0.75, square = (0.75 * 0.025 + 0.25 * 225) / 0.4375;
+    expect_result(bl_slice_axis(two, 0, 2, 3), g, VALUES(0, 0, -5),
+                  VALUES(mean / (sqrt(square) + 1)));
+}
+
 /* Steps of 2, code 1 for 0: -2 .. 4 are codes 0 .. 3. The ends belong to the range. */
 static void few_bits_pass_gradients_inside_their_range(void **state)
 {
@@ -347,6 +362,7 @@ int main(void)
         TEST(attention_is_a_weighted_mean),
         TEST(a_row_that_sees_nothing_is_zero_with_gradient_zero),
         TEST(sorting_keeps_ties_in_order),
+        TEST(adam_corrects_averages_that_began_at_zero),
         TEST(few_bits_pass_gradients_inside_their_range),
         TEST(errors_name_what_is_wrong),
     };

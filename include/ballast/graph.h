@@ -416,6 +416,12 @@ BL_API bl_tensor bl_straight_through(bl_tensor value, bl_tensor x);
  * 1; what is clamped passes none to x. Gradients reach x, scale and zero. `code` may be NULL. */
 BL_API bl_tensor bl_fake_quantize(bl_tensor x, bl_tensor scale, bl_tensor zero, double low,
                                   double high, bl_tensor *code);
+/* The direction of Adam (Kingma and Ba 2015) at step 1, 2, .., which is downhill when subtracted:
+ * first and second become beta1 first + (1 - beta1) gradient and beta2 second + (1 - beta2)
+ * gradient^2; the result is (first / (1 - beta1^step)) / (sqrt(second / (1 - beta2^step)) +
+ * epsilon), and 0 where that divides by 0. step broadcasts to the gradient. */
+BL_API bl_tensor bl_adam(bl_tensor gradient, bl_tensor step, bl_tensor beta1, bl_tensor beta2,
+                         bl_tensor epsilon, bl_tensor *first, bl_tensor *second);
 #define bl_relu(x) BL_AT(bl_relu(BL_T(x)))
 #define bl_gelu(x) BL_AT(bl_gelu(BL_T(x)))
 #define bl_gelu_exact(x) BL_AT(bl_gelu_exact(BL_T(x)))
@@ -466,6 +472,8 @@ BL_API bl_tensor bl_fake_quantize(bl_tensor x, bl_tensor scale, bl_tensor zero, 
 #define bl_fake_quantize(x, scale, zero, low, high, code)                                          \
     BL_AT(bl_fake_quantize(BL_T(x), BL_T(scale), BL_T(zero), low, high, code))
 #define bl_straight_through(value, x) BL_AT(bl_straight_through(BL_T(value), BL_T(x)))
+#define bl_adam(gradient, step, beta1, beta2, epsilon, first, second)                              \
+    BL_AT(bl_adam(BL_T(gradient), BL_T(step), BL_T(beta1), BL_T(beta2), BL_T(epsilon), first, second))
 
 /* --- derivatives (graph transformations; each may be differentiated again) ------------------ */
 /* dx[i] = d y / d x[i], y a scalar; zero where y does not depend on x[i]. */

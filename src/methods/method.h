@@ -24,10 +24,10 @@
  * (INS, OUTS) S is a shape of each entry: "f32[S...]" in two lists pairs them.
  *
  * Conditions, comma-separated: "grad" (differentiable), "0 <= . < C", "[0,1]", "> 0", "in {-1,1}",
- * "distinct", "permutation", "integer", "finite", "no NaN", "rows > 0" (the first size is at least
- * 1), "optional" (where it is not given, the field is a bare number in BL_CONTRACT, and an array
- * without data in BL_HOST). A letter is a size, or an option. Values are checked on direct calls, and in training once on
- * the data.
+ * "distinct", "permutation", "integer", "finite", "no NaN", "sum > 0" (of all elements), "rows > 0"
+ * (the first size is at least 1), "optional" (where it is not given, the field is a bare number in
+ * BL_CONTRACT, and an array without data in BL_HOST). A letter is a size, or an option. Values are
+ * checked on direct calls, and in training once on the data.
  *
  * Options: the default decides the kind. 3.0 is a number (a bl_tensor in BL_CONTRACT, so that a
  * schedule may pass a rank-0 tensor; a double in BL_HOST), 10 an integer (int64_t; a flag where the

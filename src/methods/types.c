@@ -478,6 +478,17 @@ static bl_status check_permutation(const bl_array *array)
     return BL_OK;
 }
 
+static bl_status check_sum(const bl_array *array)
+{
+    double sum = 0;
+    int64_t count = bl_array_count(array);
+    for (int64_t i = 0; i < count; i++)
+        sum += bl_array_get(array, i);
+    if (!(sum > 0))
+        return bl_fail(BL_INVALID, "sums to %.9g, expected a positive sum", sum);
+    return BL_OK;
+}
+
 static bl_status check_elements(piece p, const bl_symbols *symbols, const bl_array *array)
 {
     interval range;
@@ -519,6 +530,8 @@ bl_status bl_conditions_check(const char *conditions, const bl_symbols *symbols,
             BL_TRY(check_distinct(array));
         else if (piece_is(p, "permutation"))
             BL_TRY(check_permutation(array));
+        else if (piece_is(p, "sum > 0"))
+            BL_TRY(check_sum(array));
         else
             BL_TRY(check_elements(p, symbols, array));
     }

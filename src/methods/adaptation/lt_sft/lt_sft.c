@@ -118,26 +118,14 @@ BL_CONTRACT(ltsft_l1, LTSFT_L1, "pulls towards the pre-trained values")
     OUT(m, "f32[P]", "b1 m + (1-b1) grad mask")                                                    \
     OUT(v, "f32[P]", "b2 v + (1-b2) (grad mask)^2")
 
-/* 1 - beta^t, in double: beta is close to 1. */
-static bl_tensor bias_correction(bl_tensor beta, bl_tensor t)
-{
-    return bl_cast(bl_sub(1, bl_pow(bl_cast(beta, BL_F64), t)), BL_F32);
-}
-
 BL_CONTRACT_APART(ltsft_masked_adamw, LTSFT_MASKED_ADAMW, "one step of the sparse phase")
 {
     bl_tensor g = bl_mul(f->grad, bl_cast(f->mask, BL_F32));
-    bl_tensor t = bl_add(bl_cast(f->step, BL_F64), 1);
-    bl_tensor m = bl_add(bl_mul(f->beta1, f->m), bl_mul(bl_sub(1, f->beta1), g));
-    bl_tensor v = bl_add(bl_mul(f->beta2, f->v), bl_mul(bl_sub(1, f->beta2), bl_square(g)));
-
-    bl_tensor mean = bl_div(m, bias_correction(f->beta1, t));
-    bl_tensor root = bl_sqrt(bl_div(v, bias_correction(f->beta2, t)));
+    bl_tensor t = bl_add(f->step, 1);
     bl_tensor kept = bl_mul(f->theta, bl_sub(1, bl_mul(f->lr, f->weight_decay)));
-    bl_tensor scale = bl_add(root, f->eps), moving = bl_gt(scale, 0); /* 0 / 0 only without eps */
-    bl_tensor direction = bl_select(moving, bl_div(mean, bl_select(moving, scale, 1)), 0);
+    f->out_m = f->m, f->out_v = f->v;
+    bl_tensor direction = bl_adam(g, t, f->beta1, f->beta2, f->eps, &f->out_m, &f->out_v);
     f->out_theta = bl_sub(kept, bl_mul(f->lr, direction));
-    f->out_m = m, f->out_v = v;
 }
 
 /* --- differences ------------------------------------------------------------------------------ */

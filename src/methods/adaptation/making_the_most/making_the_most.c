@@ -124,22 +124,13 @@ BL_CONTRACT(mtm_hso_loss, MTM_HSO_LOSS, "loss of a block, given cached keys and 
     OUT(v, "f32[S,F]", "updated second moments")                                                   \
     OUT(age, "i32[S]", "age + 1")
 
-/* 1 - beta^t for each row, [S,1]; in double, as the difference is small. */
-static bl_tensor bias_correction(bl_tensor beta, bl_tensor t)
-{
-    bl_tensor wide = bl_is_number(beta) ? beta : bl_cast(beta, BL_F64);
-    bl_tensor correction = bl_sub(1, bl_pow(wide, bl_cast(t, BL_F64)));
-    return bl_expand(bl_cast(correction, BL_F32), 1);
-}
-
 BL_CONTRACT_APART(mtm_hso_adam, MTM_HSO_ADAM, "a step of Adam in which each state has its own age")
 {
     f->out_age = bl_add(f->age, 1);
-    f->out_m = bl_add(bl_mul(f->beta1, f->m), bl_mul(bl_sub(1, f->beta1), f->grad));
-    f->out_v = bl_add(bl_mul(f->beta2, f->v), bl_mul(bl_sub(1, f->beta2), bl_square(f->grad)));
-    bl_tensor mean = bl_div(f->out_m, bias_correction(f->beta1, f->out_age));
-    bl_tensor root = bl_sqrt(bl_div(f->out_v, bias_correction(f->beta2, f->out_age)));
-    f->out_state = bl_sub(f->state, bl_mul(f->lr, bl_div(mean, bl_add(root, f->eps))));
+    f->out_m = f->m, f->out_v = f->v;
+    bl_tensor direction = bl_adam(f->grad, bl_expand(f->out_age, 1), f->beta1, f->beta2, f->eps,
+                                  &f->out_m, &f->out_v);
+    f->out_state = bl_sub(f->state, bl_mul(f->lr, direction));
 }
 
 /* --- conditional beam search ------------------------------------------------------------------ */

@@ -44,16 +44,14 @@ BL_CONTRACT(base_sgd_step, BASE_SGD_STEP, "one step of SGD with momentum")
 
 BL_CONTRACT(base_adam_step, BASE_ADAM_STEP, "one step of Adam or AdamW")
 {
-    bl_tensor w = f->w, g = f->grad, t = bl_cast(f->step, BL_F32);
+    bl_tensor w = f->w, g = f->grad;
     if (f->decoupled)
         w = bl_mul(w, bl_sub(1, bl_mul(f->lr, f->weight_decay)));
     else
         g = bl_add(g, bl_mul(f->weight_decay, w));
-    f->m_new = bl_add(bl_mul(f->beta1, f->m), bl_mul(bl_sub(1, f->beta1), g));
-    f->v_new = bl_add(bl_mul(f->beta2, f->v), bl_mul(bl_sub(1, f->beta2), bl_square(g)));
-    bl_tensor mean = bl_div(f->m_new, bl_sub(1, bl_pow(f->beta1, t)));
-    bl_tensor root = bl_sqrt(bl_div(f->v_new, bl_sub(1, bl_pow(f->beta2, t))));
-    f->w_new = bl_sub(w, bl_mul(f->lr, bl_div(mean, bl_add(root, f->eps))));
+    f->m_new = f->m, f->v_new = f->v;
+    bl_tensor direction = bl_adam(g, f->step, f->beta1, f->beta2, f->eps, &f->m_new, &f->v_new);
+    f->w_new = bl_sub(w, bl_mul(f->lr, direction));
 }
 
 const bl_method bl_optimizers = {
