@@ -452,6 +452,197 @@ static void profusion_refuses(void **state)
            F32(&c, "alphas", S(2), 0.5, 1));
 }
 
+/* --- GigaTok ---------------------------------------------------------------------------------- */
+
+static call quantizer(const char *options)
+{
+    call c = start("gigatok_vq", options);
+    F32(&c, "z", S(1, 2, 2), 3, 0, 0, 0.5);
+    F32(&c, "codebook", S(4, 2), 0, -1, 0, 2, 0, 2, 5, 0);
+    return c;
+}
+
+/* The second vector is as near to code 1 as to code 2, and the first is a multiple of code 3. */
+static void equal_codes_go_to_the_first(void **state)
+{
+    (void)state;
+    call c = quantizer("{\"estimator\": \"ste\"}");
+    sum_gradient(&c, "vq_loss", BL_SCALAR);
+    accept(&c, NULL);
+    expect(&c, "index", 3, 1);
+    expect(&c, "z_q", 1, 0, 0, 1);
+    expect(&c, "vq_loss", 0);
+    expect(&c, "usage", 0.5);
+    expect(&c, "entropy_loss", 0);
+    c.options = "{\"estimator\": \"ste\", \"l2_norm\": false, \"beta\": 2}";
+    accept(&c, NULL);
+    expect(&c, "index", 3, 0); /* now code 0 is as near */
+    expect(&c, "z_q", 5, 0, 0, -1);
+    expect(&c, "vq_loss", (4 + 2.25) / 4);
+    expect(&c, "commit_loss", 2 * (4 + 2.25) / 4);
+    near(slope(&c, "codebook", 6), 2 * 2.0 / 4);
+    near(slope(&c, "codebook", 1), -2 * 1.5 / 4);
+    near(slope(&c, "z", 0), 0); /* the codes move to the vectors, not these to them */
+    finish(&c);
+}
+
+static void straight_through_or_turned(void **state)
+{
+    (void)state;
+    call c = start("gigatok_vq", "{\"estimator\": \"ste\", \"l2_norm\": false}");
+    F32(&c, "z", S(1, 1, 2), 2, 0);
+    F32(&c, "codebook", S(1, 2), 0, 3);
+    give_to(&c.cotangent, "z_q", (bl_type){BL_F32, S(1, 1, 2)}, VALUES(5, 7));
+    accept(&c, NULL);
+    near(slope(&c, "z", 0), 5);
+    near(slope(&c, "z", 1), 7);
+    near(slope(&c, "codebook", 1), 0);
+    c.options = "{\"l2_norm\": false}"; /* a quarter turn, times 3; e does not grow with z */
+    accept(&c, NULL);
+    assert_true(fabs(result(&c, "z_q", 0)) < 1e-4 && fabs(result(&c, "z_q", 1) - 3) < 1e-4);
+    assert_true(fabs(slope(&c, "z", 0)) < 1e-4);
+    assert_true(fabs(slope(&c, "z", 1) + 3 * 5 / 2.0) < 1e-4);
+    finish(&c);
+}
+
+static void where_nothing_can_be_turned_it_goes_straight(void **state)
+{
+    (void)state;
+    const double z[][2] = {{1, 2}, {0, 0}, {0.3, -0.1}}, code[][2] = {{-2, -4}, {3, 1}, {0, 0}};
+    for (int i = 0; i < 3; i++) {
+        call c = start("gigatok_vq", "{\"l2_norm\": false}");
+        give(&c, "z", BL_F32, S(1, 1, 2), z[i]);
+        give(&c, "codebook", BL_F32, S(1, 2), code[i]);
+        give_to(&c.cotangent, "z_q", (bl_type){BL_F32, S(1, 1, 2)}, VALUES(5, 7));
+        accept(&c, NULL);
+        expect(&c, "z_q", code[i][0], code[i][1]);
+        near(slope(&c, "z", 0), 5);
+        near(slope(&c, "z", 1), 7);
+        c.options = "{}"; /* of norm 1, or of norm 0 */
+        accept(&c, NULL);
+        all_finite(&c.out);
+        finish(&c);
+    }
+}
+
+/* More vectors than a block holds, the last block not full; codes 0 .. 9 on a line. */
+static void blocks_join(void **state)
+{
+    (void)state;
+    enum { M = 600 };
+    double z[M], code[10];
+    for (int i = 0; i < M; i++)
+        z[i] = (i * 7 % 1000) / 100.0 - 0.505;
+    for (int k = 0; k < 10; k++)
+        code[k] = k;
+    call c = start("gigatok_vq", "{\"estimator\": \"ste\", \"l2_norm\": false}");
+    give(&c, "z", BL_F32, S(M, 1, 1), z);
+    give(&c, "codebook", BL_F32, S(10, 1), code);
+    accept(&c, NULL);
+    for (int i = 0; i < M; i++)
+        near(result(&c, "index", i), fmin(9, fmax(0, round((double)(float)z[i]))));
+    expect(&c, "usage", 1);
+    finish(&c);
+}
+
+/* A single code is chosen surely, and used on average as well: no entropy. */
+static void entropies_of_clear_and_unclear_choices(void **state)
+{
+    (void)state;
+    call c = start("gigatok_entropy_loss", "{\"eps\": 0}");
+    F32(&c, "affinity", S(2, 2), 4, -4, -4,
+        4); /* logits +-400: each is sure, and both are in use */
+    accept(&c, "loss");
+    expect(&c, "sample_entropy", 0);
+    expect(&c, "average_entropy", log(2));
+    expect(&c, "loss", -log(2));
+    all_finite(&c.gradient);
+    F32(&c, "affinity", S(1, 3), 1, 1, 1);
+    accept(&c, "loss");
+    expect(&c, "loss", 0);
+    near(result(&c, "sample_entropy", 0), log(3));
+    finish(&c);
+    c = quantizer("{\"entropy_weight\": 2, \"temperature\": 1, \"l2_norm\": false}");
+    accept(&c, "entropy_loss");
+    call e = start("gigatok_entropy_loss", "{\"temperature\": 1}");
+    F32(&e, "affinity", S(2, 4), -10, -13, -13, -4, -2.25, -2.25, -2.25, -25.25);
+    accept(&e, NULL);
+    near(result(&c, "entropy_loss", 0), 2 * result(&e, "loss", 0));
+    finish(&c);
+    finish(&e);
+}
+
+static void a_feature_of_zeros_has_no_direction(void **state)
+{
+    (void)state;
+    call c = start("gigatok_semantic_loss", "{\"weight\": 3}");
+    F32(&c, "h", S(1, 2, 2), 3, 4, 1, 1);
+    F32(&c, "f", S(1, 2, 2), 6, 8, 0, 0);
+    accept(&c, "loss");
+    expect(&c, "cosine", 1, 0);
+    expect(&c, "loss", -0.5);
+    expect(&c, "weighted", -1.5);
+    near(slope(&c, "h", 0), 0);
+    near(slope(&c, "h", 2), 0);
+    finish(&c);
+}
+
+static void hinges_are_flat_at_the_kink(void **state)
+{
+    (void)state;
+    call c = start("gigatok_hinge_d", "{\"disc_weight\": 2}");
+    F32(&c, "logits_real", S(2), 1, -80);
+    F32(&c, "logits_fake", S(3, 1), -1, 80, -2);
+    accept(&c, "loss");
+    expect(&c, "loss", 81 / 2.0 + 81 / 3.0);
+    near(slope(&c, "logits_real", 0), 0);
+    near(slope(&c, "logits_real", 1), -0.5);
+    near(slope(&c, "logits_fake", 0), 0);
+    near(slope(&c, "logits_fake", 1), 1.0 / 3);
+    finish(&c);
+}
+
+#define ONE(name, value) F32(&c, name, BL_SCALAR, value)
+
+static void a_tokenizer_pays_for_everything(void **state)
+{
+    (void)state;
+    call c = start("gigatok_generator_loss", "{\"disc_weight\": 0, \"semantic_weight\": 2}");
+    F32(&c, "x", S(1, 2), 1, 2);
+    F32(&c, "x_rec", S(1, 2), 1, 4);
+    F32(&c, "logits_fake", S(3), 9, 9, 9);
+    ONE("perceptual", 10), ONE("vq_loss", 20), ONE("commit_loss", 30), ONE("entropy_loss", 40);
+    ONE("semantic", -1);
+    accept(&c, "loss");
+    expect(&c, "reconstruction", 2);
+    expect(&c, "loss", 2 + 10 + 20 + 30 + 40 - 2);
+    near(slope(&c, "semantic", 0), 2);
+    near(slope(&c, "vq_loss", 0), 1);
+    near(slope(&c, "logits_fake", 0), 0);
+    finish(&c);
+}
+
+static void gigatok_refuses(void **state)
+{
+    (void)state;
+    REFUSE("gigatok_semantic_loss", NULL, "f must be f32[1,1,2], not f32[1,2,2]",
+           F32(&c, "h", S(1, 1, 2), 1, 1), F32(&c, "f", S(1, 2, 2), 1, 1, 1, 1));
+    REFUSE("gigatok_semantic_loss", NULL,
+           "h has 1 places of 0 features, expected at least one of each",
+           F32(&c, "h", S(1, 1, 0), 0), F32(&c, "f", S(1, 1, 0), 0));
+    REFUSE("gigatok_entropy_loss", "{\"temperature\": 0}",
+           "option temperature is 0, expected (0,inf)");
+    REFUSE("gigatok_vq", NULL, "codebook must be f32[K,2], not f32[1,3]",
+           F32(&c, "z", S(1, 1, 2), 1, 1), F32(&c, "codebook", S(1, 3), 1, 1, 1));
+    REFUSE("gigatok_vq", NULL, "codebook has no rows, expected at least one",
+           F32(&c, "z", S(1, 1, 2), 1, 1), F32(&c, "codebook", S(0, 2), 0));
+    REFUSE("gigatok_vq", "{\"estimator\": \"gumbel\"}",
+           "option estimator is \"gumbel\", expected one of rotation|ste");
+    REFUSE("gigatok_vq", "{\"beta\": -1}", "option beta is -1, expected [0,inf)");
+    REFUSE("gigatok_hinge_d", NULL, "logits_real has no rows, expected at least one",
+           F32(&c, "logits_real", S(0), 0), F32(&c, "logits_fake", S(1), 0));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -473,6 +664,15 @@ int main(void)
         cmocka_unit_test(a_single_gaussian),
         cmocka_unit_test(a_chain_of_one_step),
         cmocka_unit_test(profusion_refuses),
+        cmocka_unit_test(equal_codes_go_to_the_first),
+        cmocka_unit_test(straight_through_or_turned),
+        cmocka_unit_test(where_nothing_can_be_turned_it_goes_straight),
+        cmocka_unit_test(blocks_join),
+        cmocka_unit_test(entropies_of_clear_and_unclear_choices),
+        cmocka_unit_test(a_feature_of_zeros_has_no_direction),
+        cmocka_unit_test(hinges_are_flat_at_the_kink),
+        cmocka_unit_test(a_tokenizer_pays_for_everything),
+        cmocka_unit_test(gigatok_refuses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
