@@ -27,6 +27,23 @@ enum { BL_LEAST_SQUARES_MAX = 8 }; /* unknowns */
 bl_status bl_least_squares(bl_residuals *residuals, void *context, int64_t m, int n,
                            const double *low, const double *high, double *x, double *objective);
 
+/* A function of one variable. */
+typedef double bl_curve(double x, void *context);
+
+typedef struct bl_minimum {
+    double x, value;
+    int64_t point; /* the lowest of the grid, before it was refined */
+} bl_minimum;
+
+/* The lowest value within low <= x <= high: the lowest of `points` >= 2 equally spaced ones, ends
+ * included, the first of equals; then, between its neighbours, golden section (Kiefer 1953). NaN
+ * is higher than anything; where all values are, so is the minimum's, and x is low. */
+bl_minimum bl_grid_minimum(bl_curve *curve, void *context, double low, double high, int64_t points);
+
+/* a[n,n] x = b[n,columns] by elimination with partial pivoting: b becomes x, a is used up. Error: a
+ * is singular, which is said of the column where it shows. */
+bl_status bl_solve_linear(double *a, double *b, int64_t n, int64_t columns);
+
 /* order[n] lists the indices of key[n] by ascending key, equal keys lower index first, NaN last. */
 bl_status bl_ascending_order(const double *key, int64_t n, int64_t *order);
 

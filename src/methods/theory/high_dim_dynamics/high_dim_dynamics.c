@@ -7,6 +7,7 @@
  * Inputs have variance 1/N, descent is on the sum of squares, lambda are the eigenvalues of X^T X.
  * All in double, of which only the results are rounded. */
 #include "methods/method.h"
+#include "solve/solve.h"
 
 /* What student, teacher and descent are like, as options of several functions. */
 #define STUDENT(OPT)                                                                               \
@@ -187,22 +188,7 @@ BL_HOST(high_dim_dynamics_final, HIGH_DIM_DYNAMICS_FINAL, "what training for eve
 
 enum { TIMES = 2001 };
 
-struct high_dim_dynamics_stop_time;
-static double error_at(const struct high_dim_dynamics_stop_time *f, double log_t);
-
-/* The minimum of error_at in [low, high], where there is one only: golden section. */
-static double lowest_between(const struct high_dim_dynamics_stop_time *f, double low, double high)
-{
-    double golden = (sqrt(5) - 1) / 2;
-    for (int i = 0; i < 80; i++) {
-        double left = high - golden * (high - low), right = low + golden * (high - low);
-        if (error_at(f, left) <= error_at(f, right))
-            high = right;
-        else
-            low = left;
-    }
-    return (low + high) / 2;
-}
+static bl_curve error_at;
 
 /* The largest eigenvalue and the smallest positive one. */
 static bl_status eigenvalue_range(const bl_array *lam, double *smallest, double *largest)
@@ -220,30 +206,20 @@ static bl_status eigenvalue_range(const bl_array *lam, double *smallest, double 
 
 BL_HOST(high_dim_dynamics_stop_time, HIGH_DIM_DYNAMICS_STOP_TIME, "the best time to stop")
 {
-    double smallest, largest, best = INFINITY;
+    double smallest, largest;
     BL_TRY(eigenvalue_range(&f->lam, &smallest, &largest));
     double first = log(1e-3 * f->tau / largest), last = log(1e3 * f->tau / smallest);
-    double step = (last - first) / (TIMES - 1), at = first;
-    int chosen = 0;
-    for (int i = 0; i < TIMES; i++) {
-        double error = error_at(f, first + step * i);
-        if (error < best) {
-            best = error;
-            chosen = i;
-            at = first + step * i;
-        }
-    }
-    double refined = lowest_between(f, fmax(at - step, first), fmin(at + step, last));
-    at = error_at(f, refined) < best ? refined : at;
-    bl_array_set(&f->t_opt, 0, exp(at));
-    bl_array_set(&f->eg_opt, 0, error_at(f, at));
-    bl_array_set(&f->interior, 0, chosen > 0 && chosen < TIMES - 1);
+    bl_minimum best = bl_grid_minimum(error_at, f, first, last, TIMES);
+    bl_array_set(&f->t_opt, 0, exp(best.x));
+    bl_array_set(&f->eg_opt, 0, best.value);
+    bl_array_set(&f->interior, 0, best.point > 0 && best.point < TIMES - 1);
     return BL_OK;
 }
 
 /* high_dim_dynamics_modes without decay, at one time. */
-static double error_at(const struct high_dim_dynamics_stop_time *f, double log_t)
+static double error_at(double log_t, void *context)
 {
+    const struct high_dim_dynamics_stop_time *f = context;
     double sum = 0, time = exp(log_t) / f->tau, noise = f->sigma_e * f->sigma_e;
     double weights = f->sigma_w * f->sigma_w + f->sigma_w0 * f->sigma_w0;
     int64_t count = bl_array_count(&f->lam);

@@ -3,6 +3,7 @@
  * or a smoother with weights distance^-alpha. Which one the activation decides, through its dual
  * map phi. All in double: what is iterated falls below what single precision holds. */
 #include "methods/method.h"
+#include "solve/solve.h"
 
 #define ACTIVATION(OPT)                                                                            \
     OPT(act, BL_REQUIRED_WORD, "relu|erf|sinh|hermite|optimal", "activation")                      \
@@ -252,41 +253,6 @@ BL_HOST(wide_deep_ntk_singular, WIDE_DEEP_NTK_SINGULAR, "the classifier of infin
     OPT(ridge, 0.0, "[0,inf)", "added to the diagonal")                                            \
     OUT(score, "f32[m,C]", "k_test^T A^-1 y")
 
-/* a[n,n] s = b[n,columns], solved in place by elimination with partial pivoting. */
-static bl_status eliminate(double *a, double *b, int64_t n, int64_t columns)
-{
-    for (int64_t k = 0; k < n; k++) {
-        int64_t pivot = k;
-        for (int64_t i = k + 1; i < n; i++)
-            pivot = fabs(a[i * n + k]) > fabs(a[pivot * n + k]) ? i : pivot;
-        if (!(fabs(a[pivot * n + k]) > 0))
-            return bl_fail(BL_INVALID, "k_train is singular in column %lld, expected distinct rows",
-                           (long long)k);
-        for (int64_t j = 0; j < n; j++) {
-            double kept = a[k * n + j];
-            a[k * n + j] = a[pivot * n + j], a[pivot * n + j] = kept;
-        }
-        for (int64_t j = 0; j < columns; j++) {
-            double kept = b[k * columns + j];
-            b[k * columns + j] = b[pivot * columns + j], b[pivot * columns + j] = kept;
-        }
-        for (int64_t i = k + 1; i < n; i++) {
-            double factor = a[i * n + k] / a[k * n + k];
-            for (int64_t j = k; j < n; j++)
-                a[i * n + j] -= factor * a[k * n + j];
-            for (int64_t j = 0; j < columns; j++)
-                b[i * columns + j] -= factor * b[k * columns + j];
-        }
-    }
-    for (int64_t i = n - 1; i >= 0; i--)
-        for (int64_t c = 0; c < columns; c++) {
-            for (int64_t j = i + 1; j < n; j++)
-                b[i * columns + c] -= a[i * n + j] * b[j * columns + c];
-            b[i * columns + c] /= a[i * n + i];
-        }
-    return BL_OK;
-}
-
 BL_HOST(wide_deep_ntk_krr, WIDE_DEEP_NTK_KRR, "kernel regression")
 {
     int64_t n = f->y.type.shape.dim[0], columns = f->y.type.shape.dim[1];
@@ -303,7 +269,9 @@ BL_HOST(wide_deep_ntk_krr, WIDE_DEEP_NTK_KRR, "kernel regression")
     }
     for (int64_t i = 0; i < n * columns; i++)
         s[i] = (double)bl_f32(&f->y)[i];
-    bl_status status = eliminate(a, s, n, columns);
+    bl_status status = bl_solve_linear(a, s, n, columns);
+    if (status != BL_OK)
+        status = bl_fail_in(status, "k_train");
     for (int64_t j = 0; j < queries * columns && status == BL_OK; j++) {
         double sum = 0;
         for (int64_t i = 0; i < n; i++)
