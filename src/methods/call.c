@@ -252,6 +252,31 @@ static const result *find_output(const call *c, const char *name)
     return NULL;
 }
 
+static bl_status check_cotangent(const struct bl_entry *e, bl_type type)
+{
+    char want[BL_TYPE_TEXT], got[BL_TYPE_TEXT];
+    if (!bl_type_equal(e->array.type, type))
+        return bl_fail(BL_INVALID, "the cotangent of %s must be %s, not %s", e->name,
+                       bl_type_text(type, want), bl_type_text(e->array.type, got));
+    return BL_OK;
+}
+
+static bl_status check_scalar(const char *wrt, bl_type type)
+{
+    char text[BL_TYPE_TEXT];
+    if (type.shape.rank != 0)
+        return bl_fail(BL_INVALID, "%s is %s, expected a scalar to differentiate", wrt,
+                       bl_type_text(type, text));
+    return BL_OK;
+}
+
+static bl_status need_wrt(const char *wrt)
+{
+    if (!wrt || !*wrt)
+        return bl_fail(BL_INVALID, "a gradient needs the name of a scalar output or cotangents");
+    return BL_OK;
+}
+
 static bl_status seeds_of_cotangents(const call *c, const bl_dictionary *cotangent,
                                      bl_tensor *output, bl_tensor *seed)
 {
@@ -260,11 +285,7 @@ static bl_status seeds_of_cotangents(const call *c, const bl_dictionary *cotange
         const result *r = find_output(c, e->name);
         if (!r)
             return BL_INVALID;
-        char want[BL_TYPE_TEXT], got[BL_TYPE_TEXT];
-        if (!bl_type_equal(e->array.type, bl_type_of(r->tensor)))
-            return bl_fail(BL_INVALID, "the cotangent of %s must be %s, not %s", e->name,
-                           bl_type_text(bl_type_of(r->tensor), want),
-                           bl_type_text(e->array.type, got));
+        BL_TRY(check_cotangent(e, bl_type_of(r->tensor)));
         output[i] = r->tensor;
         seed[i] = bl_constant(c->graph, &e->array);
     }
@@ -282,15 +303,11 @@ static bl_status differentiate(call *c, const char *wrt, const bl_dictionary *co
         bl_vjp(output, seed, (int)cotangent->count, x, count, dx);
         return bl_graph_status(c->graph);
     }
-    if (!wrt || !*wrt)
-        return bl_fail(BL_INVALID, "a gradient needs the name of a scalar output or cotangents");
+    BL_TRY(need_wrt(wrt));
     const result *r = find_output(c, wrt);
     if (!r)
         return BL_INVALID;
-    char type[BL_TYPE_TEXT];
-    if (bl_rank(r->tensor) != 0)
-        return bl_fail(BL_INVALID, "%s is %s, expected a scalar to differentiate", wrt,
-                       bl_type_text(bl_type_of(r->tensor), type));
+    BL_TRY(check_scalar(wrt, bl_type_of(r->tensor)));
     bl_grad(r->tensor, x, count, dx);
     return bl_graph_status(c->graph);
 }
@@ -388,15 +405,90 @@ static bl_status take_outputs(call *c, bl_status status)
     return status;
 }
 
-static bl_status run_host(call *c)
+/* The member of another struct of the contract's kind that holds this output. */
+static bl_array *output_member(const call *c, void *fields, const char *name)
 {
+    int count;
+    const bl_field *table = c->contract->table(&count);
+    for (int i = 0; i < count; i++)
+        if (table[i].kind == BL_FIELD_OUT && strcmp(table[i].name, name) == 0)
+            return (bl_array *)((char *)fields + table[i].offset);
+    return NULL;
+}
+
+/* Sets the cotangents that were given; of a scalar `wrt` it is `one`. */
+static bl_status seed_host(const call *c, const char *wrt, const bl_dictionary *cotangent,
+                           void *seeds, bl_array *one)
+{
+    for (size_t i = 0; cotangent && i < cotangent->count; i++) {
+        const struct bl_entry *e = &cotangent->entry[i];
+        const result *r = find_output(c, e->name);
+        if (!r)
+            return BL_INVALID;
+        BL_TRY(check_cotangent(e, r->array.type));
+        *output_member(c, seeds, e->name) = e->array;
+    }
+    if (cotangent)
+        return BL_OK;
+    BL_TRY(need_wrt(wrt));
+    const result *r = find_output(c, wrt);
+    if (!r)
+        return BL_INVALID;
+    BL_TRY(check_scalar(wrt, r->array.type));
+    BL_TRY(bl_array_new(r->array.type.dtype, BL_SCALAR, one));
+    bl_array_set(one, 0, 1);
+    *output_member(c, seeds, wrt) = *one;
+    return BL_OK;
+}
+
+/* Gradients of zero for every differentiable input, for the function to add to. */
+static bl_status allocate_gradients(call *c, void *gradient)
+{
+    for (size_t i = 0; i < c->arguments; i++) {
+        const argument *a = &c->argument[i];
+        if (!bl_has_condition(a->field->conditions, "grad"))
+            continue;
+        result *r = add_result(c, a->name, NULL);
+        if (!r)
+            return bl_no_memory(sizeof *r);
+        r->is_gradient = true;
+        BL_TRY(bl_array_new(a->array.type.dtype, a->array.type.shape, &r->array));
+        *(bl_array *)((char *)gradient + a->field->offset) = r->array;
+    }
+    return BL_OK;
+}
+
+static bl_status differentiate_host(call *c, const char *wrt, const bl_dictionary *cotangent)
+{
+    void *seeds = bl_alloc(c->contract->size), *gradient = bl_alloc(c->contract->size);
+    bl_array one = {0};
+    bl_status status = seeds && gradient ? BL_OK : bl_no_memory(c->contract->size);
+    if (status == BL_OK)
+        status = seed_host(c, wrt, cotangent, seeds, &one);
+    if (status == BL_OK)
+        status = allocate_gradients(c, gradient);
+    if (status == BL_OK)
+        status = c->contract->host_gradient(c->fields, seeds, gradient);
+    bl_array_free(&one);
+    bl_release(seeds);
+    bl_release(gradient);
+    return status;
+}
+
+static bl_status run_host(call *c, const char *wrt, const bl_dictionary *cotangent, bool gradient)
+{
+    if (gradient && !c->contract->host_gradient)
+        return bl_fail(BL_UNSUPPORTED, "has no gradient: it is a function on arrays");
     for (size_t i = 0; i < c->arguments; i++)
         *(bl_array *)at(c, c->argument[i].field) = c->argument[i].array;
     bool open;
     bl_status status = allocate_outputs(c, &open);
     if (status == BL_OK)
         status = c->contract->host(c->fields);
-    return take_outputs(c, status);
+    status = take_outputs(c, status);
+    if (status == BL_OK && gradient)
+        status = differentiate_host(c, wrt, cotangent);
+    return status;
 }
 
 /* --- the call --------------------------------------------------------------------------------- */
@@ -430,10 +522,8 @@ bl_status bl_function_call(const bl_contract *contract, const bl_device *device,
         status = gather(&c, in);
     if (status == BL_OK && contract->check)
         status = contract->check(in, c.fields);
-    if (status == BL_OK && contract->on_arrays && gradient)
-        status = bl_fail(BL_UNSUPPORTED, "has no gradient: it is a function on arrays");
     if (status == BL_OK)
-        status = contract->on_arrays ? run_host(&c)
+        status = contract->on_arrays ? run_host(&c, wrt, cotangent, gradient != NULL)
                                      : run_graph(&c, device, wrt, cotangent, gradient != NULL);
     if (status == BL_OK)
         status = deliver(&c, out, gradient);

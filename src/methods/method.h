@@ -83,6 +83,11 @@ typedef struct bl_field {
  * `options` the contract's struct with its options set. */
 typedef bl_status bl_contract_check(const bl_dictionary *in, const void *options);
 
+/* The gradient of a host function, after it has run: `fields` hold its inputs, options and outputs,
+ * the OUTs of `cotangent` their cotangents (no data: zero), and the differentiable INs of `gradient`
+ * arrays of zeros to be filled. All three are the contract's struct. */
+typedef bl_status bl_host_gradient(const void *fields, const void *cotangent, void *gradient);
+
 typedef struct bl_contract {
     const char *name, *text;
     size_t size;    /* of the struct */
@@ -91,6 +96,7 @@ typedef struct bl_contract {
     void (*build)(bl_graph *graph,
                   void *fields);     /* a graph function; NULL for a mere option list */
     bl_status (*host)(void *fields); /* a host function */
+    bl_host_gradient *host_gradient; /* of a host function that has one; else NULL */
     bl_contract_check *check;        /* of a graph function; NULL: the conditions say it all */
 } bl_contract;
 
@@ -218,11 +224,15 @@ typedef struct bl_tensors {
 
 /* A host function: { .. return BL_OK; } on arrays. */
 #define BL_HOST(name, LIST, text)                                                                  \
-    BL_HOST_(name, LIST, text, BL_STRUCT_HOST_OUT, BL_TABLE_OUT)
+    BL_HOST_(name, LIST, text, BL_STRUCT_HOST_OUT, BL_TABLE_OUT, NULL)
+
+/* A host function with a gradient of its own: static bl_host_gradient ode_gradient; */
+#define BL_HOST_DIFFERENTIABLE(name, LIST, text, gradient_)                                        \
+    BL_HOST_(name, LIST, text, BL_STRUCT_HOST_OUT, BL_TABLE_OUT, gradient_)
 
 /* The same where an output is called as an input is: output image is the member out_image. */
 #define BL_HOST_APART(name, LIST, text)                                                            \
-    BL_HOST_(name, LIST, text, BL_STRUCT_HOST_OUT_APART, BL_TABLE_OUT_APART)
+    BL_HOST_(name, LIST, text, BL_STRUCT_HOST_OUT_APART, BL_TABLE_OUT_APART, NULL)
 #define BL_STRUCT_HOST_OUT_APART(name, type, text) bl_array out_##name;
 #define BL_TABLE_OUT_APART(name_, type_, text_)                                                    \
     {.kind = BL_FIELD_OUT,                                                                         \
@@ -232,7 +242,7 @@ typedef struct bl_tensors {
      .text = text_,                                                                                \
      .offset = offsetof(bl_this, out_##name_)},
 
-#define BL_HOST_(name_, LIST, text_, STRUCT_OUT, TABLE_OUT)                                        \
+#define BL_HOST_(name_, LIST, text_, STRUCT_OUT, TABLE_OUT, gradient_)                             \
     struct name_ {                                                                                 \
         LIST(BL_STRUCT_HOST_IN, BL_STRUCT_HOST_OPT, STRUCT_OUT)                                    \
     };                                                                                             \
@@ -247,7 +257,8 @@ typedef struct bl_tensors {
                                                  .size = sizeof(struct name_),                     \
                                                  .on_arrays = true,                                \
                                                  .table = name_##_table,                           \
-                                                 .host = name_##_host_any};                        \
+                                                 .host = name_##_host_any,                         \
+                                                 .host_gradient = gradient_};                      \
     static bl_status name_##_host(struct name_ *f)
 
 /* The options of an arm, where they are not those of a contract: LIST(OPT). Numbers are bl_tensor.
