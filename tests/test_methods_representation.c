@@ -1,6 +1,6 @@
-/* The methods for features without labels and across domains - MSBReg, self-supervised items,
- * Hessian alignment: what their specs refuse, and facts about values and gradients at shapes and
- * corners that the reference cases do not have. */
+/* The methods for features without labels, across domains and symmetries - T-JEPA, Hessian
+ * alignment, self-supervised items, MSBReg: what their specs refuse, and facts about values and
+ * gradients at shapes and corners that the reference cases do not have. */
 #include "calls.h"
 
 /* --- MSBReg ----------------------------------------------------------------------------------- */
@@ -579,6 +579,235 @@ static void hessian_alignment_refuses(void **state)
            F32(&c, "theta", S(2), 1, 2), F32(&c, "theta_inner", S(3), 1, 2, 3));
 }
 
+/* --- T-JEPA ----------------------------------------------------------------------------------- */
+
+static void a_table_may_have_one_kind_of_feature(void **state)
+{
+    (void)state;
+    const double none[] = {0};
+    call c = start("t_jepa_tokenize", "{\"n_reg\": 0}");
+    F32(&c, "x_num", S(1, 1), 3);
+    give(&c, "x_cat", BL_I32, S(1, 0), none);
+    F32(&c, "w", S(1, 2), 2, -1);
+    give(&c, "emb", BL_F32, S(0, 2), none);
+    F32(&c, "bias", S(1, 2), 10, 20);
+    give(&c, "cards", BL_I32, S(0), none);
+    accept(&c, NULL);
+    expect(&c, "tokens", 16, 18); /* position 0: sin 0, cos 0 */
+    finish(&c);
+    c = start("t_jepa_tokenize", NULL); /* [REG] and a code of the second table */
+    give(&c, "x_num", BL_F32, S(1, 0), none);
+    I32(&c, "x_cat", S(1, 2), 1, 0);
+    F32(&c, "w", S(1, 2), 5, 6);
+    F32(&c, "emb", S(3, 2), 0, 0, 1, 2, 3, 4);
+    F32(&c, "bias", S(2, 2), 0, 0, 0, 0);
+    I32(&c, "cards", S(2), 2, 1);
+    accept(&c, NULL);
+    expect(&c, "tokens", 5, 7, 1 + sin(1), 2 + cos(1), 3 + sin(2), 4 + cos(2));
+    finish(&c);
+}
+
+static void halves_are_rounded_to_even(void **state)
+{
+    (void)state;
+    call c =
+        start("t_jepa_mask_sizes", "{\"n_features\": 10, \"min_ctx\": 0.25, \"max_ctx\": 0.55, "
+                                   "\"min_tgt\": 0.15, \"max_tgt\": 0.75}");
+    F32(&c, "u", S(4), 1, 1, 0.125, 0.25); /* 2 to 6 (5.5), 2 (1.5) to 8 (7.5) */
+    accept(&c, NULL);
+    expect(&c, "n_ctx", 2); /* 2 + 0.5 */
+    expect(&c, "n_tgt", 4); /* 2 + 1.5 */
+    expect(&c, "pairs_used", 2);
+    finish(&c);
+}
+
+static void targets_are_what_is_left_in_order(void **state)
+{
+    (void)state;
+    call c = start("t_jepa_masks", "{\"n_ctx\": 1, \"n_tgt\": 2, \"n_reg\": 2}");
+    I32(&c, "perm_ctx", S(1, 4), 1, 3, 0, 2); /* left 0, 2, 3 */
+    I32(&c, "perm_tgt", S(2, 1, 3), 2, 0, 1, 1, 2, 0);
+    accept(&c, NULL);
+    expect(&c, "idx_ctx", 0, 1, 3);
+    expect(&c, "idx_tgt", 5, 2, 4, 5);
+    c.options = "{\"n_ctx\": 1, \"n_tgt\": 2, \"n_reg\": 2, \"reg_mode\": \"maskable\"}";
+    accept(&c, NULL);
+    expect(&c, "idx_ctx", 1);
+    expect(&c, "idx_tgt", 3, 0, 2, 3);
+    finish(&c);
+}
+
+/* One head, one layer of width 2, whose weights are what is given here and else 0. */
+static void give_stack(call *c, bool identity)
+{
+    const double zero[16] = {0}, one = identity;
+    give(c, "in_w", BL_F32, S(1, 6, 2), zero);
+    give(c, "in_b", BL_F32, S(1, 6), zero);
+    give(c, "out_w", BL_F32, S(1, 2, 2), zero);
+    give(c, "out_b", BL_F32, S(1, 2), zero);
+    F32(c, "ln_g", S(1, 2, 2), one, one, one, one);
+    give(c, "ln_b", BL_F32, S(1, 2, 2), zero);
+    give(c, "ff1_w", BL_F32, S(1, 1, 2), zero);
+    give(c, "ff1_b", BL_F32, S(1, 1), zero);
+    give(c, "ff2_w", BL_F32, S(1, 2, 1), zero);
+    give(c, "ff2_b", BL_F32, S(1, 2), zero);
+    F32(c, "end_g", S(2, 2), 1, 1, 1, 1);
+    give(c, "end_b", BL_F32, S(2, 2), zero);
+    F32(c, "fc_w", S(2, 2), 1, 0, 0, 1);
+    give(c, "fc_b", BL_F32, S(2), zero);
+}
+
+static void a_target_encoder_needs_no_index(void **state)
+{
+    (void)state;
+    call c = start("t_jepa_encoder", "{\"gather\": false, \"heads\": 1, \"eps\": 1e-12}");
+    F32(&c, "tokens", S(1, 2, 2), 3, 1, -2, 8); /* normalised: 1 -1, -1 1 */
+    give_stack(&c, true);
+    accept(&c, NULL);
+    expect(&c, "out", 1, -1, -1, 1);
+    I32(&c, "idx", S(1, 1), 1);
+    c.options = "{\"heads\": 1, \"eps\": 1e-12}";
+    accept(&c, NULL);
+    expect(&c, "out", -1, 1);
+    finish(&c);
+}
+
+static void equal_tokens_have_finite_gradients(void **state)
+{
+    (void)state;
+    call c = start("t_jepa_encoder", "{\"gather\": false, \"heads\": 2}");
+    F32(&c, "tokens", S(1, 2, 2), 1, 1, 1, 1);
+    give_stack(&c, false);
+    give_to(&c.cotangent, "out", (bl_type){BL_F32, S(1, 2, 2)}, VALUES(1, 2, 3, 4));
+    accept(&c, NULL);
+    all_finite(&c.out);
+    all_finite(&c.gradient);
+    finish(&c);
+}
+
+static void targets_get_no_gradient(void **state)
+{
+    (void)state;
+    call c = start("t_jepa_loss", NULL);
+    F32(&c, "pred", S(1, 1, 1, 2), 1, 2);
+    F32(&c, "h", S(1, 2, 2), 9, 9, 0, 4);
+    I32(&c, "idx_tgt", S(1, 1, 1), 1);
+    accept(&c, "loss");
+    expect(&c, "loss", 2.5);
+    near(slope(&c, "pred", 0), 1);
+    assert_null(bl_dictionary_find(&c.gradient, "h"));
+    finish(&c);
+}
+
+static void schedules_meet_their_ends(void **state)
+{
+    (void)state;
+    call c =
+        start("t_jepa_schedules", "{\"warmup\": 0, \"total\": 4, \"lr_start\": 9, \"lr_ref\": 2, "
+                                  "\"lr_final\": 1, \"wd_ref\": 0, \"wd_final\": 4}");
+    I32(&c, "step", S(3), 0, 2, 4);
+    accept(&c, NULL);
+    expect(&c, "lr", 2, 1.5, 1);
+    expect(&c, "wd", 0, 2, 4);
+    expect(&c, "m", 0.996, 0.998, 1);
+    c.options = "{\"warmup\": 4, \"total\": 4, \"lr_ref\": 2}"; /* nothing is left to fall */
+    accept(&c, NULL);
+    expect(&c, "lr", 0, 1, 2);
+    finish(&c);
+}
+
+static void a_collapsed_table_has_no_variance(void **state)
+{
+    (void)state;
+    call c = start("t_jepa_collapse", NULL);
+    F32(&c, "h", S(2, 2, 2), 1, 2, 3, 4, 1, 2, 3, 4);
+    I32(&c, "pairs", S(2, 2), 0, 1, 1, 1);
+    accept(&c, NULL);
+    expect(&c, "intra_var", 0);
+    expect(&c, "inter_var", 0.25);
+    expect(&c, "kl", 0);
+    expect(&c, "euclidean", 0);
+    expect(&c, "n", 2);
+    F32(&c, "h", S(2, 2, 2), 5, 5, 5, 5, 0, 0, 0, 1000); /* equal numbers, and a gap */
+    accept(&c, NULL);
+    all_finite(&c.out);
+    assert_true(result(&c, "kl", 0) > 0);
+    give(&c, "pairs", BL_I32, S(0, 2), VALUES(0));
+    accept(&c, NULL);
+    expect(&c, "kl", 0);
+    finish(&c);
+}
+
+static void t_jepa_refuses(void **state)
+{
+    (void)state;
+    REFUSE("t_jepa_tokenize", NULL, "x_cat[0,1] is 1, expected 0 <= . < cards[1] (1)",
+           F32(&c, "x_num", S(1, 1), 0), I32(&c, "x_cat", S(1, 2), 1, 1),
+           F32(&c, "w", S(2, 2), 0, 0, 0, 0), F32(&c, "emb", S(3, 2), 0, 0, 0, 0, 0, 0),
+           F32(&c, "bias", S(3, 2), 0, 0, 0, 0, 0, 0), I32(&c, "cards", S(2), 2, 1));
+    REFUSE("t_jepa_tokenize", NULL, "emb has 2 rows, expected 3, the sum of cards",
+           F32(&c, "x_num", S(1, 1), 0), I32(&c, "x_cat", S(1, 1), 0),
+           F32(&c, "w", S(2, 2), 0, 0, 0, 0), F32(&c, "emb", S(2, 2), 0, 0, 0, 0),
+           F32(&c, "bias", S(2, 2), 0, 0, 0, 0), I32(&c, "cards", S(1), 3));
+    REFUSE("t_jepa_tokenize", NULL, "w has 1 rows, expected 2", F32(&c, "x_num", S(1, 1), 0),
+           I32(&c, "x_cat", S(1, 1), 0), F32(&c, "w", S(1, 2), 0, 0), F32(&c, "emb", S(1, 2), 0, 0),
+           F32(&c, "bias", S(2, 2), 0, 0, 0, 0), I32(&c, "cards", S(1), 1));
+    REFUSE("t_jepa_tokenize", NULL, "bias has 1 rows, expected 2", F32(&c, "x_num", S(1, 1), 0),
+           I32(&c, "x_cat", S(1, 1), 0), F32(&c, "w", S(2, 2), 0, 0, 0, 0),
+           F32(&c, "emb", S(1, 2), 0, 0), F32(&c, "bias", S(1, 2), 0, 0),
+           I32(&c, "cards", S(1), 1));
+    REFUSE("t_jepa_tokenize", "{\"n_reg\": 0}", "the width d is 1, expected an even number",
+           F32(&c, "x_num", S(1, 1), 0), I32(&c, "x_cat", S(1, 1), 0), F32(&c, "w", S(1, 1), 0),
+           F32(&c, "emb", S(1, 1), 0), F32(&c, "bias", S(2, 1), 0, 0), I32(&c, "cards", S(1), 1));
+    REFUSE("t_jepa_mask_sizes", "{\"n_features\": 3}", "min_ctx and max_ctx give 0 to 1 of 3",
+           F32(&c, "u", S(2), 0, 0));
+    REFUSE("t_jepa_mask_sizes", "{\"n_features\": 10, \"min_tgt\": 0.5, \"max_tgt\": 0.5}",
+           "min_tgt and max_tgt give 5 to 5 of 10", F32(&c, "u", S(2), 0, 0));
+    REFUSE("t_jepa_mask_sizes", "{\"n_features\": 10, \"max_ctx\": 0.9, \"max_tgt\": 0.9}",
+           "u has no pair with n_ctx + n_tgt <= 10, expected one among 2",
+           F32(&c, "u", S(4), 1, 1, 1, 1));
+    REFUSE("t_jepa_mask_sizes", "{\"n_features\": 10}", "u has 3 draws, expected two for each",
+           F32(&c, "u", S(3), 0, 0, 0));
+    REFUSE("t_jepa_masks", "{\"n_ctx\": 2, \"n_tgt\": 2}",
+           "n_ctx + n_tgt is 4, expected at most the features (3)",
+           I32(&c, "perm_ctx", S(1, 3), 0, 1, 2), I32(&c, "perm_tgt", S(1, 1, 1), 0));
+    REFUSE("t_jepa_masks", "{\"n_ctx\": 1, \"n_tgt\": 1}",
+           "perm_tgt permutes 1 features, expected the 2 that are left",
+           I32(&c, "perm_ctx", S(1, 3), 0, 1, 2), I32(&c, "perm_tgt", S(1, 1, 1), 0));
+    REFUSE("t_jepa_masks", "{\"n_ctx\": 1, \"n_tgt\": 1}",
+           "perm_ctx has the row 1, where [1] is 1, expected a permutation of 0..1",
+           I32(&c, "perm_ctx", S(2, 2), 0, 1, 1, 1), I32(&c, "perm_tgt", S(1, 2, 1), 0, 0));
+    REFUSE("t_jepa_masks", "{\"n_ctx\": 1, \"n_tgt\": 1}",
+           "perm_tgt has the row 0, where [0] is 5, expected a permutation of 0..0",
+           I32(&c, "perm_ctx", S(1, 2), 0, 1), I32(&c, "perm_tgt", S(1, 1, 1), 5));
+    REFUSE("t_jepa_encoder", "{\"heads\": 3}",
+           "the width is 2, expected an even multiple of the 3 heads",
+           F32(&c, "tokens", S(1, 1, 2), 0, 0), I32(&c, "idx", S(1, 1), 0), give_stack(&c, true));
+    REFUSE("t_jepa_encoder", NULL, "in_w has 2 rows a layer, expected 6: queries, keys, values",
+           F32(&c, "tokens", S(1, 1, 2), 0, 0), I32(&c, "idx", S(1, 1), 0), give_stack(&c, true),
+           F32(&c, "in_w", S(1, 2, 2), 0, 0, 0, 0), F32(&c, "in_b", S(1, 2), 0, 0));
+    REFUSE("t_jepa_encoder", NULL, "input idx is missing, expected with gather",
+           F32(&c, "tokens", S(1, 1, 2), 0, 0), give_stack(&c, true));
+    REFUSE("t_jepa_encoder", NULL, "expected 0 <= . < T (T is 1)",
+           F32(&c, "tokens", S(1, 1, 2), 0, 0), I32(&c, "idx", S(1, 1), 1), give_stack(&c, true));
+    REFUSE("t_jepa_loss", NULL, "expected 0 <= . < T (T is 1)", F32(&c, "pred", S(1, 1, 1, 1), 0),
+           F32(&c, "h", S(1, 1, 1), 0), I32(&c, "idx_tgt", S(1, 1, 1), 1));
+    REFUSE("t_jepa_ema", "{\"m\": 0}", "option m is 0, expected (0,1]");
+    REFUSE("t_jepa_schedules", "{\"warmup\": 0, \"total\": 2, \"lr_ref\": 1}",
+           "is 3, expected 0 <= . <= total (total is 2)", I32(&c, "step", S(1), 3));
+    REFUSE("t_jepa_schedules", "{\"warmup\": 3, \"total\": 2, \"lr_ref\": 1}",
+           "option warmup is 3, expected [0,total]");
+    REFUSE("t_jepa_collapse", NULL, "expected 0 <= . < N (N is 1)", F32(&c, "h", S(1, 1, 1), 0),
+           I32(&c, "pairs", S(1, 2), 0, 1));
+    REFUSE("t_jepa_predictor", "{\"heads\": 2, \"n_positions\": 1}",
+           "idx_tgt[0,0,0] is 1, expected 0 <= . < n_positions (n_positions is 1)",
+           F32(&c, "z", S(1, 1, 1), 0), I32(&c, "idx_ctx", S(1, 1), 0),
+           I32(&c, "idx_tgt", S(1, 1, 1), 1), F32(&c, "emb_w", S(2, 1), 0, 0),
+           F32(&c, "emb_b", S(2), 0, 0), F32(&c, "mask_token", S(2), 0, 0),
+           F32(&c, "norm_g", S(2), 1, 1), F32(&c, "norm_b", S(2), 0, 0),
+           F32(&c, "proj_w", S(1, 2), 0, 0), F32(&c, "proj_b", S(1), 0), give_stack(&c, true));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -610,6 +839,15 @@ int main(void)
         cmocka_unit_test(one_row_has_no_variance),
         cmocka_unit_test(one_domain_has_no_pairs),
         cmocka_unit_test(hessian_alignment_refuses),
+        cmocka_unit_test(a_table_may_have_one_kind_of_feature),
+        cmocka_unit_test(halves_are_rounded_to_even),
+        cmocka_unit_test(targets_are_what_is_left_in_order),
+        cmocka_unit_test(a_target_encoder_needs_no_index),
+        cmocka_unit_test(equal_tokens_have_finite_gradients),
+        cmocka_unit_test(targets_get_no_gradient),
+        cmocka_unit_test(schedules_meet_their_ends),
+        cmocka_unit_test(a_collapsed_table_has_no_variance),
+        cmocka_unit_test(t_jepa_refuses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
