@@ -133,6 +133,16 @@ static void bilinear_sizes(void **state)
                   VALUES(0, 1, 2, 2, 3, 4, 4, 5, 6));
 }
 
+static void aligned_corners_stay(void **state)
+{
+    bl_tensor x = input(state, BL_F64, 1, 2, 3, 1);
+    const double *values = VALUES(0, 1, 4, 10, 11, 14);
+    expect_result(bl_resize_aligned(x, 3, 5), x, values,
+                  VALUES(0, 0.5, 1, 2.5, 4, 5, 5.5, 6, 7.5, 9, 10, 10.5, 11, 12.5, 14));
+    expect_result(bl_resize_aligned(x, 1, 2), x, values, VALUES(0, 4));
+    expect_gradient(bl_sum(bl_resize_aligned(x, 2, 2)), x, values, VALUES(1, 0, 1, 1, 0, 1));
+}
+
 static void the_nearest_pixel_is_copied(void **state)
 {
     bl_tensor x = input(state, BL_F64, 1, 2, 3, 1); /* [0 1 2; 3 4 5] */
@@ -231,6 +241,29 @@ static void a_row_that_sees_nothing_is_zero_with_gradient_zero(void **state)
     expect_gradient(bl_mul(0, bl_sum(twice)), q, VALUES(80, -80), VALUES(0, 0));
 }
 
+/* Two heads of one column each are two attentions side by side. */
+static void heads_share_the_columns(void **state)
+{
+    bl_tensor q = input(state, BL_F64, 1, 2, 2);
+    bl_tensor causal =
+        bl_le(bl_iota(*state, BL_I32, S(2, 2), 1), bl_iota(*state, BL_I32, S(2, 2), 0));
+    bl_tensor z = bl_multi_head_attention(q, q, q, causal, 2);
+    expect_result(z, q, VALUES(1, 3, 0, 0), VALUES(1, 3, 0.5, 1.5));
+    expect_type(bl_multi_head_attention(q, bl_full(*state, BL_F64, S(1, 5, 2), 1),
+                                        bl_full(*state, BL_F64, S(1, 5, 6), 1), 1, 2),
+                "f64[1,2,6]");
+}
+
+static void a_linear_map_of_rows(void **state)
+{
+    bl_tensor x = input(state, BL_F64, 2, 1, 2), w = bl_iota(*state, BL_F64, S(3, 2), 0);
+    expect_result(bl_linear(x, w, 0), x, VALUES(1, 2, 3, 4), VALUES(0, 3, 6, 0, 7, 14));
+    expect_result(bl_linear(x, w, bl_iota(*state, BL_F64, S(3), 0)), x, VALUES(1, 2, 3, 4),
+                  VALUES(0, 4, 8, 0, 8, 16));
+    bl_tensor row = input(state, BL_F64, 2);
+    expect_result(bl_linear(row, w, 0), row, VALUES(1, 2), VALUES(0, 3, 6));
+}
+
 /* --- order -------------------------------------------------------------------------------------
  */
 
@@ -245,6 +278,40 @@ static void sorting_keeps_ties_in_order(void **state)
     expect_gradient(bl_sum(value), x, values, VALUES(1, 1, 0, 1));
     bl_top_k(x, 0, &value, NULL);
     expect_type(value, "f64[0]");
+}
+
+static void sparsemax_is_the_nearest_point_of_the_simplex(void **state)
+{
+    bl_tensor x = input(state, BL_F64, 4, 3), p = bl_sparsemax(x);
+    const double *values = VALUES(1, 0, -1, 0.5, 0.5, 0.1, 80, -80, 79.5, -3, -3, -3);
+    const double third = 1.0 / 3;
+    expect_result(p, x, values,
+                  VALUES(1, 0, 0, 1.4 / 3, 1.4 / 3, 0.2 / 3, 0.75, 0, 0.25, third, third, third));
+    /* of p_1: the second row has all in its support, the third the first and last */
+    bl_tensor first = bl_sum(bl_slice_axis(p, 1, 0, 1));
+    expect_gradient(
+        first, x, values,
+        VALUES(0, 0, 0, 2 * third, -third, -third, 0.5, 0, -0.5, 2 * third, -third, -third));
+    expect_gradient(bl_sum(p), x, values, VALUES(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0));
+    bl_tensor one = input(state, BL_F32, 2, 1);
+    expect_result(bl_sparsemax(one), one, VALUES(-80, 80), VALUES(1, 1));
+}
+
+/* The same number many times over, far below a few that share everything. */
+static void sparsemax_of_a_long_row(void **state)
+{
+    enum { N = 20000 };
+    bl_tensor x = input(state, BL_F32, N), p = bl_sparsemax(x);
+    static double values[N], expected[N];
+    for (int i = 0; i < N; i++)
+        values[i] = i < 4 ? 3 : i < 5 ? 3 - 0.25 : -77;
+    for (int i = 0; i < 4; i++)
+        expected[i] = 0.25;
+    expect_result(p, x, values, expected);
+    values[4] = 3 - 0.125; /* now all five: tau = 3 - (1 + 0.125) / 5 */
+    for (int i = 0; i < 5; i++)
+        expected[i] = values[i] - 3 + 1.125 / 5;
+    expect_result(p, x, values, expected);
 }
 
 /* --- errors ------------------------------------------------------------------------------------
@@ -312,6 +379,15 @@ static void errors_name_what_is_wrong(void **state)
             "fold: needs windows [B,H',W',h,w,C], not f32[2,3]");
     REFUSES(bl_fold(bl_patches(image, 2, 2, F(0)), S(1, 5, 4, 3), F(0)),
             "fold: the windows of f32[1,5,4,3] are f32[1,4,3,2,2,3], not f32[1,3,3,2,2,3]");
+    REFUSES(bl_linear(matrix, image, 0),
+            "linear: needs x[..,I] and w[O,I], not f32[2,3] and f32[1,4,4,3]");
+    REFUSES(bl_multi_head_attention(bl_expand(matrix, 0), bl_expand(matrix, 0),
+                                    bl_expand(matrix, 0), 1, 2),
+            "multi_head_attention: 2 heads cannot share f32[1,2,3], expected [B,T,D] with D a "
+            "multiple");
+    REFUSES(bl_resize_aligned(image, 0, 3), "resize_aligned: cannot resize f32[1,4,4,3] to 0 x 3");
+    REFUSES(bl_sparsemax(bl_cast(matrix, BL_I32)),
+            "sparsemax: operand must be f32 or f64, not i32[2,3]");
     REFUSES(bl_dot(bl_cast(matrix, BL_I32), bl_cast(matrix, BL_I32), false, true),
             "dot: operands must both be f32, both f64 or both i8, not i32[2,3] and i32[2,3]");
     REFUSES(bl_max_pool(matrix, 2, 2, F(0)),
@@ -353,6 +429,7 @@ int main(void)
         TEST(mean_pool_counts_padding_as_zeros),
         TEST(a_transposed_convolution_spreads_the_filter),
         TEST(bilinear_sizes),
+        TEST(aligned_corners_stay),
         TEST(the_nearest_pixel_is_copied),
         TEST(filters_mirror_the_image_with_or_without_its_edge),
         TEST(a_blur_keeps_what_is_constant),
@@ -361,8 +438,12 @@ int main(void)
         TEST(a_constant_row_normalises_to_zero_with_a_finite_gradient),
         TEST(attention_is_a_weighted_mean),
         TEST(a_row_that_sees_nothing_is_zero_with_gradient_zero),
+        TEST(heads_share_the_columns),
+        TEST(a_linear_map_of_rows),
         TEST(sorting_keeps_ties_in_order),
         TEST(adam_corrects_averages_that_began_at_zero),
+        TEST(sparsemax_is_the_nearest_point_of_the_simplex),
+        TEST(sparsemax_of_a_long_row),
         TEST(few_bits_pass_gradients_inside_their_range),
         TEST(errors_name_what_is_wrong),
     };

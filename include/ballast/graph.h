@@ -334,8 +334,13 @@ BL_API bl_tensor bl_leaky_relu(bl_tensor x, bl_tensor slope); /* slope x below 0
 BL_API bl_tensor bl_silu(bl_tensor x); /* x sigmoid(x) */
 BL_API bl_tensor bl_softsign(bl_tensor x); /* x / (1 + |x|); derivative 1 / (1 + |x|)^2 everywhere */
 BL_API bl_tensor bl_square(bl_tensor x);
+/* x w^T + bias over the last axis: x[..,I] w[O,I] -> [..,O]; bias [O], or the number 0 for none. */
+BL_API bl_tensor bl_linear(bl_tensor x, bl_tensor w, bl_tensor bias);
 BL_API bl_tensor bl_softmax(bl_tensor x, int axis);
 BL_API bl_tensor bl_log_softmax(bl_tensor x, int axis);
+/* The point of the simplex nearest to each row: max(x - tau, 0), of sum 1, along the last axis; sparse
+ * where softmax is dense (Martins and Astudillo 2016, arXiv 1602.02068). */
+BL_API bl_tensor bl_sparsemax(bl_tensor x);
 BL_API bl_tensor bl_logsumexp(bl_tensor x, int axis);
 /* log sum exp over the entries of the last axes where mask (bool, x's shape) is true; -inf where
  * there are none, with gradient 0. */
@@ -372,7 +377,9 @@ BL_API bl_tensor bl_conv_transpose(bl_tensor x, bl_tensor w, bl_conv_options opt
 /* [B,H,W,C] -> [B,rows,columns,C]; pixels are areas, so the corners' centres move (half-pixel
  * centres, no smoothing when shrinking). */
 BL_API bl_tensor bl_resize_bilinear(bl_tensor x, int64_t rows, int64_t columns);
-/* The same by copying: pixel (i, j) is x's (floor(i H / rows), floor(j W / columns)). */
+/* The same with corners that stay: pixel i of rows > 1 is at i (H - 1) / (rows - 1), else at 0. */
+BL_API bl_tensor bl_resize_aligned(bl_tensor x, int64_t rows, int64_t columns);
+/* bl_resize_bilinear by copying: pixel (i, j) is x's (floor(i H / rows), floor(j W / columns)). */
 BL_API bl_tensor bl_resize_nearest(bl_tensor x, int64_t rows, int64_t columns);
 /* Rows, then columns of x[B,H,W,C] by the same filter, kernel[2 radius + 1], the middle of which
  * lies on the pixel. Beyond the borders the image is mirrored, as often as it takes: with its edge
@@ -394,6 +401,10 @@ BL_API bl_tensor bl_instance_normalize(bl_tensor x, bl_tensor scale, bl_tensor s
  * (Vaswani et al. 2017). mask: bool, broadcast to [..,T,S], true where T may look at S, or the
  * number 1 for no mask; a row that may look at nothing gives 0, with gradient 0. */
 BL_API bl_tensor bl_attention(bl_tensor q, bl_tensor k, bl_tensor v, bl_tensor mask);
+/* Attention by `heads` heads, each with its part of the columns: q[B,T,D] k[B,S,D] v[B,S,E] ->
+ * [B,T,E], the heads' results side by side; heads divides D and E. mask: [T,S], or the number 1. */
+BL_API bl_tensor bl_multi_head_attention(bl_tensor q, bl_tensor k, bl_tensor v, bl_tensor mask,
+                                         int64_t heads);
 /* Sorted along an axis, ties in the order they come. */
 BL_API bl_tensor bl_sort(bl_tensor x, int axis, bool descending);
 /* The k largest along the last axis, largest first, ties lowest index first: value and index (i32,
@@ -430,6 +441,8 @@ BL_API bl_tensor bl_adam(bl_tensor gradient, bl_tensor step, bl_tensor beta1, bl
 #define bl_silu(x) BL_AT(bl_silu(BL_T(x)))
 #define bl_softsign(x) BL_AT(bl_softsign(BL_T(x)))
 #define bl_square(x) BL_AT(bl_square(BL_T(x)))
+#define bl_linear(x, w, bias) BL_AT(bl_linear(BL_T(x), BL_T(w), BL_T(bias)))
+#define bl_sparsemax(x) BL_AT(bl_sparsemax(BL_T(x)))
 #define bl_softmax(x, axis) BL_AT(bl_softmax(BL_T(x), axis))
 #define bl_log_softmax(x, axis) BL_AT(bl_log_softmax(BL_T(x), axis))
 #define bl_logsumexp(x, axis) BL_AT(bl_logsumexp(BL_T(x), axis))
@@ -451,6 +464,7 @@ BL_API bl_tensor bl_adam(bl_tensor gradient, bl_tensor step, bl_tensor beta1, bl
 #define bl_mean_pool(x, rows, ...) BL_AT(bl_mean_pool(BL_T(x), rows, __VA_ARGS__))
 #define bl_conv_transpose(x, w, ...) BL_AT(bl_conv_transpose(BL_T(x), BL_T(w), __VA_ARGS__))
 #define bl_resize_bilinear(x, rows, columns) BL_AT(bl_resize_bilinear(BL_T(x), rows, columns))
+#define bl_resize_aligned(x, rows, columns) BL_AT(bl_resize_aligned(BL_T(x), rows, columns))
 #define bl_resize_nearest(x, rows, columns) BL_AT(bl_resize_nearest(BL_T(x), rows, columns))
 #define bl_filter_axes(x, kernel, ...) BL_AT(bl_filter_axes(BL_T(x), kernel, __VA_ARGS__))
 #define bl_gaussian_blur(x, sigma, ...) BL_AT(bl_gaussian_blur(BL_T(x), sigma, __VA_ARGS__))
@@ -461,6 +475,8 @@ BL_API bl_tensor bl_adam(bl_tensor gradient, bl_tensor step, bl_tensor beta1, bl
 #define bl_instance_normalize(x, scale, shift, epsilon)                                            \
     BL_AT(bl_instance_normalize(BL_T(x), BL_T(scale), BL_T(shift), epsilon))
 #define bl_attention(q, k, v, mask) BL_AT(bl_attention(BL_T(q), BL_T(k), BL_T(v), BL_T(mask)))
+#define bl_multi_head_attention(q, k, v, mask, heads)                                              \
+    BL_AT(bl_multi_head_attention(BL_T(q), BL_T(k), BL_T(v), BL_T(mask), heads))
 #define bl_sort(x, axis, descending) BL_AT(bl_sort(BL_T(x), axis, descending))
 #define bl_top_k(x, k, value, index) BL_AT(bl_top_k(BL_T(x), k, value, index))
 #define bl_truncated_svd(x, rank, u, s, v) BL_AT(bl_truncated_svd(BL_T(x), rank, u, s, v))

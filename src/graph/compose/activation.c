@@ -72,6 +72,24 @@ bl_tensor(bl_square)(bl_tensor x)
     return bl_mul(x, x);
 }
 
+bl_tensor(bl_linear)(bl_tensor x, bl_tensor w, bl_tensor bias)
+{
+    if (!bl_need_tensor("linear", x) || !bl_need_tensor("linear", w))
+        return bl_poisoned(bl_graph_of((bl_tensor[]){x, w}, 2));
+    bl_shape shape = bl_type_of(x).shape;
+    if (shape.rank < 1 || bl_rank(w) != 2 || bl_dim(w, 1) != bl_dim(x, -1))
+        return bl_poison(x.graph, "linear: needs x[..,I] and w[O,I], not %s and %s",
+                         bl_show(bl_type_of(x)), bl_show(bl_type_of(w)));
+    int64_t *last = &shape.dim[shape.rank - 1], width = *last;
+    int64_t rows = 1;
+    for (int i = 0; i < shape.rank - 1; i++)
+        rows *= shape.dim[i];
+    bl_tensor z = bl_dot(bl_reshape(x, BL_SHAPE(rows, width)), w, false, true);
+    *last = bl_dim(w, 0);
+    bool none = bl_is_number(bias) && bias.number == 0;
+    return bl_reshape(none ? z : bl_add(z, bias), shape);
+}
+
 bl_tensor(bl_straight_through)(bl_tensor value, bl_tensor x)
 {
     return bl_add(bl_stop_gradient(value), bl_sub(x, bl_stop_gradient(x)));
@@ -132,4 +150,35 @@ bl_tensor(bl_masked_logsumexp)(bl_tensor x, bl_tensor mask, int axis)
     bl_tensor shifted = bl_sub(bl_select(mask, x, shift), shift);
     bl_tensor sum = bl_sum_keep(bl_select(mask, bl_exp(shifted), 0), axis);
     return bl_squeeze(bl_add(bl_log(sum), shift), axis);
+}
+
+/* tau = (c_k - 1) / k, c_k being the sum of the k largest of s and k the most for which
+ * 1 + k s_k > c_k. With the largest moved to 0, tau lies in [-1, 0): what is lower than -1 takes no
+ * part, and is raised so that sums of many stay exact. */
+static bl_tensor sparsemax_threshold(bl_tensor shifted)
+{
+    int64_t count = bl_dim(shifted, -1);
+    bl_dtype dtype = bl_type_of(shifted).dtype;
+    bl_tensor s = bl_sort(bl_max(shifted, -1), -1, true), sums = bl_cumsum(s, -1);
+    bl_tensor rank = bl_add(bl_iota(shifted.graph, dtype, BL_SHAPE(count), 0), 1);
+    bl_tensor enters = bl_gt(bl_add(1, bl_mul(rank, s)), sums);
+    bl_tensor k = bl_sum_keep(bl_cast(enters, dtype), -1);
+    bl_tensor at = bl_cast(bl_max(bl_sub(k, 1), 0), BL_I32);
+    return bl_div(bl_sub(bl_take_along(sums, at, -1), 1), k);
+}
+
+/* The threshold only decides which entries are in the support; from there on tau is their mean, so
+ * that no gradient passes through a sort. What is not a number is in the support of its row. */
+bl_tensor(bl_sparsemax)(bl_tensor x)
+{
+    if (!usable("sparsemax", x, -1))
+        return bl_poisoned(x.graph);
+    if (bl_dim(x, -1) == 0)
+        return x;
+    bl_tensor shifted = bl_sub(x, shift_of(x, -1));
+    bl_tensor outside = bl_le(shifted, bl_stop_gradient(sparsemax_threshold(shifted)));
+    bl_tensor size = bl_sum_keep(bl_select(outside, bl_zeros_like(x), 1), -1);
+    bl_tensor sum = bl_sum_keep(bl_select(outside, 0, shifted), -1);
+    bl_tensor p = bl_sub(shifted, bl_div(bl_sub(sum, 1), bl_max(size, 1)));
+    return bl_select(bl_or(outside, bl_lt(p, 0)), 0, p);
 }

@@ -48,3 +48,36 @@ bl_tensor(bl_attention)(bl_tensor q, bl_tensor k, bl_tensor v, bl_tensor mask)
     bl_tensor seen = bl_broadcast(mask, bl_type_of(scores).shape);
     return bl_dot(masked_softmax(scores, seen), v, false, false);
 }
+
+/* [B,T,D] -> [B,heads,T,D/heads] */
+static bl_tensor split_heads(bl_tensor x, int64_t heads)
+{
+    const int64_t *d = bl_type_of(x).shape.dim;
+    return bl_transpose(bl_reshape(x, BL_SHAPE(d[0], d[1], heads, d[2] / heads)), 0, 2, 1, 3);
+}
+
+static bool heads_divide(const char *name, bl_tensor x, int64_t heads)
+{
+    if (!bl_need_tensor(name, x))
+        return false;
+    if (bl_rank(x) == 3 && heads >= 1 && bl_dim(x, 2) % heads == 0)
+        return true;
+    bl_poison(x.graph, "%s: %lld heads cannot share %s, expected [B,T,D] with D a multiple", name,
+              (long long)heads, bl_show(bl_type_of(x)));
+    return false;
+}
+
+bl_tensor(bl_multi_head_attention)(bl_tensor q, bl_tensor k, bl_tensor v, bl_tensor mask,
+                                   int64_t heads)
+{
+    const char *name = "multi_head_attention";
+    if (!heads_divide(name, q, heads) || !heads_divide(name, k, heads) ||
+        !heads_divide(name, v, heads))
+        return bl_poisoned(bl_graph_of((bl_tensor[]){q, k, v}, 3));
+    bl_tensor apart =
+        bl_attention(split_heads(q, heads), split_heads(k, heads), split_heads(v, heads), mask);
+    if (bl_is_poison(apart))
+        return apart;
+    return bl_reshape(bl_transpose(apart, 0, 2, 1, 3),
+                      BL_SHAPE(bl_dim(q, 0), bl_dim(q, 1), bl_dim(v, 2)));
+}

@@ -81,11 +81,22 @@ bl_tensor(bl_conv_transpose)(bl_tensor x, bl_tensor w, bl_conv_options options)
 /* --- resizing: a product with a matrix of two weights a row along each axis --------------------
  */
 
-/* to[i] is at (i + 1/2) old / new - 1/2, between two old places; beyond the ends is the end. */
-static void fill_weights(bl_array *weights, int64_t new_size, int64_t old_size)
+/* Pixels are areas, whose borders coincide, or points, the first and last of which do. */
+typedef enum pixel_kind { AREAS, POINTS } pixel_kind;
+
+/* Where pixel i of new_size lies among those of old_size. */
+static double place(int64_t i, int64_t new_size, int64_t old_size, pixel_kind kind)
+{
+    if (kind == AREAS)
+        return ((double)i + 0.5) * (double)old_size / (double)new_size - 0.5;
+    return new_size > 1 ? (double)(i * (old_size - 1)) / (double)(new_size - 1) : 0;
+}
+
+/* Each new pixel lies between two old ones; beyond the ends is the end. */
+static void fill_weights(bl_array *weights, int64_t new_size, int64_t old_size, pixel_kind kind)
 {
     for (int64_t i = 0; i < new_size; i++) {
-        double at = ((double)i + 0.5) * (double)old_size / (double)new_size - 0.5;
+        double at = place(i, new_size, old_size, kind);
         at = fmin(fmax(at, 0), (double)(old_size - 1));
         int64_t left = (int64_t)at, right = left + 1 < old_size ? left + 1 : left;
         double share = at - (double)left;
@@ -112,15 +123,16 @@ static bl_tensor weigh_axis(bl_tensor x, int axis, bl_array *weights)
 }
 
 /* Axis 1 or 2 of an image at `new_size`. */
-static bl_tensor resize_axis(bl_tensor x, int axis, int64_t new_size)
+static bl_tensor resize_axis(const char *name, bl_tensor x, int axis, int64_t new_size,
+                             pixel_kind kind)
 {
     int64_t old_size = bl_dim(x, axis);
     if (new_size == old_size)
         return x;
     bl_array weights;
     if (bl_array_new(BL_F64, BL_SHAPE(new_size, old_size), &weights) != BL_OK)
-        return bl_poison(x.graph, "resize_bilinear: %s", bl_error());
-    fill_weights(&weights, new_size, old_size);
+        return bl_poison(x.graph, "%s: %s", name, bl_error());
+    fill_weights(&weights, new_size, old_size, kind);
     return weigh_axis(x, axis, &weights);
 }
 
@@ -135,11 +147,23 @@ static bool resizable(const char *name, bl_tensor x, int64_t rows, int64_t colum
     return false;
 }
 
+static bl_tensor resize(const char *name, bl_tensor x, int64_t rows, int64_t columns,
+                        pixel_kind kind)
+{
+    if (!resizable(name, x, rows, columns))
+        return bl_poisoned(x.graph);
+    bl_tensor tall = resize_axis(name, x, 1, rows, kind);
+    return bl_is_poison(tall) ? tall : resize_axis(name, tall, 2, columns, kind);
+}
+
 bl_tensor(bl_resize_bilinear)(bl_tensor x, int64_t rows, int64_t columns)
 {
-    if (!resizable("resize_bilinear", x, rows, columns))
-        return bl_poisoned(x.graph);
-    return resize_axis(resize_axis(x, 1, rows), 2, columns);
+    return resize("resize_bilinear", x, rows, columns, AREAS);
+}
+
+bl_tensor(bl_resize_aligned)(bl_tensor x, int64_t rows, int64_t columns)
+{
+    return resize("resize_aligned", x, rows, columns, POINTS);
 }
 
 /* i32[size]: floor(i old_size / size). */
