@@ -202,131 +202,6 @@ static void powers_are_accurate_everywhere(void **state)
         }
 }
 
-/* --- every elementwise primitive, type and form of operand --------------------------------------
- */
-
-static const double values[] = {0,  -0.0, 1,   -1,   2,    -2,   0.5,      -0.5,      3,  -7,
-                                12, 100,  127, -128, 1e-3, 1e10, INFINITY, -INFINITY, NAN};
-
-static void fill_with_values(bl_array *a, int step)
-{
-    bool real = bl_dtype_is_float(a->type.dtype);
-    for (int64_t i = 0; i < bl_array_count(a); i++) {
-        double value = values[(i * step + step) % (real ? COUNT_OF(values) : 14)];
-        bl_array_set(a, i, a->type.dtype == BL_BOOL ? value != 0 : real ? value : trunc(value));
-    }
-}
-
-/* Evaluates on both and compares: reals within 4 units of f32 (or 4e-16), the rest exactly. */
-static void expect_same(const bl_tensor *x, const bl_array *in, int inputs, bl_tensor y,
-                        const char *what)
-{
-    bl_array a, b;
-    expect_ok(bl_evaluate(bl_device_reference(), x, in, inputs, &y, &a, 1));
-    expect_ok(bl_evaluate(bl_device_cpu(), x, in, inputs, &y, &b, 1));
-    for (int64_t i = 0; i < bl_array_count(&a); i++) {
-        double e = bl_array_get(&a, i), g = bl_array_get(&b, i);
-        double tolerance = a.type.dtype == BL_F32 ? 5e-7 : a.type.dtype == BL_F64 ? 1e-15 : 0;
-        if (!close_enough(g, e, tolerance * fabs(e)))
-            fail_msg("%s: element %lld is %.17g, but %.17g expected", what, (long long)i, g, e);
-    }
-    bl_array_free(&a);
-    bl_array_free(&b);
-}
-
-/* Operand o of a form: whole; one; one a row; one a column; transposed; every second. */
-enum { FORMS = 6 };
-
-static bl_shape form_shape(int form, int64_t rows, int64_t columns)
-{
-    switch (form) {
-    case 1:
-        return BL_SHAPE(1, 1);
-    case 2:
-        return BL_SHAPE(rows, 1);
-    case 3:
-        return BL_SHAPE(1, columns);
-    case 4:
-        return BL_SHAPE(columns, rows);
-    case 5:
-        return BL_SHAPE(rows, 2 * columns);
-    default:
-        return BL_SHAPE(rows, columns);
-    }
-}
-
-static bl_tensor in_form(bl_tensor x, int form, int64_t rows, int64_t columns)
-{
-    if (form == 4)
-        return bl_transpose(x);
-    if (form == 5)
-        return bl_slice(x, BL_SHAPE(0, 0), BL_SHAPE(rows, 2 * columns), BL_SHAPE(1, 2));
-    return bl_broadcast(x, BL_SHAPE(rows, columns));
-}
-
-/* One primitive on one type with operands of these forms, if the type rule takes it. */
-static void check_elementwise(bl_op op, int operands, bl_dtype dtype, bl_dtype to, const int *form,
-                              int64_t rows, int64_t columns)
-{
-    bl_graph *g = bl_graph_new();
-    bl_tensor x[3], operand[3];
-    bl_array in[3];
-    for (int o = 0; o < operands; o++) {
-        bl_dtype type = op == BL_OP_select && o == 0 ? BL_BOOL : dtype;
-        x[o] = bl_input(g, "x", type, form_shape(form[o], rows, columns));
-        operand[o] = in_form(x[o], form[o], rows, columns);
-    }
-    bl_type type = {to, BL_SHAPE(rows, columns)};
-    bl_tensor y = op == BL_OP_cast ? bl_node_new_typed(g, op, operand, operands, (bl_attr){0}, type)
-                                   : bl_node_new(g, op, operand, operands, (bl_attr){0});
-    if (!bl_is_poison(y)) {
-        for (int o = 0; o < operands; o++) {
-            bl_type t = bl_type_of(x[o]);
-            expect_ok(bl_array_new(t.dtype, t.shape, &in[o]));
-            fill_with_values(&in[o], (int[]){1, 5, 9}[o]);
-        }
-        expect_same(x, in, operands, y, bl_op_name(op));
-        for (int o = 0; o < operands; o++)
-            bl_array_free(&in[o]);
-    }
-    bl_graph_free(g);
-}
-
-static void check_forms(bl_op op, int operands, bl_dtype dtype, bl_dtype to)
-{
-    static const int64_t size[][2] = {{7, 5}, {3, 150}, {1, 19}, {11, 1}};
-    int forms = operands == 1 ? FORMS : operands == 2 ? FORMS * FORMS : FORMS * FORMS * FORMS;
-    for (int f = 0; f < forms; f++)
-        for (int s = 0; s < COUNT_OF(size); s++) {
-            int form[3] = {f % FORMS, f / FORMS % FORMS, f / FORMS / FORMS};
-            if (operands == 3 && s != f % COUNT_OF(size))
-                continue;
-            check_elementwise(op, operands, dtype, to, form, size[s][0], size[s][1]);
-        }
-}
-
-static void elementwise_primitives_agree_for_every_type_and_form(void **state)
-{
-    (void)state;
-    for (int dtype = 0; dtype < BL_DTYPES; dtype++) {
-#define ELEMENT_LEAF(name, n)
-#define ELEMENT_UNARY(name, n)   check_forms(BL_OP_##name, n, (bl_dtype)dtype, BL_F32);
-#define ELEMENT_BINARY(name, n)  check_forms(BL_OP_##name, n, (bl_dtype)dtype, BL_F32);
-#define ELEMENT_TERNARY(name, n) check_forms(BL_OP_##name, n, (bl_dtype)dtype, BL_F32);
-#define ELEMENT_MOVE(name, n)
-#define ELEMENT_INDEX(name, n)
-#define ELEMENT_REDUCE(name, n)
-#define ELEMENT_CONTRACT(name, n)
-#define ELEMENT_LINALG(name, n)
-#define ELEMENT_CONTROL(name, n)
-#define OP(class, name, operands, meaning, text) ELEMENT_##class(name, operands)
-#include "graph/ops.def"
-#undef OP
-        for (int to = 0; to < BL_DTYPES; to++)
-            check_forms(BL_OP_cast, 1, (bl_dtype)dtype, (bl_dtype)to);
-    }
-}
-
 /* --- reductions on large and odd shapes ---------------------------------------------------------
  */
 
@@ -674,7 +549,6 @@ int main(void)
         cmocka_unit_test(random_graphs_agree_with_the_reference),
         cmocka_unit_test(functions_are_accurate_everywhere),
         cmocka_unit_test(powers_are_accurate_everywhere),
-        cmocka_unit_test(elementwise_primitives_agree_for_every_type_and_form),
         TEST(reductions_agree_on_odd_shapes),
         TEST(axes_in_the_middle_agree),
         TEST(long_sums_keep_their_digits),

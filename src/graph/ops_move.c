@@ -111,7 +111,7 @@ VJP(broadcast)
         if (from.dim[i] != to.dim[i])
             axes[count++] = i;
     axes[count] = BL_END;
-    dx[0] = bl_sum_over_keep(g, axes);
+    dx[0] = count ? bl_sum_over_keep(g, axes) : g; /* no axes would mean all of them */
 }
 
 bl_tensor(bl_broadcast)(bl_tensor x, bl_shape shape)
