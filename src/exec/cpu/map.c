@@ -256,6 +256,22 @@ static void move_slots(const part *p)
     }
 }
 
+/* Asks for the next tile's operands while this one is computed: the processor's own prefetching
+ * starts anew in every page, and a tile is hardly more than one. */
+static void fetch_next_tile(const part *p)
+{
+    const cpu_program *program = p->program;
+    for (int32_t m = 0; m < program->movings; m++) {
+        const cpu_slot *slot = &program->slot[program->moving[m]];
+        if (slot->class != CPU_FULL || slot->by_column)
+            continue;
+        int64_t bytes = p->tile.rows * p->tile.columns * slot->size;
+        const char *from = (const char *)p->at[program->moving[m]] + bytes;
+        for (int64_t b = 0; b < bytes; b += 64)
+            __builtin_prefetch(from + b, 0, 3);
+    }
+}
+
 static tile tile_at(const cpu_program *p, int64_t number)
 {
     if (p->tile_columns == p->columns) {
@@ -283,6 +299,8 @@ static void run_part(const cpu_plan *plan, const cpu_program *program, int64_t n
     for (int64_t t = first; t < end; t++) {
         p.tile = tile_at(program, t);
         move_slots(&p);
+        if (t + 1 < end)
+            fetch_next_tile(&p);
         for (int32_t i = 0; i < program->each.count; i++)
             step(&p, &program->each.at[i]);
         p.pending += p.tile.column + p.tile.columns == program->columns ? p.tile.rows : 0;
