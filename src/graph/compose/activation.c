@@ -117,12 +117,50 @@ static bool usable(const char *name, bl_tensor x, int axis)
     return false;
 }
 
+/* The three that follow have gradients of their own, with p the softmax and c the cotangent: those of
+ * their parts would need guards against what cannot happen to the whole. A rule builds the function
+ * again, so that it can be differentiated any number of times; what is built twice is computed once.
+ */
+static bl_tensor with_slope(bl_tensor value, bl_tensor x, int axis, bl_gradient_rule *rule)
+{
+    bl_tensor result;
+    bl_override_gradient(&value, 1, &x, 1, rule, (void *)(intptr_t)axis, &result);
+    return result;
+}
+
+static bl_tensor finite_or_zero(bl_tensor x)
+{
+    return bl_select(bl_isfinite(x), x, 0);
+}
+
+#define SLOPE_RULE(name)                                                                           \
+    static void name(bl_graph *g, const bl_tensor *input, const bl_tensor *output,                 \
+                     const bl_tensor *cotangent, bl_tensor *gradient, void *context)
+
+/* p (c - sum p c) */
+SLOPE_RULE(slope_of_softmax)
+{
+    (void)g, (void)output;
+    int axis = (int)(intptr_t)context;
+    bl_tensor p = finite_or_zero(bl_softmax(input[0], axis)), c = cotangent[0];
+    gradient[0] = bl_mul(bl_sub(c, bl_sum_keep(bl_mul(c, p), axis)), p);
+}
+
 bl_tensor(bl_softmax)(bl_tensor x, int axis)
 {
     if (!usable("softmax", x, axis))
         return bl_poisoned(x.graph);
     bl_tensor e = bl_exp(bl_sub(x, shift_of(x, axis)));
-    return bl_div(e, bl_sum_keep(e, axis));
+    return with_slope(bl_div(e, bl_sum_keep(e, axis)), x, axis, slope_of_softmax);
+}
+
+/* c - p sum c */
+SLOPE_RULE(slope_of_log_softmax)
+{
+    (void)g, (void)output;
+    int axis = (int)(intptr_t)context;
+    bl_tensor p = finite_or_zero(bl_softmax(input[0], axis)), c = cotangent[0];
+    gradient[0] = bl_sub(c, bl_mul(bl_sum_keep(c, axis), p));
 }
 
 bl_tensor(bl_log_softmax)(bl_tensor x, int axis)
@@ -130,7 +168,17 @@ bl_tensor(bl_log_softmax)(bl_tensor x, int axis)
     if (!usable("log_softmax", x, axis))
         return bl_poisoned(x.graph);
     bl_tensor shifted = bl_sub(x, shift_of(x, axis));
-    return bl_sub(shifted, bl_log(bl_sum_keep(bl_exp(shifted), axis)));
+    bl_tensor value = bl_sub(shifted, bl_log(bl_sum_keep(bl_exp(shifted), axis)));
+    return with_slope(value, x, axis, slope_of_log_softmax);
+}
+
+/* c p */
+SLOPE_RULE(slope_of_logsumexp)
+{
+    (void)g, (void)output;
+    int axis = (int)(intptr_t)context;
+    bl_tensor p = finite_or_zero(bl_softmax(input[0], axis));
+    gradient[0] = bl_mul(bl_expand(cotangent[0], axis), p);
 }
 
 bl_tensor(bl_logsumexp)(bl_tensor x, int axis)
@@ -139,7 +187,7 @@ bl_tensor(bl_logsumexp)(bl_tensor x, int axis)
         return bl_poisoned(x.graph);
     bl_tensor shift = shift_of(x, axis);
     bl_tensor sum = bl_sum_keep(bl_exp(bl_sub(x, shift)), axis);
-    return bl_squeeze(bl_add(bl_log(sum), shift), axis);
+    return with_slope(bl_squeeze(bl_add(bl_log(sum), shift), axis), x, axis, slope_of_logsumexp);
 }
 
 bl_tensor(bl_masked_logsumexp)(bl_tensor x, bl_tensor mask, int axis)

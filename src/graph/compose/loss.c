@@ -35,11 +35,8 @@ bl_tensor(bl_cross_entropy_rows)(bl_tensor logits, bl_tensor labels)
 {
     if (!labels_fit("cross_entropy", logits, labels))
         return bl_poisoned(bl_graph_of((bl_tensor[]){logits, labels}, 2));
-    bl_tensor largest = bl_stop_gradient(bl_reduce_max_keep(logits, -1));
-    bl_tensor shifted = bl_sub(logits, largest);
-    bl_tensor chosen = bl_take_along(shifted, bl_expand(labels, -1), -1);
-    bl_tensor total = bl_log(bl_sum_keep(bl_exp(shifted), -1));
-    return bl_squeeze(bl_sub(total, chosen), -1);
+    bl_tensor chosen = bl_take_along(bl_log_softmax(logits, -1), bl_expand(labels, -1), -1);
+    return bl_neg(bl_squeeze(chosen, -1));
 }
 
 bl_tensor(bl_cross_entropy)(bl_tensor logits, bl_tensor labels)
