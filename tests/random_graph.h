@@ -35,8 +35,10 @@ typedef struct random_graph {
     bl_array value[RANDOM_INPUTS];
     int inputs;
     bl_tensor output[RANDOM_OUTPUTS];
-    double error[RANDOM_OUTPUTS];
+    double bound[RANDOM_OUTPUTS], error[RANDOM_OUTPUTS];
     int outputs;
+    bl_dtype real; /* of what is no integer */
+    bool smooth;   /* differentiable almost everywhere, at numbers that no two are equal of */
     bl_random random;
     random_tensor pool[RANDOM_POOL];
     int pooled;
@@ -102,13 +104,16 @@ static inline void random_keep_sum(random_graph *r, bl_tensor t, double bound, d
 /* --- inputs ------------------------------------------------------------------------------------
  */
 
-/* Multiples of 1/4 in [-2, 2]; integers in [0, limit); one bool in two. */
+/* Multiples of 1/4 in [-2, 2], or where smooth any number in it; integers in [0, limit); one bool
+ * in two. */
 static inline void random_fill(random_graph *r, bl_array *array, int limit)
 {
     for (int64_t i = 0; i < bl_array_count(array); i++) {
-        double value = bl_dtype_is_float(array->type.dtype) ? (random_below(r, 17) - 8) / 4.0
-                       : array->type.dtype == BL_BOOL       ? random_below(r, 2)
-                                                            : random_below(r, limit);
+        bool real = bl_dtype_is_float(array->type.dtype);
+        double value = real && r->smooth              ? 4 * bl_random_unit(&r->random) - 2
+                       : real                         ? (random_below(r, 17) - 8) / 4.0
+                       : array->type.dtype == BL_BOOL ? random_below(r, 2)
+                                                      : random_below(r, limit);
         bl_array_set(array, i, value);
     }
 }
@@ -171,7 +176,7 @@ static inline random_tensor random_partner(random_graph *r, random_tensor x, boo
 
 static inline void random_smooth(random_graph *r)
 {
-    random_tensor x = random_pick(r, BL_F32, false, 0);
+    random_tensor x = random_pick(r, r->real, false, 0);
     bl_tensor positive = bl_add(bl_abs(x.t), 0.5); /* slopes of log, sqrt, .. are at most 4 here */
     double high = x.bound + 0.5;
     switch (random_below(r, 13)) {
@@ -214,15 +219,17 @@ static inline void random_smooth(random_graph *r)
         random_keep_rounded(r, bl_rsqrt(positive), 1.5, 1.5 * x.error + 1e-7 * high);
         break;
     default:
-        if (x.bound < 16)
+        if (x.bound < 16 && r->smooth) /* digamma has no second gradient */
+            random_keep_rounded(r, bl_lgamma(positive), 30, 3 * x.error + 1e-6);
+        else if (x.bound < 16)
             random_keep_rounded(r, bl_digamma(positive), 4, 5 * x.error + 1e-6);
     }
 }
 
 static inline void random_linear_unary(random_graph *r)
 {
-    random_tensor x = random_pick(r, BL_F32, false, 0);
-    switch (random_below(r, 4)) {
+    random_tensor x = random_pick(r, r->real, false, 0);
+    switch (random_below(r, r->smooth ? 2 : 4)) { /* the others are not what differences see */
     case 0:
         random_keep(r, bl_neg(x.t), x.bound, x.error);
         break;
@@ -239,7 +246,7 @@ static inline void random_linear_unary(random_graph *r)
 
 static inline void random_step(random_graph *r) /* where the value jumps: exact operands only */
 {
-    random_tensor x = random_pick(r, BL_F32, true, 0);
+    random_tensor x = random_pick(r, r->real, true, 0);
     if (!random_found(x))
         return;
     switch (random_below(r, 6)) {
@@ -266,7 +273,7 @@ static inline void random_step(random_graph *r) /* where the value jumps: exact 
 
 static inline void random_binary(random_graph *r)
 {
-    random_tensor x = random_pick(r, BL_F32, false, 0), y = random_partner(r, x, false);
+    random_tensor x = random_pick(r, r->real, false, 0), y = random_partner(r, x, false);
     double error = x.error + y.error;
     switch (random_below(r, 8)) {
     case 0:
@@ -299,7 +306,7 @@ static inline void random_binary(random_graph *r)
 /* What the identities of the passes are about. */
 static inline void random_identity(random_graph *r)
 {
-    random_tensor x = random_pick(r, BL_F32, false, 0);
+    random_tensor x = random_pick(r, r->real, false, 0);
     switch (random_below(r, 6)) {
     case 0:
         random_keep(r, bl_mul(1, x.t), x.bound, x.error);
@@ -323,7 +330,7 @@ static inline void random_identity(random_graph *r)
 
 static inline void random_compare(random_graph *r)
 {
-    random_tensor x = random_pick(r, BL_F32, true, 0);
+    random_tensor x = random_pick(r, r->real, true, 0);
     if (!random_found(x))
         return;
     random_tensor y = random_partner(r, x, true);
@@ -367,13 +374,13 @@ static inline void random_logic(random_graph *r)
         random_keep(r, bl_not(x.t), 1, 0);
         break;
     default:
-        random_keep(r, bl_cast(x.t, random_below(r, 2) ? BL_F32 : BL_I32), 1, 0);
+        random_keep(r, bl_cast(x.t, random_below(r, 2) ? r->real : BL_I32), 1, 0);
     }
 }
 
 static inline void random_select(random_graph *r)
 {
-    random_tensor x = random_pick(r, BL_F32, false, 0), y = random_partner(r, x, false);
+    random_tensor x = random_pick(r, r->real, false, 0), y = random_partner(r, x, false);
     bl_shape shape = random_shape_of(x);
     for (int i = 0; i < shape.rank; i++)
         if (random_below(r, 3) == 0)
@@ -408,7 +415,7 @@ static inline void random_integers(random_graph *r)
         random_keep(r, bl_sub(x.t, y.t), x.bound + y.bound, 0);
         break;
     default:
-        random_keep(r, bl_cast(x.t, BL_F32), x.bound, x.bound < 1 << 20 ? 0 : 1e-7 * x.bound);
+        random_keep(r, bl_cast(x.t, r->real), x.bound, x.bound < 1 << 20 ? 0 : 1e-7 * x.bound);
     }
 }
 
@@ -417,7 +424,7 @@ static inline void random_integers(random_graph *r)
 
 static inline random_tensor random_movable(random_graph *r, int rank)
 {
-    static const bl_dtype dtypes[] = {BL_F32, BL_F32, BL_F32, BL_I32, BL_BOOL};
+    const bl_dtype dtypes[] = {r->real, r->real, r->real, BL_I32, BL_BOOL};
     return random_pick(r, dtypes[random_below(r, 5)], false, rank);
 }
 
@@ -498,7 +505,7 @@ static inline void random_other_movement(random_graph *r)
 
 static inline void random_rows(random_graph *r)
 {
-    random_tensor x = random_pick(r, BL_F32, false, 1);
+    random_tensor x = random_pick(r, r->real, false, 1);
     if (!random_found(x))
         return;
     bl_shape shape = random_shape_of(x);
@@ -510,19 +517,19 @@ static inline void random_rows(random_graph *r)
     }
     bl_shape updates = shape;
     updates.dim[0] = rows;
-    random_tensor y = random_new(r, BL_F32, updates, 0);
+    random_tensor y = random_new(r, r->real, updates, 0);
     random_keep_sum(r, bl_add_at(x.t, index.t, y.t), x.bound + rows * y.bound, x.error);
     if (shape.dim[0] < 4)
         return;
     bl_tensor distinct = bl_slice_axis(bl_iota(r->graph, BL_I32, BL_SHAPE(4), 0), 0, 1, 3);
     updates.dim[0] = 2;
-    random_tensor z = random_new(r, BL_F32, updates, 0);
+    random_tensor z = random_new(r, r->real, updates, 0);
     random_keep(r, bl_put(x.t, distinct, z.t), fmax(x.bound, z.bound), x.error);
 }
 
 static inline void random_along(random_graph *r)
 {
-    random_tensor x = random_pick(r, BL_F32, false, 1);
+    random_tensor x = random_pick(r, r->real, false, 1);
     if (!random_found(x))
         return;
     int axis = random_below(r, bl_rank(x.t));
@@ -534,13 +541,13 @@ static inline void random_along(random_graph *r)
         random_keep(r, bl_take_along(x.t, index.t, axis), x.bound, x.error);
         return;
     }
-    random_tensor y = random_new(r, BL_F32, updates, 0);
+    random_tensor y = random_new(r, r->real, updates, 0);
     random_keep_sum(r, bl_add_along(x.t, index.t, y.t, axis), x.bound + length * y.bound, x.error);
 }
 
 static inline void random_order(random_graph *r)
 {
-    random_tensor x = random_pick(r, random_below(r, 2) ? BL_F32 : BL_I32, true, 1);
+    random_tensor x = random_pick(r, random_below(r, 2) ? r->real : BL_I32, true, 1);
     if (!random_found(x))
         return;
     int axis = random_below(r, bl_rank(x.t));
@@ -557,7 +564,7 @@ static inline void random_bits(random_graph *r)
 {
     bl_tensor key = random_new(r, BL_U32, BL_SHAPE(2), 1000).t;
     bl_tensor bits = bl_random_bits(key, (uint32_t)random_below(r, 3), 0, random_shape(r));
-    random_keep(r, bl_cast(bl_rem(bits, 16), BL_F32), 16, 0);
+    random_keep(r, bl_cast(bl_rem(bits, 16), r->real), 16, 0);
 }
 
 /* --- makers: reductions and contractions ---------------------------------------------------------
@@ -565,7 +572,7 @@ static inline void random_bits(random_graph *r)
 
 static inline void random_reduce(random_graph *r)
 {
-    random_tensor x = random_pick(r, random_below(r, 4) ? BL_F32 : BL_I32, false, 0);
+    random_tensor x = random_pick(r, random_below(r, 4) ? r->real : BL_I32, false, 0);
     if (!random_found(x))
         return;
     int axes[BL_MAX_RANK + 1], count = 0;
@@ -586,7 +593,7 @@ static inline void random_reduce(random_graph *r)
         random_keep(r, bl_reduce_min_over_keep(x.t, axes), x.bound, x.error);
         break;
     case 2:
-        if (n <= 8 && x.bound <= 4 && random_dtype(x) == BL_F32)
+        if (n <= 8 && x.bound <= 4 && random_dtype(x) == r->real)
             random_keep_rounded(r, bl_prod_over(x.t, axes), pow(fmax(1, x.bound), n),
                                 n * pow(fmax(1, x.bound), n) * (x.error + 1e-7));
         break;
@@ -600,7 +607,7 @@ static inline void random_reduce(random_graph *r)
 
 static inline void random_cumsum(random_graph *r)
 {
-    random_tensor x = random_pick(r, BL_F32, false, 1);
+    random_tensor x = random_pick(r, r->real, false, 1);
     if (!random_found(x))
         return;
     int axis = random_below(r, bl_rank(x.t));
@@ -610,7 +617,7 @@ static inline void random_cumsum(random_graph *r)
 
 static inline void random_dot(random_graph *r)
 {
-    random_tensor x = random_pick(r, BL_F32, false, 2);
+    random_tensor x = random_pick(r, r->real, false, 2);
     if (!random_found(x))
         return;
     bl_shape shape = random_shape_of(x), other = shape;
@@ -619,7 +626,7 @@ static inline void random_dot(random_graph *r)
     int64_t k = shape.dim[rank - (ta ? 2 : 1)], n = 1 + random_below(r, 20);
     other.dim[rank - 2] = tb ? n : k;
     other.dim[rank - 1] = tb ? k : n;
-    random_tensor y = random_new(r, BL_F32, other, 0);
+    random_tensor y = random_new(r, r->real, other, 0);
     random_keep_rounded(r, bl_dot(x.t, y.t, ta, tb), (double)k * x.bound * y.bound,
                         (double)k * y.bound * (x.error + 1e-7 * x.bound));
 }
@@ -636,14 +643,14 @@ static inline void random_conv(random_graph *r)
         o.high[i] = random_below(r, 3);
     }
     bl_shape window = BL_SHAPE(1 + random_below(r, 2), 1 + random_below(r, 2), in / groups, out);
-    random_tensor x = random_new(r, BL_F32, BL_SHAPE(2, size, size + 1, in), 0);
-    random_tensor w = random_new(r, BL_F32, window, 0);
+    random_tensor x = random_new(r, r->real, BL_SHAPE(2, size, size + 1, in), 0);
+    random_tensor w = random_new(r, r->real, window, 0);
     double n = (double)(window.dim[0] * window.dim[1] * window.dim[2]);
     bl_tensor z = bl_conv(x.t, w.t, o);
     random_keep_rounded(r, z, 4 * n, 1e-7 * 4 * n);
     if (bl_is_poison(z))
         return;
-    random_tensor g = random_new(r, BL_F32, bl_type_of(z).shape, 0);
+    random_tensor g = random_new(r, r->real, bl_type_of(z).shape, 0);
     bl_shape image = random_shape_of(x);
     double places = (double)(bl_dim(z, 0) * bl_dim(z, 1) * bl_dim(z, 2));
     double reach = (double)(window.dim[0] * window.dim[1] * out);
@@ -659,7 +666,7 @@ static inline void random_windows(random_graph *r)
         o.stride[i] = 1 + random_below(r, 3);
         o.dilation[i] = 1 + random_below(r, 2);
     }
-    random_tensor x = random_new(r, BL_F32, BL_SHAPE(2, 6, 5, 1 + random_below(r, 4)), 0);
+    random_tensor x = random_new(r, r->real, BL_SHAPE(2, 6, 5, 1 + random_below(r, 4)), 0);
     bl_tensor z = bl_patches(x.t, rows, columns, o);
     random_keep(r, z, x.bound, x.error);
     double most = (double)(rows * columns);
@@ -670,9 +677,9 @@ static inline void random_windows(random_graph *r)
 static inline void random_matrix(random_graph *r)
 {
     int n = 1 + random_below(r, 6);
-    random_tensor x = random_new(r, BL_F32, BL_SHAPE(2, n, n), 0);
+    random_tensor x = random_new(r, r->real, BL_SHAPE(2, n, n), 0);
     bl_tensor place = bl_iota(r->graph, BL_I32, BL_SHAPE(n, n), 0), one = bl_full_like(x.t, 1);
-    bl_tensor unit = bl_cast(bl_eq(place, bl_transpose(place)), BL_F32);
+    bl_tensor unit = bl_cast(bl_eq(place, bl_transpose(place)), r->real);
     bl_tensor a = bl_add(bl_dot(x.t, x.t, false, true), unit), w, u, v;
     double bound = 4 * n * n + 1, loss = 1e-6 * n * bound;
     bl_tensor l = bl_cholesky(a);
@@ -703,8 +710,8 @@ static inline void random_scan(random_graph *r)
 {
     bl_shape row = BL_SHAPE(1 + random_below(r, 4), 1 + random_below(r, 9));
     int64_t steps = random_below(r, 5);
-    random_tensor start = random_new(r, BL_F32, row, 0), w = random_new(r, BL_F32, row, 0);
-    bl_tensor x = random_leaf(r, BL_F32, BL_SHAPE(steps, row.dim[0], row.dim[1]), 0), y, last[2];
+    random_tensor start = random_new(r, r->real, row, 0), w = random_new(r, r->real, row, 0);
+    bl_tensor x = random_leaf(r, r->real, BL_SHAPE(steps, row.dim[0], row.dim[1]), 0), y, last[2];
     bl_tensor carry[2] = {start.t, bl_full(r->graph, BL_I32, row, 0)};
     bl_scan(r->graph, steps, random_scan_body, &w.t, carry, 2, &x, 1, last, &y, 1);
     double error = steps ? 1e-6 * pow(2, (double)steps) : 0;
@@ -735,13 +742,15 @@ static inline void random_no_slope(bl_graph *g, const bl_tensor *in, const bl_te
 
 static inline void random_other_control(random_graph *r)
 {
-    random_tensor x = random_pick(r, BL_I32, true, 0), z = random_pick(r, BL_F32, true, 0);
+    random_tensor x = random_pick(r, BL_I32, true, 0), z = random_pick(r, r->real, true, 0);
     if (!random_found(x) || !random_found(z))
         return;
     bl_tensor last, same[2], both[2] = {x.t, z.t};
     bl_tensor steps = bl_while(r->graph, 6, random_unsettled, random_halve, NULL, &x.t, 1, &last);
     random_keep(r, steps, 6, 0);
     random_keep(r, last, x.bound, 0);
+    if (r->smooth)
+        return;
     bl_override_gradient(both, 2, both, 2, random_no_slope, NULL, same);
     random_keep(r, same[0], x.bound, 0);
     random_keep(r, same[1], z.bound, 0);
@@ -767,15 +776,14 @@ static inline void random_make(random_graph *r)
     makers[random_below(r, (int)(sizeof makers / sizeof makers[0]))](r);
 }
 
-/* About `steps` nodes and some more for their operands. The graph's status is bad if memory was
- * short; r.graph is NULL if there was none at all. */
-static inline random_graph random_graph_new(uint64_t seed, int steps)
+static inline random_graph random_graph_make(uint64_t seed, int steps, bl_dtype real, bool smooth)
 {
     random_graph r = {.graph = bl_graph_new(), .random = bl_random_new(bl_key_from_seed(seed))};
+    r.real = real, r.smooth = smooth;
     if (!r.graph)
         return r;
     for (int i = 0; i < 3; i++)
-        random_new(&r, BL_F32, random_shape(&r), 0);
+        random_new(&r, real, random_shape(&r), 0);
     random_new(&r, BL_I32, random_shape(&r), 7);
     for (int i = 0; i < steps && r.pooled > 0 && bl_graph_status(r.graph) == BL_OK; i++)
         random_make(&r);
@@ -783,9 +791,24 @@ static inline random_graph random_graph_new(uint64_t seed, int steps)
         int newest = r.pooled - 1 - r.outputs;
         int at = r.outputs < 3 && newest >= 0 ? newest : random_below(&r, r.pooled);
         r.output[r.outputs] = r.pool[at].t;
+        r.bound[r.outputs] = r.pool[at].bound;
         r.error[r.outputs] = r.pool[at].error;
     }
     return r;
+}
+
+/* About `steps` nodes and some more for their operands. The graph's status is bad if memory was
+ * short; r.graph is NULL if there was none at all. */
+static inline random_graph random_graph_new(uint64_t seed, int steps)
+{
+    return random_graph_make(seed, steps, BL_F32, false);
+}
+
+/* The same in f64 and with generic numbers: almost surely no step or kink is near, and every
+ * gradient is what central differences say. */
+static inline random_graph random_smooth_graph_new(uint64_t seed, int steps)
+{
+    return random_graph_make(seed, steps, BL_F64, true);
 }
 
 static inline void random_graph_free(random_graph *r)
