@@ -202,13 +202,16 @@ def rpo_maximin(xp, i):
 
 # --- salient weights ---------------------------------------------------------------------------------
 def fake_quant(xp, w, up, low):
-    """Two bits, groups of 64, learned clipping."""
+    """Two bits, groups of 64, learned clipping. Codes are whole, so ties at 0 and 3 are everywhere: they pass
+    their gradient, which the peers' clip does not agree on."""
     g = w.reshape(-1, 64)
     high, bottom = xp.sigmoid(up) * xp.max(g, 1, True), xp.sigmoid(low) * xp.min(g, 1, True)
     scale = xp.clip((high - bottom) / 3, 1e-5, 1e4)
     zero = xp.stop(xp.round(-bottom / scale))
     s = g / scale
-    code = xp.clip(straight_through(xp, xp.round(s), s) + zero, 0, 3)
+    place = xp.stop(xp.round(s)) + zero
+    inside = (place >= 0) & (place <= 3)
+    code = xp.clip(place, 0, 3) + xp.where(inside, s - xp.stop(s), 0.0)
     return ((code - zero) * scale).reshape(w.shape)
 
 
