@@ -1,6 +1,6 @@
 /* The methods for features without labels, across domains and symmetries - T-JEPA, Hessian
- * alignment, self-supervised items, MSBReg: what their specs refuse, and facts about values and
- * gradients at shapes and corners that the reference cases do not have. */
+ * alignment, self-supervised items, soft equivariance, MSBReg: what their specs refuse, and facts
+ * about values and gradients at shapes and corners that the reference cases do not have. */
 #include "calls.h"
 
 /* --- MSBReg ----------------------------------------------------------------------------------- */
@@ -808,6 +808,235 @@ static void t_jepa_refuses(void **state)
            F32(&c, "proj_w", S(1, 2), 0, 0), F32(&c, "proj_b", S(1), 0), give_stack(&c, true));
 }
 
+/* --- soft equivariance ------------------------------------------------------------------------ */
+
+static void a_representation_is_block_diagonal(void **state)
+{
+    (void)state;
+    call c = start("soft_equivariance_rep", "{\"n0\": 1, \"n1\": 1, \"n2\": 1}");
+    F32(&c, "g", S(1, 1, 1), 3);
+    accept(&c, NULL);
+    expect(&c, "rho", 1, 0, 0, 0, 3, 0, 0, 0, 9);
+    c.options = "{\"n0\": 1, \"n1\": 1, \"n2\": 1, \"kind\": \"algebra\"}";
+    accept(&c, NULL);
+    expect(&c, "rho", 0, 0, 0, 0, 3, 0, 0, 0, 6);
+    c.options = NULL; /* nothing to act on */
+    accept(&c, NULL);
+    assert_int_equal(bl_array_count(bl_dictionary_find(&c.out, "rho")), 0);
+    finish(&c);
+}
+
+static void without_generators_anything_is_equivariant(void **state)
+{
+    (void)state;
+    const double none[] = {0};
+    call c = start("soft_equivariance_projector", NULL);
+    give(&c, "rho_in", BL_F32, S(0, 1, 1), none);
+    give(&c, "rho_out", BL_F32, S(0, 2, 2), none);
+    give(&c, "drho_in", BL_F32, S(0, 1, 1), none);
+    give(&c, "drho_out", BL_F32, S(0, 2, 2), none);
+    accept(&c, NULL);
+    expect(&c, "projector", 1, 0, 0, 1);
+    expect(&c, "rank", 2);
+    finish(&c);
+}
+
+/* Doubled inputs and swapped outputs go with no map, both scaled by 3 with every one: it is the
+ * inverse of rho_in that counts, not its transpose. */
+static void scales_must_agree(void **state)
+{
+    (void)state;
+    const double none[] = {0};
+    call c = start("soft_equivariance_projector", NULL);
+    F32(&c, "rho_in", S(1, 1, 1), 2);
+    F32(&c, "rho_out", S(1, 2, 2), 0, 1, 1, 0);
+    give(&c, "drho_in", BL_F32, S(0, 1, 1), none);
+    give(&c, "drho_out", BL_F32, S(0, 2, 2), none);
+    accept(&c, NULL);
+    expect(&c, "projector", 0, 0, 0, 0);
+    expect(&c, "rank", 0);
+    F32(&c, "rho_in", S(1, 1, 1), 3);
+    F32(&c, "rho_out", S(1, 2, 2), 3, 0, 0, 3);
+    accept(&c, NULL);
+    expect(&c, "projector", 1, 0, 0, 1);
+    F32(&c, "rho_in", S(1, 1, 1), 1); /* swapped outputs must be equal */
+    F32(&c, "rho_out", S(1, 2, 2), 0, 1, 1, 0);
+    accept(&c, NULL);
+    expect(&c, "projector", 0.5, 0.5, 0.5, 0.5);
+    expect(&c, "rank", 1);
+    finish(&c);
+}
+
+static void strength_zero_only_measures(void **state)
+{
+    (void)state;
+    call c = start("soft_equivariance_penalty", NULL);
+    F32(&c, "w", S(2, 1), 3, 1);
+    F32(&c, "b", S(2), 4, -4);
+    F32(&c, "pw", S(2, 2, 2), 0.5, 0.5, 0.5, 0.5, 1, 0, 0, 0);
+    F32(&c, "pb", S(2, 2, 2), 1, 0, 0, 1, 0, 0, 0, 0);
+    F32(&c, "lam", S(2), 2, 0);
+    accept(&c, "loss");
+    expect(&c, "reg", 1, 16.5);
+    expect(&c, "loss", 2);
+    near(slope(&c, "w", 0), 2);
+    near(slope(&c, "w", 1), -2);
+    near(slope(&c, "b", 0), 0);
+    c.options = "{\"bias\": false, \"weight_decay\": 2}";
+    accept(&c, "loss");
+    expect(&c, "reg", 1, 0.5);
+    expect(&c, "loss", 2 + 42);
+    near(slope(&c, "b", 0), 8); /* decay is of the bias too */
+    finish(&c);
+}
+
+static void segments_of_count_zero_are_nothing(void **state)
+{
+    (void)state;
+    call c = start("soft_equivariance_typed_project",
+                   "{\"layout_out\": [[0, 2]], \"layout_in\": [[0, 1], [1, 0], [0, 1]]}");
+    F32(&c, "w", S(2, 2), 1, 2, 3, 4);
+    F32(&c, "p00", S(1, 1), 0.5);
+    F32(&c, "p01", S(3, 3), 0, 0, 0, 0, 0, 0, 0, 0, 0);
+    accept(&c, "reg");
+    expect(&c, "w_out", 0.5, 1, 1.5, 2);
+    expect(&c, "reg", 3.75);
+    finish(&c);
+}
+
+static void a_whole_epoch_counts_as_best(void **state)
+{
+    (void)state;
+    call c = start("soft_equivariance_tune", NULL);
+    F32(&c, "lam", S(3), 0, 10, 10);
+    F32(&c, "reg", S(3, 3), 1, 2, 8, 9, 1, 2, 9, 1,
+        2); /* the second, by one entry; not the third */
+    accept(&c, NULL);
+    expect(&c, "reg_used", 9, 1, 2);
+    expect(&c, "lam_out", 0, 10, 2.5);
+    F32(&c, "reg", S(1, 3), 0, 0, 4); /* a symmetry that holds exactly */
+    accept(&c, NULL);
+    expect(&c, "lam_out", 0, 10, 0);
+    F32(&c, "reg", S(1, 3), 0, 0, 0);
+    accept(&c, NULL);
+    expect(&c, "lam_out", 0, 10, 10);
+    F32(&c, "lam", S(3), 0, 0, 0);
+    accept(&c, NULL);
+    expect(&c, "lam_out", 0, 0, 0);
+    finish(&c);
+}
+
+static void nothing_is_equivariant(void **state)
+{
+    (void)state;
+    call c = start("soft_equivariance_equivariance_error", NULL);
+    F32(&c, "y_gx", S(1, 2, 2), 0, 0, 0, 3);
+    F32(&c, "y_x", S(2, 2), 0, 0, 3, 0);
+    F32(&c, "rho_out", S(1, 2, 2), 0, -1, 1, 0);
+    accept(&c, "error");
+    expect(&c, "error", 0);
+    all_finite(&c.gradient);
+    F32(&c, "y_gx", S(1, 2, 2), 1, 0, 0, -3); /* opposite outputs, and one where 0 should be */
+    accept(&c, "error");
+    expect(&c, "error", 1);
+    finish(&c);
+}
+
+static void noise_scales_a_column(void **state)
+{
+    (void)state;
+    call c = start("soft_equivariance_inertia", "{\"k\": 1, \"noise\": 0.5, \"axis\": -1}");
+    F32(&c, "x", S(1, 4), 2, 1, 0, 3); /* mass 2 at (1,0,3) */
+    accept(&c, NULL);
+    expect(&c, "y", 9, 0, -6, 0, 30, 0, -3, 0, 2);
+    c.options = "{\"k\": 1, \"noise\": 0, \"axis\": 0}";
+    accept(&c, NULL);
+    expect(&c, "y", 18, 0, -6, 0, 20, 0, -6, 0, 2);
+    finish(&c);
+}
+
+static void scale_changes_what_knows_the_norm(void **state)
+{
+    (void)state;
+    const char *sym[] = {"so3-scale", "so3", "scale", "none"};
+    for (int i = 0; i < COUNT_OF(sym); i++) {
+        char options[80];
+        snprintf(options, sizeof options, "{\"k\": 2, \"noise\": 0.5, \"sym\": \"%s\"}", sym[i]);
+        call c = start("soft_equivariance_cossim", options);
+        F32(&c, "x", S(1, 6), 4, 4, 0, 0, 0, 6); /* at right angles, norms 4 root 2 and 6 */
+        accept(&c, NULL);
+        double norm = (4 * sqrt(2) + 6) / 2, ratio = 8.0 / 6;
+        const double want[] = {0, -0.5 * norm, -0.5 * ratio, -0.5 * norm + 0.5 * ratio};
+        near(result(&c, "y", 0), want[i]);
+        finish(&c);
+    }
+}
+
+static void one_channel_is_next_to_itself(void **state)
+{
+    (void)state;
+    call c = start("soft_equivariance_block", "{\"c\": 1}");
+    F32(&c, "x", S(1, 1), 1);
+    F32(&c, "w", S(15, 1), 2, 1, 2, 3, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0); /* s 2, v (1,2,3), M = I */
+    give(&c, "b", BL_F32, S(15), (double[15]){0});
+    F32(&c, "a", S(6, 1), 1, 1, 1, 1, 1, 1);
+    accept(&c, NULL);
+    double s = 2 + 14 + 3; /* s + |v|^2 + tr M; v + s v + M v = 4 v; M + v v^T + s M, both halved */
+    expect(&c, "out", s / (1 + exp(-s)), 2, 4, 6, 2, 1, 1.5, 1, 3.5, 3, 1.5, 3, 6);
+    finish(&c);
+}
+
+static void soft_equivariance_refuses(void **state)
+{
+    (void)state;
+    const double none[] = {0};
+    REFUSE("soft_equivariance_rep", "{\"n1\": -1}", "option n1 is -1, expected >= 0");
+    REFUSE("soft_equivariance_rep", NULL, "g must be f32[M,d,d], not f32[1,2,3]",
+           F32(&c, "g", S(1, 2, 3), 1, 2, 3, 4, 5, 6));
+    REFUSE("soft_equivariance_projector", "{\"tol\": 0}", "option tol is 0, expected (0,inf)");
+    REFUSE("soft_equivariance_projector", NULL, "drho_in must be f32[L,2,2], not f32[0,1,1]",
+           F32(&c, "rho_in", S(1, 2, 2), 1, 0, 0, 1), F32(&c, "rho_out", S(1, 1, 1), 1),
+           give(&c, "drho_in", BL_F32, S(0, 1, 1), none),
+           give(&c, "drho_out", BL_F32, S(0, 1, 1), none));
+    REFUSE("soft_equivariance_projector", NULL, "positive definite",
+           F32(&c, "rho_in", S(1, 1, 1), 0), F32(&c, "rho_out", S(1, 1, 1), 1),
+           give(&c, "drho_in", BL_F32, S(0, 1, 1), none),
+           give(&c, "drho_out", BL_F32, S(0, 1, 1), none));
+    REFUSE("soft_equivariance_penalty", NULL, "pw projects 1 numbers, expected 2, the size of w",
+           F32(&c, "w", S(1, 2), 1, 2), F32(&c, "b", S(1), 0), F32(&c, "pw", S(1, 1, 1), 1),
+           F32(&c, "pb", S(1, 1, 1), 1), F32(&c, "lam", S(1), 1));
+    REFUSE("soft_equivariance_penalty", NULL, "lam[0] is -1, expected >= 0",
+           F32(&c, "w", S(1, 1), 1), F32(&c, "b", S(1), 0), F32(&c, "pw", S(1, 1, 1), 1),
+           F32(&c, "pb", S(1, 1, 1), 1), F32(&c, "lam", S(1), -1));
+    REFUSE("soft_equivariance_typed_project", "{\"layout_out\": [[0, 2]], \"layout_in\": [[0, 2]]}",
+           "option layout_in adds up to 2, expected 3 as in w",
+           F32(&c, "w", S(2, 3), 1, 2, 3, 4, 5, 6), F32(&c, "p00", S(1, 1), 1));
+    REFUSE("soft_equivariance_typed_project", "{\"layout_out\": [[3, 1]], \"layout_in\": [[0, 1]]}",
+           "option layout_out[0] is [3,1], expected a type 0, 1 or 2", F32(&c, "w", S(1, 1), 1));
+    REFUSE("soft_equivariance_typed_project", "{\"layout_out\": [1], \"layout_in\": [[0, 1]]}",
+           "option layout_out has rows of 1 numbers, expected [type, count]",
+           F32(&c, "w", S(1, 1), 1));
+    REFUSE("soft_equivariance_typed_project", NULL, "option layout_out adds up to 0, expected 1",
+           F32(&c, "w", S(1, 1), 1));
+    REFUSE("soft_equivariance_typed_project", "{\"layout_out\": [[0, 1]], \"layout_in\": [[1, 1]]}",
+           "input p01 is missing, expected where the layouts map type 1 to type 0",
+           F32(&c, "w", S(1, 3), 1, 2, 3));
+    REFUSE("soft_equivariance_tune", "{\"power\": -1}", "option power is -1, expected [0,inf)");
+    REFUSE("soft_equivariance_tune", NULL, "lam[1] is -2, expected >= 0",
+           F32(&c, "lam", S(2), 1, -2), F32(&c, "reg", S(1, 2), 1, 1));
+    REFUSE("soft_equivariance_tune", NULL, "reg has no rows, expected at least one",
+           F32(&c, "lam", S(1), 1), give(&c, "reg", BL_F32, S(0, 1), none));
+    REFUSE("soft_equivariance_inertia", "{\"noise\": 0, \"axis\": 3}",
+           "option axis is 3, expected [-1,2]");
+    REFUSE("soft_equivariance_inertia", "{\"noise\": 0, \"axis\": 0, \"k\": 2}",
+           "x has 4 columns, expected 8", F32(&c, "x", S(1, 4), 1, 2, 3, 4));
+    REFUSE("soft_equivariance_cossim", "{\"noise\": 0, \"sym\": \"so2\"}",
+           "expected one of so3-scale|so3|scale|none");
+    REFUSE("soft_equivariance_block", "{\"c\": 1}", "w has 2 rows, expected 15 c = 15",
+           F32(&c, "x", S(1, 1), 1), F32(&c, "w", S(2, 1), 1, 2), F32(&c, "b", S(2), 0, 0),
+           F32(&c, "a", S(6, 1), 0, 0, 0, 0, 0, 0));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -848,6 +1077,17 @@ int main(void)
         cmocka_unit_test(schedules_meet_their_ends),
         cmocka_unit_test(a_collapsed_table_has_no_variance),
         cmocka_unit_test(t_jepa_refuses),
+        cmocka_unit_test(a_representation_is_block_diagonal),
+        cmocka_unit_test(without_generators_anything_is_equivariant),
+        cmocka_unit_test(scales_must_agree),
+        cmocka_unit_test(strength_zero_only_measures),
+        cmocka_unit_test(segments_of_count_zero_are_nothing),
+        cmocka_unit_test(a_whole_epoch_counts_as_best),
+        cmocka_unit_test(nothing_is_equivariant),
+        cmocka_unit_test(noise_scales_a_column),
+        cmocka_unit_test(scale_changes_what_knows_the_norm),
+        cmocka_unit_test(one_channel_is_next_to_itself),
+        cmocka_unit_test(soft_equivariance_refuses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
