@@ -1,0 +1,335 @@
+/* The methods for scarce data and large models - infinite compute, token crisis, scaling
+ * crossovers, WideNet: what their specs refuse, and facts about values and gradients at shapes and
+ * corners that the reference cases do not have. */
+#include "calls.h"
+
+/* --- infinite compute ------------------------------------------------------------------------- */
+
+/* Averaging logits is the normalised geometric mean: 2/3 and 1/3 against 1/3 and 2/3 is a draw. */
+static void an_ensemble_averages_logits_not_probabilities(void **state)
+{
+    (void)state;
+    call c = start("infinite_compute_ensemble_nll", NULL);
+    F32(&c, "logits", S(2, 1, 2), log(8), 0, log(0.5), 0);
+    I32(&c, "labels", S(1), 0);
+    F32(&c, "weights", S(1), 3);
+    accept(&c, "loss");
+    expect(&c, "avg_logits", log(2), 0);
+    expect(&c, "loss", log(1.5));
+    near(slope(&c, "logits", 0), -1.0 / 6);
+    near(slope(&c, "weights", 0), 0); /* the weight of a single position cancels */
+    c.options = "{\"temperature\": 3}";
+    accept(&c, "loss");
+    expect(&c, "avg_logits", log(2) / 3, 0);
+    finish(&c);
+}
+
+static void equal_members_share_the_largest_logit_by_order(void **state)
+{
+    (void)state;
+    call c = start("infinite_compute_ensemble_nll", "{\"method\": \"max\"}");
+    F32(&c, "logits", S(3, 1, 2), 0, 80, 1, 80, 1, -80);
+    I32(&c, "labels", S(1), 0);
+    F32(&c, "weights", S(1), 1);
+    accept(&c, "loss");
+    expect(&c, "avg_logits", 1, 80);
+    expect_values(&c, "loss", 1, VALUES(79));
+    near(slope(&c, "logits", 0), 0); /* not the largest */
+    near(slope(&c, "logits", 2), -1);
+    near(slope(&c, "logits", 4), 0);
+    near(slope(&c, "logits", 1), 1); /* the first of equals */
+    near(slope(&c, "logits", 3), 0);
+    c.options = "{\"method\": \"min\"}";
+    accept(&c, "loss");
+    expect(&c, "avg_logits", 0, -80);
+    near(result(&c, "loss", 0), 0);
+    finish(&c);
+}
+
+static void padding_counts_nothing(void **state)
+{
+    (void)state;
+    call c = start("infinite_compute_ensemble_nll", NULL);
+    F32(&c, "logits", S(1, 2, 2), 0, 0, 80, -80);
+    I32(&c, "labels", S(2), 1, 1);
+    F32(&c, "weights", S(2), 2, 0);
+    accept(&c, "loss");
+    expect(&c, "loss", log(2));
+    near(slope(&c, "logits", 2), 0);
+    near(slope(&c, "weights", 1), (160 - log(2)) / 2);
+    finish(&c);
+}
+
+static void draws_fall_on_tokens_by_cumulative_probability(void **state)
+{
+    (void)state;
+    call c = start("infinite_compute_sample", NULL);
+    F32(&c, "logits", S(5, 2), 0, 0, 0, 0, 0, 0, -800, 0, 0, -800);
+    F32(&c, "u", S(5), 0, 0.5, 0.99999994, 0, 0.99999994);
+    accept(&c, NULL);
+    expect(&c, "token", 0, 1, 1, 1, 0); /* u = 0 passes a token of probability 0 */
+    finish(&c);
+    c = start("infinite_compute_sample", "{\"temperature\": 0.001}");
+    F32(&c, "logits", S(1, 3), 0, 1, 0.5);
+    F32(&c, "u", S(1), 0.9);
+    accept(&c, NULL);
+    expect(&c, "token", 1);
+    finish(&c);
+}
+
+static void the_rate_rises_then_falls_along_a_cosine(void **state)
+{
+    (void)state;
+    call c = start("infinite_compute_lr",
+                   "{\"total\": 29, \"warmup_frac\": 0.2, \"peak\": 2, \"min_ratio\": 0.25}");
+    I32(&c, "step", S(6), 0, 4, 5, 17, 29, 1000); /* floor(5.8) steps of warm-up */
+    accept(&c, NULL);
+    expect(&c, "lr", 0, 1.6, 2, 1.25, 0.5, 0.5);
+    finish(&c);
+    c = start("infinite_compute_lr", "{\"total\": 1}"); /* no warm-up at all */
+    I32(&c, "step", S(2), 0, 1);
+    accept(&c, NULL);
+    expect(&c, "lr", 3e-3, 0);
+    finish(&c);
+}
+
+static void strong_decay_is_outside_of_adam(void **state)
+{
+    (void)state;
+    call c = start("infinite_compute_adamw_step",
+                   "{\"step\": 1, \"lr\": 0.5, \"weight_decay\": 0.5, \"eps\": 0}");
+    F32(&c, "param", S(3), 4, 4, 4);
+    F32(&c, "grad", S(3), 3, -4, 0);
+    F32(&c, "m", S(3), 0, 0, 0);
+    F32(&c, "v", S(3), 0, 0, 0);
+    F32(&c, "decay_mask", S(3), 1, 0, 1);
+    accept(&c, NULL);
+    expect(&c, "grad_norm", 5);
+    expect(&c, "m_out", 0.06, -0.08, 0); /* of the gradient at length 1 */
+    expect(&c, "param_out", 4 - 0.5 * (1 + 2), 4 + 0.5, 4 - 0.5 * 2);
+    c.options = "{\"step\": 1, \"lr\": 0.5, \"clip\": 0, \"weight_decay\": 0}";
+    accept(&c, NULL);
+    expect(&c, "m_out", 0.3, -0.4, 0);
+    c.options = "{\"step\": 1, \"lr\": 0.5, \"clip\": 10, \"weight_decay\": 0}";
+    accept(&c, NULL);
+    expect(&c, "m_out", 0.3, -0.4, 0);
+    finish(&c);
+}
+
+static void no_gradient_clips_nothing(void **state)
+{
+    (void)state;
+    call c = start("infinite_compute_adamw_step", "{\"step\": 3, \"lr\": 1, \"eps\": 0}");
+    F32(&c, "param", S(1), 2);
+    F32(&c, "grad", S(1), 0);
+    F32(&c, "m", S(1), 0);
+    F32(&c, "v", S(1), 0);
+    F32(&c, "decay_mask", S(1), 0);
+    accept(&c, NULL);
+    expect(&c, "param_out", 2);
+    expect(&c, "grad_norm", 0);
+    finish(&c);
+}
+
+static void a_power_law_is_recovered_in_any_unit(void **state)
+{
+    (void)state;
+    for (int unit = 0; unit < 2; unit++) {
+        call c = start("infinite_compute_power_fit", NULL);
+        double scale = unit ? 1e9 : 1;
+        F32(&c, "x", S(4), 4 * scale, 1 * scale, 16 * scale, 64 * scale);
+        F32(&c, "y", S(4), 4, 5, 3.5, 3.25); /* 2 / sqrt(x) + 3 */
+        accept(&c, NULL);
+        near(result(&c, "coef", 0) / sqrt(scale), 2);
+        near(result(&c, "coef", 1), 0.5);
+        near(result(&c, "coef", 2), 3);
+        assert_true(result(&c, "sse", 0) < 1e-12);
+        finish(&c);
+    }
+}
+
+static void a_fit_without_a_fall_is_a_constant(void **state)
+{
+    (void)state;
+    call c = start("infinite_compute_power_fit", NULL);
+    F32(&c, "x", S(3), 1, 2, 3);
+    F32(&c, "y", S(3), 3.3, 3.3, 3.3);
+    accept(&c, NULL);
+    expect(&c, "coef", 0, 0, 3.3);
+    F32(&c, "y", S(3), 1, 2, 3); /* rises */
+    accept(&c, NULL);
+    expect(&c, "coef", 0, 0, 2);
+    expect(&c, "sse", 2);
+    F32(&c, "y", S(3), -1, -2, -3);
+    accept(&c, NULL);
+    expect(&c, "coef", 0, 0, 0);
+    expect(&c, "sse", 14);
+    F32(&c, "y", S(3), 1, NAN, 3);
+    accept(&c, NULL);
+    for (int i = 0; i < 3; i++)
+        assert_true(isnan(result(&c, "coef", i)));
+    assert_true(isnan(result(&c, "sse", 0)));
+    finish(&c);
+}
+
+/* The exponent would be 2 and the asymptote below 0, were they free. */
+static void the_bounds_of_a_fit_hold(void **state)
+{
+    (void)state;
+    call c = start("infinite_compute_power_fit", "{\"alpha_min\": 0.25, \"alpha_max\": 1.5}");
+    F32(&c, "x", S(4), 1, 2, 4, 8);
+    F32(&c, "y", S(4), 1, 0.25, 0.0625, 0.015625);
+    accept(&c, NULL);
+    near(result(&c, "coef", 1), 1.5);
+    assert_true(result(&c, "coef", 2) >= 0);
+    c.options = "{\"alpha_min\": 2, \"alpha_max\": 2, \"grid\": 2}";
+    accept(&c, NULL);
+    expect(&c, "coef", 1, 2, 0);
+    finish(&c);
+}
+
+/* loss = 1 / k + 1 / n + 2 */
+static void asymptotes_have_an_asymptote(void **state)
+{
+    (void)state;
+    call c = start("infinite_compute_tiered", NULL);
+    F32(&c, "n", S(3), 1, 2, 4);
+    F32(&c, "k", S(4), 1, 2, 4, 8);
+    F32(&c, "loss", S(3, 4), 4, 3.5, 3.25, 3.125, 3.5, 3, 2.75, 2.625, 3.25, 2.75, 2.5, 2.375);
+    accept(&c, NULL);
+    expect(&c, "k_coef", 1, 1, 3, 1, 1, 2.5, 1, 1, 2.25);
+    expect(&c, "n_coef", 1, 1, 2);
+    expect(&c, "asymptote", 2);
+    finish(&c);
+}
+
+static void equal_losses_need_equal_data(void **state)
+{
+    (void)state;
+    call c = start("infinite_compute_data_equiv", "{\"A\": 2, \"alpha\": 0.5, \"E\": 1}");
+    F32(&c, "loss", S(2), 2, 1.5);
+    F32(&c, "base_loss", S(2), 2, 2);
+    accept(&c, NULL);
+    expect(&c, "data", 4, 16);
+    expect(&c, "ratio", 1, 4);
+    finish(&c);
+}
+
+static void a_certificate_needs_every_neighbour(void **state)
+{
+    (void)state;
+    call c = start("infinite_compute_certificate", NULL);
+    F32(&c, "loss", S(1, 1, 1), 3); /* a point is its own neighbour */
+    accept(&c, NULL);
+    expect(&c, "index", 0, 0, 0);
+    expect(&c, "measured", 6);
+    expect(&c, "certified", 1);
+    F32(&c, "loss", S(2, 2, 2), NAN, 4, 2, INFINITY, 3, 3, 2, NAN); /* the first of two */
+    accept(&c, NULL);
+    expect(&c, "index", 0, 1, 0);
+    expect(&c, "best", 2);
+    expect(&c, "measured", 5); /* diverged is measured, not run is not */
+    expect(&c, "certified", 0);
+    F32(&c, "loss", S(2, 2, 2), 5, 4, 2, INFINITY, 3, 3, 2, NAN);
+    accept(&c, NULL);
+    expect(&c, "certified", 1); /* an equal neighbour is not lower */
+    finish(&c);
+}
+
+#define ENSEMBLE(...)                                                                              \
+    F32(&c, "logits", S(1, 2, 2), 0, 0, 0, 0), I32(&c, "labels", S(2), 0, 1), __VA_ARGS__
+
+static void infinite_compute_refuses(void **state)
+{
+    (void)state;
+    const char *f = "infinite_compute_ensemble_nll";
+    REFUSE(f, "{\"temperature\": 0}", "option temperature is 0, expected (0,inf)");
+    REFUSE(f, "{\"method\": \"sum\"}", "option method is \"sum\", expected one of mean|max|min");
+    REFUSE(f, NULL, "logits has no rows, expected at least one",
+           give(&c, "logits", BL_F32, S(0, 1, 2), NULL), I32(&c, "labels", S(1), 0),
+           F32(&c, "weights", S(1), 1));
+    REFUSE(f, NULL, "labels has no rows, expected at least one",
+           give(&c, "logits", BL_F32, S(1, 0, 2), NULL), give(&c, "labels", BL_I32, S(0), NULL),
+           give(&c, "weights", BL_F32, S(0), NULL));
+    REFUSE(f, NULL, "labels[1] is 2, expected 0 <= . < V (V is 2)",
+           ENSEMBLE(F32(&c, "weights", S(2), 1, 1)), I32(&c, "labels", S(2), 0, 2));
+    REFUSE(f, NULL, "labels[0] is -1, expected 0 <= . < V",
+           ENSEMBLE(F32(&c, "weights", S(2), 1, 1)), I32(&c, "labels", S(2), -1, 0));
+    REFUSE(f, NULL, "weights[1] is -1, expected >= 0", ENSEMBLE(F32(&c, "weights", S(2), 2, -1)));
+    REFUSE(f, NULL, "weights sums to 0, expected a positive sum",
+           ENSEMBLE(F32(&c, "weights", S(2), 0, 0)));
+
+    REFUSE("infinite_compute_sample", NULL, "u[0] is 1, expected 0 <= . < 1",
+           F32(&c, "logits", S(1, 2), 0, 0), F32(&c, "u", S(1), 1));
+    REFUSE("infinite_compute_sample", NULL, "logits have no classes, expected V >= 1",
+           give(&c, "logits", BL_F32, S(1, 0), NULL), F32(&c, "u", S(1), 0));
+    REFUSE("infinite_compute_sample", "{\"temperature\": -1}",
+           "option temperature is -1, expected (0,inf)");
+    REFUSE("infinite_compute_lr", NULL, "option total is required");
+    REFUSE("infinite_compute_lr", "{\"total\": 0}", "option total is 0, expected >= 1");
+    REFUSE("infinite_compute_lr", "{\"total\": 9, \"warmup_frac\": 1}",
+           "option warmup_frac is 1, expected [0,1)");
+    REFUSE("infinite_compute_lr", "{\"total\": 9}", "step[1] is -1, expected >= 0",
+           I32(&c, "step", S(2), 0, -1));
+    REFUSE("infinite_compute_adamw_step", "{\"step\": 0, \"lr\": 1}",
+           "option step is 0, expected >= 1");
+    REFUSE("infinite_compute_adamw_step", "{\"step\": 1.5, \"lr\": 1}",
+           "option step is 1.5, expected integer");
+    REFUSE("infinite_compute_adamw_step", "{\"step\": 1, \"lr\": 1, \"clip\": -1}",
+           "option clip is -1, expected [0,inf)");
+}
+
+#define GIVE_XY(...) F32(&c, "x", S(3), __VA_ARGS__), F32(&c, "y", S(3), 3, 2, 1)
+
+static void fits_refuse(void **state)
+{
+    (void)state;
+    const char *f = "infinite_compute_power_fit";
+    REFUSE(f, NULL, "x[2] is 0, expected > 0", GIVE_XY(1, 2, 0));
+    REFUSE(f, NULL, "x[1] is inf, expected finite", GIVE_XY(1, INFINITY, 3));
+    REFUSE(f, NULL, "x has one value only, expected different ones", GIVE_XY(2, 2, 2));
+    REFUSE(f, NULL, "x has 2 values, expected at least 3", F32(&c, "x", S(2), 1, 2),
+           F32(&c, "y", S(2), 1, 2));
+    REFUSE(f, NULL, "y must be f32[3], not f32[2]", F32(&c, "x", S(3), 1, 2, 3),
+           F32(&c, "y", S(2), 1, 2));
+    REFUSE(f, "{\"alpha_min\": 0}", "option alpha_min is 0, expected (0,inf)");
+    REFUSE(f, "{\"alpha_max\": 1e-4}", "option alpha_max is 0.0001, expected [alpha_min,inf)");
+    REFUSE(f, "{\"grid\": 1}", "option grid is 1, expected >= 2");
+    f = "infinite_compute_tiered";
+    REFUSE(f, NULL, "k has one value only, expected different ones", F32(&c, "n", S(3), 1, 2, 3),
+           F32(&c, "k", S(3), 1, 1, 1), F32(&c, "loss", S(3, 3), 3, 2, 1, 3, 2, 1, 3, 2, 1));
+    REFUSE(f, NULL, "n has 1 values, expected at least 3", F32(&c, "n", S(1), 1),
+           F32(&c, "k", S(3), 1, 2, 3), F32(&c, "loss", S(1, 3), 3, 2, 1));
+    f = "infinite_compute_data_equiv";
+    REFUSE(f, NULL, "option A is required");
+    REFUSE(f, "{\"A\": 1, \"alpha\": 0, \"E\": 0}", "option alpha is 0, expected (0,inf)");
+    REFUSE(f, "{\"A\": 1, \"alpha\": 1, \"E\": 2}", "loss[1] is 2, expected > E (E is 2)",
+           F32(&c, "loss", S(2), 3, 2), F32(&c, "base_loss", S(2), 3, 3));
+    REFUSE(f, "{\"A\": 1, \"alpha\": 1, \"E\": 2}", "base_loss[0] is 1, expected > E (E is 2)",
+           F32(&c, "loss", S(1), 3), F32(&c, "base_loss", S(1), 1));
+    REFUSE("infinite_compute_certificate", NULL,
+           "loss is NaN everywhere, expected at least one run",
+           F32(&c, "loss", S(1, 1, 2), NAN, NAN));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_ensemble_averages_logits_not_probabilities),
+        cmocka_unit_test(equal_members_share_the_largest_logit_by_order),
+        cmocka_unit_test(padding_counts_nothing),
+        cmocka_unit_test(draws_fall_on_tokens_by_cumulative_probability),
+        cmocka_unit_test(the_rate_rises_then_falls_along_a_cosine),
+        cmocka_unit_test(strong_decay_is_outside_of_adam),
+        cmocka_unit_test(no_gradient_clips_nothing),
+        cmocka_unit_test(a_power_law_is_recovered_in_any_unit),
+        cmocka_unit_test(a_fit_without_a_fall_is_a_constant),
+        cmocka_unit_test(the_bounds_of_a_fit_hold),
+        cmocka_unit_test(asymptotes_have_an_asymptote),
+        cmocka_unit_test(equal_losses_need_equal_data),
+        cmocka_unit_test(a_certificate_needs_every_neighbour),
+        cmocka_unit_test(infinite_compute_refuses),
+        cmocka_unit_test(fits_refuse),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
