@@ -334,6 +334,19 @@ static bl_tensor top(bl_tensor x, int64_t k)
     return value;
 }
 
+static void dropout_keeps_what_is_drawn_at_the_rate(void **state)
+{
+    bl_tensor x = input(state, BL_F64, 2, 2);
+    bl_tensor u = bl_constant(*state, &(bl_array){{BL_F64, S(2)}, (double[]){0.5, 0.4}});
+    const double *values = VALUES(1, 2, 3, NAN);
+    expect_result(bl_drop(x, u, 0.5), x, values, VALUES(2, 0, 6, 0));
+    expect_result(bl_drop_rows(x, u, 0.5), x, values, VALUES(2, 4, 0, 0));
+    expect_result(bl_drop_rows(x, u, 0), x, VALUES(1, 2, 3, 4), VALUES(1, 2, 3, 4));
+    expect_gradient(bl_sum(bl_drop(x, u, 0.5)), x, values, VALUES(2, 0, 2, 0));
+    expect_error(bl_drop_rows(x, x, 0.5),
+                 "drop_rows: needs x[B,..] and u[B], not f64[2,2] and f64[2,2]");
+}
+
 /* At the first step the direction is the gradient's sign, whatever the averages keep. */
 static void adam_corrects_averages_that_began_at_zero(void **state)
 {
@@ -441,6 +454,7 @@ int main(void)
         TEST(heads_share_the_columns),
         TEST(a_linear_map_of_rows),
         TEST(sorting_keeps_ties_in_order),
+        TEST(dropout_keeps_what_is_drawn_at_the_rate),
         TEST(adam_corrects_averages_that_began_at_zero),
         TEST(sparsemax_is_the_nearest_point_of_the_simplex),
         TEST(sparsemax_of_a_long_row),

@@ -420,6 +420,11 @@ BL_API bl_tensor bl_beta_symmetric(bl_tensor key, bl_tensor alpha, bl_shape shap
 BL_API bl_tensor bl_key_fold(bl_tensor key, uint32_t n);    /* as bl_key_derive */
 BL_API bl_tensor bl_permutation(bl_tensor key, int64_t n);  /* i32 [n] */
 BL_API bl_tensor bl_inverse_permutation(bl_tensor index);
+/* x / (1 - rate) where u >= rate, else 0, for uniform draws u that broadcast to x: the mean over
+ * draws is x (Srivastava et al. 2014). 0 <= rate < 1. In the second, one draw u[B] (or [1]) for all
+ * of x[b,..], as in stochastic depth (Huang et al. 2016). */
+BL_API bl_tensor bl_drop(bl_tensor x, bl_tensor u, bl_tensor rate);
+BL_API bl_tensor bl_drop_rows(bl_tensor x, bl_tensor u, bl_tensor rate);
 /* value, with the gradient of x. */
 BL_API bl_tensor bl_straight_through(bl_tensor value, bl_tensor x);
 /* (code - zero) scale with code = clamp(round(x / scale) + zero, low, high), a whole number where
@@ -483,6 +488,8 @@ BL_API bl_tensor bl_adam(bl_tensor gradient, bl_tensor step, bl_tensor beta1, bl
 #define bl_uniform(key, ...) BL_AT(bl_uniform(BL_T(key), __VA_ARGS__))
 #define bl_normal(key, ...) BL_AT(bl_normal(BL_T(key), __VA_ARGS__))
 #define bl_key_fold(key, n) BL_AT(bl_key_fold(BL_T(key), n))
+#define bl_drop(x, u, rate) BL_AT(bl_drop(BL_T(x), BL_T(u), BL_T(rate)))
+#define bl_drop_rows(x, u, rate) BL_AT(bl_drop_rows(BL_T(x), BL_T(u), BL_T(rate)))
 #define bl_permutation(key, n) BL_AT(bl_permutation(BL_T(key), n))
 #define bl_inverse_permutation(index) BL_AT(bl_inverse_permutation(BL_T(index)))
 #define bl_fake_quantize(x, scale, zero, low, high, code)                                          \

@@ -29,8 +29,8 @@ bl_tensor(bl_normal)(bl_tensor key, bl_shape shape)
 
 /* Bailey 1994, Devroye 1996: Student's t with 2 alpha degrees of freedom is
  * sqrt(2 alpha (U^(-1/alpha) - 1)) cos(2 pi V), and 1/2 + t / (2 sqrt(2 alpha + t^2)) is
- * Beta(alpha, alpha). Exact for every alpha, from two uniforms, without rejection. U is in (0,1]; at
- * the ends the quotient below is 0 or infinite and the result 1/2 or one of 0 and 1. */
+ * Beta(alpha, alpha). Exact for every alpha, from two uniforms, without rejection. U is in (0,1];
+ * at the ends the quotient below is 0 or infinite and the result 1/2 or one of 0 and 1. */
 bl_tensor(bl_beta_symmetric)(bl_tensor key, bl_tensor alpha, bl_shape shape)
 {
     int64_t count = bl_shape_count(shape);
@@ -62,4 +62,20 @@ bl_tensor(bl_inverse_permutation)(bl_tensor index)
         return bl_poison(index.graph, "inverse_permutation: index must be i32[N], not %s",
                          bl_show(type));
     return bl_put(bl_zeros_like(index), index, bl_iota(index.graph, BL_I32, type.shape, 0));
+}
+
+bl_tensor(bl_drop)(bl_tensor x, bl_tensor u, bl_tensor rate)
+{
+    return bl_select(bl_ge(u, rate), bl_div(x, bl_sub(1, rate)), 0);
+}
+
+bl_tensor(bl_drop_rows)(bl_tensor x, bl_tensor u, bl_tensor rate)
+{
+    if (!bl_need_tensor("drop_rows", x) || !bl_need_tensor("drop_rows", u))
+        return bl_poisoned(bl_graph_of((bl_tensor[]){x, u}, 2));
+    bl_shape rows = {.rank = bl_rank(x), .dim = {bl_dim(u, 0), 1, 1, 1, 1, 1, 1, 1}};
+    if (bl_rank(u) != 1 || rows.rank < 1)
+        return bl_poison(x.graph, "drop_rows: needs x[B,..] and u[B], not %s and %s",
+                         bl_show(bl_type_of(x)), bl_show(bl_type_of(u)));
+    return bl_drop(x, bl_reshape(u, rows), rate);
 }

@@ -2,12 +2,6 @@
  * Draws are fresh in every step and for every site; an evaluation graph has none of it. */
 #include "methods/classical/baselines/weights.h"
 
-/* x where kept (u >= p), scaled so that its mean is unchanged. u is broadcast. */
-static bl_tensor drop(bl_tensor x, bl_tensor u, bl_tensor p)
-{
-    return bl_select(bl_ge(u, p), bl_div(x, bl_sub(1, p)), 0);
-}
-
 static bl_tensor draws(bl_step *s, const char *name, bl_shape shape)
 {
     return bl_uniform(bl_step_key(s, name), shape);
@@ -23,7 +17,7 @@ static bl_tensor draws(bl_step *s, const char *name, bl_shape shape)
 
 BL_CONTRACT(base_dropout, BASE_DROPOUT, "drops activations at random (Srivastava et al. 2014)")
 {
-    f->y = drop(f->x, f->u, f->p);
+    f->y = bl_drop(f->x, f->u, f->p);
 }
 
 static bl_tensor dropout_site(bl_step *s, const void *options, const bl_site_info *site,
@@ -62,7 +56,7 @@ const bl_method bl_dropout = {
 
 BL_CONTRACT(base_dropconnect, BASE_DROPCONNECT, "drops weights at random (Wan et al. 2013)")
 {
-    bl_tensor w = drop(f->w, f->u, f->p);
+    bl_tensor w = bl_drop(f->w, f->u, f->p);
     bl_tensor y = bl_rank(f->u) == 2 ? bl_dot(f->x, w, false, true)
                                      : bl_squeeze(bl_dot(bl_expand(f->x, 1), w, false, true), 1);
     f->y = bl_add(y, f->b);
@@ -79,7 +73,7 @@ static bl_tensor dropconnect_weight(bl_step *s, const void *options, int paramet
     const bl_parameter *p = &s->parameter[parameter];
     if (!s->training || !is_hidden_weight(s, parameter) || p->type.shape.rank != 2)
         return value;
-    return drop(value, draws(s, p->path, p->type.shape), o->p);
+    return bl_drop(value, draws(s, p->path, p->type.shape), o->p);
 }
 
 const bl_method bl_dropconnect = {
@@ -105,19 +99,11 @@ const bl_method bl_dropconnect = {
     OPT(scale, 1, "flag", "divide by 1-p, so that the mean is unchanged")                          \
     OUT(y, "f32[B,S...]", "x + branch [u >= p] (/ (1-p) if scale)")
 
-/* u as [B,1,..] or [1,1,..], to be broadcast over an example's elements. */
-static bl_tensor over_examples(bl_tensor u, int rank)
-{
-    bl_shape shape = {.rank = rank, .dim = {bl_dim(u, 0), 1, 1, 1, 1, 1, 1, 1}};
-    return bl_reshape(u, shape);
-}
-
 BL_CONTRACT(base_stochastic_depth, BASE_STOCHASTIC_DEPTH,
             "drops residual branches at random (Huang et al. 2016)")
 {
-    bl_tensor u = over_examples(f->u, bl_rank(f->branch));
-    bl_tensor kept = f->scale ? drop(f->branch, u, f->p) : bl_select(bl_ge(u, f->p), f->branch, 0);
-    f->y = bl_add(f->x, kept);
+    bl_tensor scaled = bl_drop_rows(f->branch, f->u, f->p);
+    f->y = bl_add(f->x, f->scale ? scaled : bl_mul(scaled, bl_sub(1, f->p)));
 }
 
 #define STOCHASTIC_DEPTH(OPT)                                                                      \
@@ -132,7 +118,7 @@ static bl_tensor stochastic_depth_site(bl_step *s, const void *options, const bl
     if (!s->training || site->kind != BL_SITE_BRANCH)
         return value;
     bl_tensor u = draws(s, site->path, BL_SHAPE(bl_dim(value, 0)));
-    return drop(value, over_examples(u, bl_rank(value)), bl_mul(o->p, site->depth));
+    return bl_drop_rows(value, u, bl_mul(o->p, site->depth));
 }
 
 const bl_method bl_stochastic_depth = {
