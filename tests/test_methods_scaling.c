@@ -312,6 +312,226 @@ static void fits_refuse(void **state)
            F32(&c, "loss", S(1, 1, 2), NAN, NAN));
 }
 
+/* --- token crisis ----------------------------------------------------------------------------- */
+
+static void a_draw_at_the_rate_is_kept(void **state)
+{
+    (void)state;
+    call c = start("token_crisis_dropout", "{\"rate\": 0.3}");
+    F32(&c, "x", S(2, 3), 1, 2, 3, 4, 5, 6);
+    F32(&c, "u", S(2, 1), 0.3f, 0.29); /* a draw for each row */
+    give_to(&c.cotangent, "y", (bl_type){BL_F32, S(2, 3)}, VALUES(1, 1, 1, 1, 1, 1));
+    accept(&c, NULL);
+    expect(&c, "y", 1 / 0.7, 2 / 0.7, 3 / 0.7, 0, 0, 0);
+    near(slope(&c, "x", 2), 1 / 0.7);
+    near(slope(&c, "x", 3), 0);
+    F32(&c, "u", S(3), 0, 0.5, 0); /* fewer axes than x: the same for all rows */
+    accept(&c, NULL);
+    expect(&c, "y", 0, 2 / 0.7, 0, 0, 5 / 0.7, 0);
+    c.options = "{\"rate\": 0}";
+    accept(&c, NULL);
+    expect(&c, "y", 1, 2, 3, 4, 5, 6);
+    finish(&c);
+}
+
+static void a_dropped_branch_leaves_the_shortcut(void **state)
+{
+    (void)state;
+    call c = start("token_crisis_droppath", "{\"rate\": 0.5}");
+    F32(&c, "x", S(2, 1, 2), 1, 2, 3, 4);
+    F32(&c, "h", S(2, 1, 2), 10, 20, 30, 40);
+    F32(&c, "u", S(2), 0.5, 0.4);
+    give_to(&c.cotangent, "y", (bl_type){BL_F32, S(2, 1, 2)}, VALUES(1, 1, 1, 1));
+    accept(&c, NULL);
+    expect(&c, "y", 21, 42, 3, 4);
+    near(slope(&c, "h", 0), 2);
+    near(slope(&c, "h", 2), 0);
+    near(slope(&c, "x", 2), 1);
+    finish(&c);
+}
+
+static void dropout_begins_at_its_stage(void **state)
+{
+    (void)state;
+    call c = start("token_crisis_dropstage", "{\"start\": 5, \"rate\": 0.25}");
+    I32(&c, "step", S(3), 4, 5, 2147483647);
+    accept(&c, NULL);
+    expect(&c, "rate", 0, 0.25, 0.25);
+    c.options = NULL;
+    accept(&c, NULL);
+    expect(&c, "rate", 0.1, 0.1, 0.1);
+    finish(&c);
+}
+
+/* A prediction that is the smoothed target itself costs nothing. */
+static void smoothing_has_minimum_zero(void **state)
+{
+    (void)state;
+    call c = start("token_crisis_xent", "{\"smoothing\": 0.4}");
+    F32(&c, "logits", S(2, 3), log(0.6), log(0.2), log(0.2), 80, -80, -80);
+    I32(&c, "targets", S(2), 0, 1);
+    F32(&c, "weights", S(2), 1, 0);
+    accept(&c, "loss");
+    expect(&c, "loss", 0);
+    expect(&c, "acc", 1);
+    near(result(&c, "per_token", 1), 0.6 * 160 + 0.2 * 160 + 0.6 * log(0.6) + 0.4 * log(0.2));
+    for (int i = 0; i < 6; i++)
+        near(slope(&c, "logits", i), 0);
+    finish(&c);
+}
+
+static void the_level_of_logits_costs_by_its_square(void **state)
+{
+    (void)state;
+    call c = start("token_crisis_xent", "{\"z_loss\": 0.5}");
+    F32(&c, "logits", S(2), 3, 3); /* one token, no axes */
+    I32(&c, "targets", BL_SCALAR, 1);
+    F32(&c, "weights", BL_SCALAR, 0.1);
+    accept(&c, "loss");
+    double level = 3 + log(2);
+    expect(&c, "loss", log(2) + 0.5 * level * level);
+    expect(&c, "acc", 0); /* the first of equal logits is the prediction */
+    near(slope(&c, "logits", 0), 0.5 + level * 0.5);
+    near(slope(&c, "logits", 1), -0.5 + level * 0.5);
+    finish(&c);
+}
+
+static void spans_alternate_from_kept_to_hidden(void **state)
+{
+    (void)state;
+    call c =
+        start("token_crisis_span_mask", "{\"length\": 8, \"density\": 0.4, \"mean_span\": 1.5}");
+    I32(&c, "order_noise", S(2), 1, 0); /* floor(3.7) hidden, floor(2.5) spans: cut after 2 */
+    I32(&c, "order_keep", S(4), 3, 0, 2, 1);
+    accept(&c, NULL);
+    expect(&c, "n_noise", 3);
+    expect(&c, "n_spans", 2);
+    expect(&c, "mask", 0, 0, 1, 1, 0, 0, 0, 1);
+    finish(&c);
+    c = start("token_crisis_span_mask", "{\"length\": 2, \"density\": 1}");
+    give(&c, "order_noise", BL_I32, S(0), NULL);
+    give(&c, "order_keep", BL_I32, S(0), NULL);
+    accept(&c, NULL);
+    expect(&c, "mask", 0, 1);
+    finish(&c);
+}
+
+static void inputs_and_targets_share_their_sentinels(void **state)
+{
+    (void)state;
+    call c = start("token_crisis_span_corrupt", "{\"sentinel0\": 9, \"eos\": 1}");
+    I32(&c, "tokens", S(4), 5, 6, 7, 4);
+    U8(&c, "mask", S(4), 1, 1, 0, 1);
+    accept(&c, NULL);
+    expect(&c, "inputs", 9, 7, 8, 1, 0, 0, 0, 0, 0, 0);
+    expect(&c, "targets", 9, 5, 6, 8, 4, 1, 0, 0, 0, 0);
+    expect(&c, "n_inputs", 4);
+    expect(&c, "n_targets", 6);
+    expect(&c, "n_spans", 2);
+    I32(&c, "tokens", S(4), 7, 6, 10, 4); /* 7 would be the third sentinel, of two */
+    accept(&c, NULL);
+    finish(&c);
+    c = start("token_crisis_span_corrupt", "{\"sentinel0\": 0, \"eos\": 1}");
+    give(&c, "tokens", BL_I32, S(0), NULL);
+    give(&c, "mask", BL_U8, S(0), NULL);
+    accept(&c, NULL);
+    expect(&c, "inputs", 1, 0);
+    expect(&c, "targets", 1, 0);
+    finish(&c);
+}
+
+static void a_run_falls_from_its_first_best(void **state)
+{
+    (void)state;
+    call c = start("token_crisis_degradation", NULL);
+    F32(&c, "val", S(4), 1, 3, 3, 2.5);
+    accept(&c, NULL);
+    expect(&c, "best", 3);
+    expect(&c, "best_at", 1);
+    expect(&c, "drop", 0.5);
+    F32(&c, "val", S(1), -4);
+    accept(&c, NULL);
+    expect(&c, "final", -4);
+    expect(&c, "drop", 0);
+    finish(&c);
+}
+
+static void a_proxy_is_judged_by_its_last_value(void **state)
+{
+    (void)state;
+    call c = start("token_crisis_proxy_select", NULL);
+    F32(&c, "val", S(3, 2), 9, 1, 0, 2, 5, 2);
+    F32(&c, "rates", S(3), 0.1, 0.2, 0.3);
+    accept(&c, NULL);
+    expect(&c, "index", 1);
+    expect(&c, "rate", 0.2);
+    finish(&c);
+}
+
+#define TOKENS(...) I32(&c, "tokens", S(3), __VA_ARGS__), U8(&c, "mask", S(3), 1, 0, 1)
+#define ORDERS(noise, keep)                                                                        \
+    I32(&c, "order_noise", S(2), 0, noise), I32(&c, "order_keep", S(2), 0, keep)
+
+static void token_crisis_refuses(void **state)
+{
+    (void)state;
+    REFUSE("token_crisis_dropout", "{\"rate\": 1}", "option rate is 1, expected [0,1)");
+    REFUSE("token_crisis_dropout", NULL, "u[1] is 1, expected 0 <= . < 1", F32(&c, "x", S(2), 1, 2),
+           F32(&c, "u", S(2), 0, 1));
+    REFUSE("token_crisis_dropout", NULL, "f32[3] does not broadcast to [2]",
+           F32(&c, "x", S(2), 1, 2), F32(&c, "u", S(3), 0, 0, 0));
+    REFUSE("token_crisis_dropout", NULL, "f32[2,2] does not broadcast to 1 axes",
+           F32(&c, "x", S(2), 1, 2), F32(&c, "u", S(2, 2), 0, 0, 0, 0));
+    REFUSE("token_crisis_droppath", "{\"rate\": -0.5}", "option rate is -0.5, expected [0,1)");
+    REFUSE("token_crisis_droppath", NULL, "u must be f32[2], not f32[1]", F32(&c, "x", S(2), 1, 2),
+           F32(&c, "h", S(2), 1, 2), F32(&c, "u", S(1), 0));
+    REFUSE("token_crisis_dropstage", "{\"start\": -1}", "option start is -1, expected >= 0");
+    REFUSE("token_crisis_dropstage", "{\"rate\": 1}", "option rate is 1, expected [0,1)");
+    const char *f = "token_crisis_xent";
+    REFUSE(f, "{\"smoothing\": 1}", "option smoothing is 1, expected [0,1)");
+    REFUSE(f, "{\"z_loss\": -1}", "option z_loss is -1, expected [0,inf)");
+    REFUSE(f, NULL, "logits have 1 classes, expected V >= 2", F32(&c, "logits", S(1, 1), 0),
+           I32(&c, "targets", S(1), 0), F32(&c, "weights", S(1), 1));
+    REFUSE(f, NULL, "targets[0] is 2, expected 0 <= . < V (V is 2)",
+           F32(&c, "logits", S(1, 2), 0, 0), I32(&c, "targets", S(1), 2),
+           F32(&c, "weights", S(1), 1));
+    REFUSE(f, NULL, "weights sums to 0, expected a positive sum", F32(&c, "logits", S(1, 2), 0, 0),
+           I32(&c, "targets", S(1), 1), F32(&c, "weights", S(1), 0));
+    REFUSE("token_crisis_degradation", NULL, "val has no rows",
+           give(&c, "val", BL_F32, S(0), NULL));
+    REFUSE("token_crisis_proxy_select", NULL, "val has no rows",
+           give(&c, "val", BL_F32, S(0, 2), NULL), give(&c, "rates", BL_F32, S(0), NULL));
+    REFUSE("token_crisis_proxy_select", NULL, "val has no columns",
+           give(&c, "val", BL_F32, S(1, 0), NULL), F32(&c, "rates", S(1), 0));
+}
+
+static void spans_refuse(void **state)
+{
+    (void)state;
+    const char *f = "token_crisis_span_mask";
+    REFUSE(f, "{\"length\": 1}", "option length is 1, expected >= 2");
+    REFUSE(f, "{\"length\": 6, \"mean_span\": 0}", "option mean_span is 0, expected (0,inf)");
+    REFUSE(f, "{\"length\": 6, \"density\": 1.5}", "option density is 1.5, expected [0,1]");
+    REFUSE(f, "{\"length\": 6, \"density\": 0.5}",
+           "order_keep is not a permutation of 0..1: it lacks 1", ORDERS(1, 2));
+    REFUSE(f, "{\"length\": 6, \"density\": 0.5}",
+           "order_noise is not a permutation of 0..1: it lacks 1", ORDERS(0, 1));
+    REFUSE(f, "{\"length\": 7, \"density\": 0.5}", "order_noise has 2 entries, expected 3",
+           ORDERS(1, 1));
+    REFUSE(f, "{\"length\": 7, \"density\": 0.4}", "order_keep has 2 entries, expected 3",
+           ORDERS(1, 1));
+    f = "token_crisis_span_corrupt";
+    REFUSE(f, "{\"sentinel0\": 9}", "option eos is required");
+    REFUSE(f, "{\"sentinel0\": 9, \"eos\": 1}",
+           "tokens[2] is 8, which is a sentinel: they are 8 to 9", TOKENS(5, 6, 8));
+    REFUSE(f, "{\"sentinel0\": 9, \"eos\": 1}", "tokens[1] is 9, which is a sentinel",
+           TOKENS(5, 9, 7));
+    REFUSE(f, "{\"sentinel0\": 0, \"eos\": 1}",
+           "option sentinel0 is 0, expected 1 <= . <= 2147483647 for 2 spans", TOKENS(5, 6, 7));
+    REFUSE(f, "{\"sentinel0\": 9, \"eos\": 1}", "mask[1] is 2, expected in {0,1}",
+           I32(&c, "tokens", S(2), 0, 0), U8(&c, "mask", S(2), 0, 2));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -330,6 +550,17 @@ int main(void)
         cmocka_unit_test(a_certificate_needs_every_neighbour),
         cmocka_unit_test(infinite_compute_refuses),
         cmocka_unit_test(fits_refuse),
+        cmocka_unit_test(a_draw_at_the_rate_is_kept),
+        cmocka_unit_test(a_dropped_branch_leaves_the_shortcut),
+        cmocka_unit_test(dropout_begins_at_its_stage),
+        cmocka_unit_test(smoothing_has_minimum_zero),
+        cmocka_unit_test(the_level_of_logits_costs_by_its_square),
+        cmocka_unit_test(spans_alternate_from_kept_to_hidden),
+        cmocka_unit_test(inputs_and_targets_share_their_sentinels),
+        cmocka_unit_test(a_run_falls_from_its_first_best),
+        cmocka_unit_test(a_proxy_is_judged_by_its_last_value),
+        cmocka_unit_test(token_crisis_refuses),
+        cmocka_unit_test(spans_refuse),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
