@@ -1,4 +1,81 @@
-/* Solvers beside graphs: differential equations.
+/* Solvers: problems given by functions, solved on the host or inside of graphs.
+ *
+ * On the host (names with bl_host_, and fits and searches) a problem is a callback on plain
+ * row-major arrays of double; nothing is checked that only the caller can know, and what allocates
+ * or can fail returns a status.
+ *
+ * In a graph a problem is a callback that builds: it gets the point and the tensors that the
+ * problem depends on, its `parameter`s, and returns a tensor. The whole solve is one node of the
+ * graph (a loop), runs inside of compiled programs, in the dtype of what it is given, and has a
+ * gradient by a rule of its own, as often as it is asked for: not that of the steps that were
+ * taken, but that of the solution (implicit function theorem) or of the optimal value (envelope
+ * theorem). So the parameters must be passed as such: a tensor that the callback finds elsewhere,
+ * by its context, is a constant to the gradient. `context` must live until the last
+ * differentiation.
+ *
+ *     static bl_tensor ridge(bl_graph *g, bl_tensor w, const bl_tensor *p, void *context)
+ *     {
+ *         return bl_add(bl_matmul(bl_transpose(p[0]), bl_matmul(p[0], w)), bl_mul(p[1], w));
+ *     }
+ *     bl_tensor p[] = {x, lambda};
+ *     bl_tensor w = bl_conjugate_gradients(ridge, NULL, p, 2, b, 1e-9, 500, NULL);
+ *     bl_grad(loss_of(w), &lambda, 1, &slope);
+ *
+ * Not to converge is not an error: the last iterate is returned, and the report says how far it
+ * came. To add a solver: a declaration here that says the problem, shapes, ties and corners, and
+ * who described the algorithm; a file in src/solve of its own; tests in tests/test_solvers.c on a
+ * problem with a known answer, and of its gradient against differentiation of the steps. */
+#ifndef BALLAST_SOLVE_H
+#define BALLAST_SOLVE_H
+
+#include "ballast/program.h"
+
+/* --- in graphs ------------------------------------------------------------------------------ */
+
+/* y = A x, or any other map of x, with its parameters. */
+typedef bl_tensor bl_map(bl_graph *g, bl_tensor x, const bl_tensor *parameter, void *context);
+
+/* How a solve in a graph ended. Constants to the gradient. */
+typedef struct bl_solution {
+    bl_tensor steps;    /* i32[], taken */
+    bl_tensor residual; /* scalar: what the tolerance was compared with, at the last iterate */
+    bl_tensor good;     /* bool[]: the problem had the property that the solver needs throughout */
+} bl_solution;
+
+/* x with A x = b, for a linear map A that is symmetric and positive definite: conjugate gradients
+ * (Hestenes and Stiefel 1952) from 0 until |b - A x| <= tolerance (a number or a scalar tensor), at
+ * most `limit` steps. b is of any shape, and lengths are Euclidean over all of it. Where a
+ * direction p has <p, A p> <= 0, A was not positive definite: the solve stops, and report->good is
+ * false. report may be NULL. Gradient in b and in the parameters, by another solve. */
+BL_API bl_tensor bl_conjugate_gradients(bl_map *map, void *context, const bl_tensor *parameter,
+                                        int parameters, bl_tensor b, bl_tensor tolerance,
+                                        int64_t limit, bl_solution *report);
+#define bl_conjugate_gradients(map, context, parameter, parameters, b, tolerance, limit, report)   \
+    BL_AT(bl_conjugate_gradients(map, context, parameter, parameters, b, BL_T(tolerance), limit,   \
+                                 report))
+
+/* Entropic optimal transport between masses a[n] and b[m], all positive with equal sums, at
+ * cost[n,m]: the plan P that minimises <P,cost> - epsilon H(P), H(P) = -sum P log P, among those
+ * with P 1 = a and P^T 1 = b. */
+typedef struct bl_transport {
+    bl_tensor value;     /* the minimum; its gradient is P in cost, f in a, g in b */
+    bl_tensor plan;      /* P[n,m] = exp((f_i + g_j - cost_ij) / epsilon); this and what follows */
+    bl_tensor f, g;      /* is constant to the gradient. Potentials [n], [m], f of mean 0 */
+    bl_tensor violation; /* scalar: sum_i |sum_j P_ij - a_i|; columns are met exactly */
+    bl_tensor steps;     /* i32[], of both potentials */
+} bl_transport;
+
+/* Sinkhorn's iterations (Sinkhorn and Knopp 1967, Cuturi 2013) for the logarithms, from f = g = 0,
+ * at most `limit`, until violation < tolerance, looked at every ten steps. Where tolerance is the
+ * number 0 there are exactly `limit` steps. epsilon > 0 and tolerance are numbers or scalars. The
+ * gradient of the value is that of the optimum (Danskin), whatever the steps were: exact at
+ * convergence. It may be differentiated once. */
+BL_API void bl_sinkhorn(bl_tensor cost, bl_tensor a, bl_tensor b, bl_tensor epsilon,
+                        bl_tensor tolerance, int64_t limit, bl_transport *out);
+#define bl_sinkhorn(cost, a, b, epsilon, tolerance, limit, out)                                    \
+    BL_AT(bl_sinkhorn(BL_T(cost), BL_T(a), BL_T(b), BL_T(epsilon), BL_T(tolerance), limit, out))
+
+/* --- differential equations -------------------------------------------------------------------
  *
  * A field is a function that builds graph nodes: dz/dt = f(z, t), with parameters. One step of a
  * solver is nodes as well, so it may stand in any graph and be differentiated there; a whole
@@ -17,10 +94,6 @@
  *     BL_TRY(bl_ode_gradient(ode, &k, &dz1, NULL, NULL, &dz0, &dk));     of <dz1, z1>
  *     bl_ode_free(ode);
  */
-#ifndef BALLAST_SOLVE_H
-#define BALLAST_SOLVE_H
-
-#include "ballast/program.h"
 
 /* --- ordinary differential equations ------------------------------------------------------- */
 
@@ -30,16 +103,17 @@ typedef bl_tensor bl_ode_field(bl_tensor z, bl_tensor t, const bl_tensor *parame
 
 /* What a step gives. Norms are rms(v) = sqrt(mean of v^2), over all entries. */
 typedef struct bl_ode_step {
-    bl_tensor z;         /* at t + dt */
-    bl_tensor slope;     /* f there: the next step's first stage */
-    bl_tensor error;     /* rms(e / (absolute + relative max(|before|, |after|))) of the local error e */
+    bl_tensor z;     /* at t + dt */
+    bl_tensor slope; /* f there: the next step's first stage */
+    bl_tensor
+        error; /* rms(e / (absolute + relative max(|before|, |after|))) of the local error e */
     bl_tensor error_rms; /* rms(e) */
     bl_tensor stiffness; /* |df| / |dz| of the last two stages; 0 where dz is 0 */
 } bl_ode_step;
 
 /* One step of Tsitouras' method of order 5 with an error estimate of order 4 (2011), from z at t,
- * where slope is f(z, t), to t + dt. Tolerances are positive numbers or scalars. The stiffness is an
- * estimate of the largest eigenvalue of f's derivative; times dt it may be about 3.5. */
+ * where slope is f(z, t), to t + dt. Tolerances are positive numbers or scalars. The stiffness is
+ * an estimate of the largest eigenvalue of f's derivative; times dt it may be about 3.5. */
 BL_API bl_ode_step bl_tsit5_step(bl_ode_field *field, void *context, const bl_tensor *parameter,
                                  bl_tensor z, bl_tensor slope, bl_tensor t, bl_tensor dt,
                                  bl_tensor relative, bl_tensor absolute);
@@ -61,7 +135,8 @@ typedef struct bl_ode_accepted {
 typedef struct bl_ode_report {
     const bl_ode_accepted *step; /* [accepted], until the next solve or bl_ode_free */
     int64_t accepted, rejected;
-    int64_t evaluations; /* of the field, by the solver: 1, 1 more to choose a first step, 6 a step */
+    int64_t
+        evaluations; /* of the field, by the solver: 1, 1 more to choose a first step, 6 a step */
 } bl_ode_report;
 
 /* An equation compiled for a device, a type of state (f32 or f64) and of its parameters, and the
@@ -81,9 +156,9 @@ BL_API bl_status bl_ode_solve(bl_ode *ode, const bl_array *z0, const bl_array *p
                               double t1, bl_array *z1, bl_ode_report *report);
 
 /* The gradient of <dz1, z1> + sum over steps of (derror error + dstiffness stiffness) in z0 and the
- * parameters, of the last solve, back over its accepted steps, whose sizes are constants. derror and
- * dstiffness are [accepted], or NULL for zeros. dz0 and dparameter[..] are the caller's arrays, which
- * are overwritten. The parameters are those of the solve. */
+ * parameters, of the last solve, back over its accepted steps, whose sizes are constants. derror
+ * and dstiffness are [accepted], or NULL for zeros. dz0 and dparameter[..] are the caller's arrays,
+ * which are overwritten. The parameters are those of the solve. */
 BL_API bl_status bl_ode_gradient(bl_ode *ode, const bl_array *parameter, const bl_array *dz1,
                                  const double *derror, const double *dstiffness, bl_array *dz0,
                                  bl_array *dparameter);
@@ -116,5 +191,48 @@ BL_API bl_sde_step bl_sri_step(bl_sri_tableau tableau, bl_sde sde, bl_tensor z, 
 #define bl_sri_step(tableau, sde, z, t, dt, dw, dv, relative, absolute, delta)                     \
     BL_AT(bl_sri_step(tableau, sde, BL_T(z), BL_T(t), BL_T(dt), BL_T(dw), BL_T(dv),                \
                       BL_T(relative), BL_T(absolute), BL_T(delta)))
+
+/* --- on the host: fits, searches, orders ----------------------------------------------------- */
+
+/* The k rows of rows[count,size] nearest to each of query[queries,size] in squared Euclidean
+ * distance, nearest first, ties to the lower row: index and distance are [queries,k], either may be
+ * NULL. 1 <= k <= count. Distances are sums of squared differences, so that d(a,b) = d(b,a) exactly
+ * and d(a,a) = 0; a NaN is further than anything. */
+BL_API bl_status bl_nearest_rows(const double *query, int64_t queries, const double *rows,
+                                 int64_t count, int64_t size, int64_t k, int32_t *index,
+                                 double *distance);
+
+/* Writes residual[m] at x[n], and its derivatives jacobian[m,n] where that is not NULL. */
+typedef void bl_residuals(const double *x, double *residual, double *jacobian, void *context);
+
+enum { BL_LEAST_SQUARES_MAX = 8 }; /* unknowns */
+
+/* A local minimum of sum residual^2 within low <= x <= high, from x on, which is within: Levenberg
+ * (1944) and Marquardt (1963), with unknowns held at a bound as long as the sum would fall beyond
+ * it. *objective is the sum at x. */
+BL_API bl_status bl_least_squares(bl_residuals *residuals, void *context, int64_t m, int n,
+                                  const double *low, const double *high, double *x,
+                                  double *objective);
+
+/* A function of one variable. */
+typedef double bl_curve(double x, void *context);
+
+typedef struct bl_minimum {
+    double x, value;
+    int64_t point; /* the lowest of the grid, before it was refined */
+} bl_minimum;
+
+/* The lowest value within low <= x <= high: the lowest of `points` >= 2 equally spaced ones, ends
+ * included, the first of equals; then, between its neighbours, golden section (Kiefer 1953). NaN
+ * is higher than anything; where all values are, so is the minimum's, and x is low. */
+BL_API bl_minimum bl_grid_minimum(bl_curve *curve, void *context, double low, double high,
+                                  int64_t points);
+
+/* a[n,n] x = b[n,columns] by elimination with partial pivoting: b becomes x, a is used up. Error: a
+ * is singular, which is said of the column where it shows. */
+BL_API bl_status bl_solve_linear(double *a, double *b, int64_t n, int64_t columns);
+
+/* order[n] lists the indices of key[n] by ascending key, equal keys lower index first, NaN last. */
+BL_API bl_status bl_ascending_order(const double *key, int64_t n, int64_t *order);
 
 #endif

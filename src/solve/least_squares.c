@@ -5,7 +5,8 @@
 #include <float.h>
 #include <math.h>
 
-#include "solve/solve.h"
+#include "ballast/solve.h"
+#include "base/base.h"
 
 enum { N = BL_LEAST_SQUARES_MAX, MOST_STEPS = 2000 };
 

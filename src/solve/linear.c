@@ -1,7 +1,8 @@
 /* Systems of linear equations with a dense matrix: Gaussian elimination with partial pivoting. */
 #include <math.h>
 
-#include "solve/solve.h"
+#include "ballast/solve.h"
+#include "base/base.h"
 
 static int64_t largest_in_column(const double *a, int64_t n, int64_t k)
 {

@@ -1,7 +1,8 @@
 /* Minima of functions of one variable: a grid finds the valley, golden section its floor. */
 #include <math.h>
 
-#include "solve/solve.h"
+#include "ballast/solve.h"
+#include "base/base.h"
 
 enum { SECTIONS = 80 }; /* each leaves 0.618 of the interval: 2e-17 of it in the end */
 

@@ -3,7 +3,8 @@
  * terms in the same order; the k nearest so far are a heap with the worst on top. */
 #include <math.h>
 
-#include "solve/solve.h"
+#include "ballast/solve.h"
+#include "base/base.h"
 
 enum { BLOCK = 64 };
 

@@ -2,7 +2,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "solve/solve.h"
+#include "ballast/solve.h"
+#include "base/base.h"
 
 typedef struct ranked {
     double key;
