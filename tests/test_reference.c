@@ -539,34 +539,6 @@ static void work_is_counted_from_the_graph(void **state)
     bl_program_free(p);
 }
 
-/* An executor that is wrong in one element. */
-static bl_status run_wrongly(void *plan, void *const *input, void *const *output)
-{
-    BL_TRY(bl_executor_reference.run(plan, input, output));
-    ((float *)output[0])[1] += 0.01f;
-    return BL_OK;
-}
-
-static void a_checked_program_names_what_differs(void **state)
-{
-    bl_executor wrong = bl_executor_reference;
-    wrong.name = "wrong";
-    wrong.run = run_wrongly;
-    bl_tensor x = bl_input(*state, "x", BL_F32, BL_SHAPE(3)), y = bl_neg(x);
-    bl_compile_options options = {.donation = &(bl_donation){0, 0}, .donations = 1};
-    bl_program *p = NULL;
-    assert_int_equal(setenv("BL_CHECK", "1", 1), 0);
-    bl_status status = bl_compile(&(bl_device){&wrong}, &x, 1, &y, 1, &options, &p);
-    assert_int_equal(unsetenv("BL_CHECK"), 0);
-    assert_int_equal(status, BL_OK);
-    bl_array buffer = array_of(BL_SHAPE(3), VALUES(1, 2, 3));
-    assert_int_equal(bl_run(p, &buffer, &buffer), BL_INVALID);
-    assert_non_null(strstr(bl_error(), "BL_CHECK: element 1 of output 0 (neg, at "));
-    assert_non_null(strstr(bl_error(), "on wrong and -2 on reference"));
-    bl_program_free(p);
-    bl_array_free(&buffer);
-}
-
 #define FACT(name) cmocka_unit_test_setup_teardown(name, open_graph, close_graph)
 
 int main(void)
@@ -604,7 +576,6 @@ int main(void)
         FACT(donated_buffers_may_swap),
         FACT(impossible_donations_are_refused),
         FACT(work_is_counted_from_the_graph),
-        FACT(a_checked_program_names_what_differs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

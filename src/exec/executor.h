@@ -20,6 +20,7 @@ typedef struct bl_signature {
     const bl_donation *donation;
     int donations;
     int threads; /* at least 1 */
+    struct bl_check *check; /* is shown every kernel's results (bl_check_node); or NULL */
 } bl_signature;
 
 typedef struct bl_executor {
@@ -49,6 +50,18 @@ bl_status bl_nested_run(bl_nested *nested, void *const *value, void *result);
 void bl_nested_free(bl_nested *nested);
 /* Bytes of the plan and of what is carried. */
 size_t bl_nested_memory(const bl_nested *nested);
+
+/* --- BL_CHECK=1: what a device computes is compared with the reference loops, kernel by kernel */
+typedef struct bl_check bl_check;
+/* The signature must outlive the check; `device` names it in messages. */
+bl_status bl_check_new(const bl_signature *signature, const char *device, bl_check **out);
+/* At the start of a run, before anything is written. Copies the inputs. */
+bl_status bl_check_start(bl_check *check, void *const *input);
+/* Compares what the device's last kernel wrote for node id, in row-major order. */
+bl_status bl_check_node(bl_check *check, int32_t id, const void *value);
+/* At the end of a run. */
+bl_status bl_check_outputs(bl_check *check, void *const *output);
+void bl_check_free(bl_check *check);
 
 extern const bl_executor bl_executor_reference, bl_executor_cpu;
 

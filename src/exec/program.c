@@ -2,11 +2,10 @@
  *
  * bl_compile optimises the graph into one of its own, checks the call and hands it to the device's
  * executor; bl_run checks the arrays. To add an executor, list its device in `devices`. With
- * BL_CHECK=1 in the environment when a program is compiled, every run is compared with the
- * reference executor. */
+ * BL_CHECK=1 in the environment when a program is compiled, every kernel of every run is compared
+ * with the reference executor (check.c). */
 #include "exec/executor.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -58,33 +57,16 @@ bl_status bl_index_error(const bl_node *node, int64_t at, int64_t value, int64_t
 /* --- programs ----------------------------------------------------------------------------------
  */
 
-typedef struct reference_check { /* of BL_CHECK=1 */
-    void *plan;
-    void **output;
-} reference_check;
-
 struct bl_program {
     const bl_executor *executor;
     void *plan;
     bl_signature signature; /* whose arrays and graph the program owns */
     int32_t *ids;           /* of inputs, then outputs */
     bl_donation *donation;
-    int *donor;  /* of each output: the input it overwrites, or -1 */
-    void **data; /* of inputs, then outputs: filled by every run */
-    reference_check *check;
+    int *donor;      /* of each output: the input it overwrites, or -1 */
+    void **data;     /* of inputs, then outputs: filled by every run */
+    bl_check *check; /* of BL_CHECK=1, else NULL */
 };
-
-static void free_check(bl_program *p)
-{
-    if (!p->check)
-        return;
-    if (p->check->plan)
-        bl_executor_reference.free(p->check->plan);
-    for (int o = 0; p->check->output && o < p->signature.outputs; o++)
-        bl_release(p->check->output[o]);
-    bl_release(p->check->output);
-    bl_release(p->check);
-}
 
 void bl_program_free(bl_program *p)
 {
@@ -92,7 +74,7 @@ void bl_program_free(bl_program *p)
         return;
     if (p->plan)
         p->executor->free(p->plan);
-    free_check(p);
+    bl_check_free(p->check);
     bl_graph_free(p->signature.graph);
     bl_release(p->ids);
     bl_release(p->donation);
@@ -255,26 +237,14 @@ static bl_status copy_donations(bl_program *p, const bl_compile_options *options
     return status;
 }
 
-static bl_status compile_check(bl_program *p)
+static bl_status open_check(bl_program *p)
 {
     const char *wanted = getenv("BL_CHECK");
     if (!wanted || strcmp(wanted, "1") != 0 || p->executor == &bl_executor_reference)
         return BL_OK;
-    p->check = bl_alloc(sizeof *p->check);
-    if (!p->check)
-        return bl_no_memory(sizeof *p->check);
-    p->check->output = bl_alloc((size_t)p->signature.outputs * sizeof(void *));
-    if (!p->check->output)
-        return bl_no_memory((size_t)p->signature.outputs * sizeof(void *));
-    for (int o = 0; o < p->signature.outputs; o++) {
-        size_t bytes = bl_type_bytes(result_type(p, o));
-        p->check->output[o] = bl_alloc_aligned(bytes + 1);
-        if (!p->check->output[o])
-            return bl_no_memory(bytes);
-    }
-    bl_signature signature = p->signature;
-    signature.donations = 0;
-    return bl_executor_reference.compile(&signature, &p->check->plan);
+    BL_TRY(bl_check_new(&p->signature, p->executor->name, &p->check));
+    p->signature.check = p->check;
+    return BL_OK;
 }
 
 static bl_status fill_program(bl_program *p, const bl_tensor *inputs, int input_count,
@@ -285,8 +255,8 @@ static bl_status fill_program(bl_program *p, const bl_tensor *inputs, int input_
     BL_TRY(optimize_into(p, inputs, outputs));
     BL_TRY(copy_donations(p, options));
     p->signature.threads = options && options->threads > 0 ? options->threads : default_threads();
-    BL_TRY(p->executor->compile(&p->signature, &p->plan));
-    return compile_check(p);
+    BL_TRY(open_check(p));
+    return p->executor->compile(&p->signature, &p->plan);
 }
 
 bl_status bl_compile(const bl_device *device, const bl_tensor *inputs, int input_count,
@@ -340,56 +310,11 @@ static bl_status check_arrays(const bl_program *p, const bl_array *inputs, const
     return BL_OK;
 }
 
-/* The largest finite magnitude: what the rounding errors of an output are relative to. */
-static double magnitude(const bl_array *array)
-{
-    double largest = 0;
-    for (int64_t i = 0; i < bl_array_count(array); i++) {
-        double value = fabs(bl_array_get(array, i));
-        largest = isfinite(value) && value > largest ? value : largest;
-    }
-    return largest;
-}
-
-static double check_tolerance(const bl_array *expected)
-{
-    bl_dtype dtype = expected->type.dtype;
-    double relative = dtype == BL_F32 ? 1e-3 : dtype == BL_F64 ? 1e-8 : 0;
-    return relative > 0 ? relative * magnitude(expected) : 0;
-}
-
-static bool agrees(double a, double b, double tolerance)
-{
-    return a == b || (isnan(a) && isnan(b)) || fabs(a - b) <= tolerance;
-}
-
-static bl_status compare_output(const bl_program *p, int o)
-{
-    bl_type type = result_type(p, o);
-    bl_array ours = {type, p->data[p->signature.inputs + o]},
-             expected = {type, p->check->output[o]};
-    const bl_node *node = bl_node_at(p->signature.graph, p->signature.output[o]);
-    double tolerance = check_tolerance(&expected);
-    for (int64_t i = 0; i < bl_type_count(type); i++) {
-        double a = bl_array_get(&ours, i), b = bl_array_get(&expected, i);
-        if (!agrees(a, b, tolerance))
-            return bl_fail(BL_INVALID,
-                           "BL_CHECK: element %lld of output %d (%s, at %s:%d) is %.9g on %s and "
-                           "%.9g on reference",
-                           (long long)i, o, bl_op_name(node->op), node->file ? node->file : "?",
-                           node->line, a, p->executor->name, b);
-    }
-    return BL_OK;
-}
-
-/* The reference runs first, since the device may write over donated inputs. */
 static bl_status run_checked(bl_program *p, void *const *input, void *const *output)
 {
-    BL_TRY(bl_executor_reference.run(p->check->plan, input, p->check->output));
+    BL_TRY(bl_check_start(p->check, input));
     BL_TRY(p->executor->run(p->plan, input, output));
-    for (int o = 0; o < p->signature.outputs; o++)
-        BL_TRY(compare_output(p, o));
-    return BL_OK;
+    return bl_check_outputs(p->check, output);
 }
 
 bl_status bl_run(bl_program *p, const bl_array *inputs, const bl_array *outputs)

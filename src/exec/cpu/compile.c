@@ -176,11 +176,24 @@ static void bind(cpu_plan *plan, void *const *input, void *const *output)
     }
 }
 
+/* Shows what a kernel wrote to the check of BL_CHECK=1. */
+static bl_status show_results(const cpu_plan *plan, const cpu_kernel *kernel)
+{
+    const cpu_group *group = &plan->group[kernel->group];
+    for (int32_t n = 0; n < group->nodes; n++)
+        if (plan->fact[group->node[n]].stored)
+            BL_TRY(bl_check_node(plan->signature.check, group->node[n],
+                                 plan->address[group->node[n]]));
+    return BL_OK;
+}
+
 static bl_status run_kernels(cpu_plan *plan)
 {
     double start = plan->profile ? now() : 0;
     for (int32_t k = 0; k < plan->kernels; k++) {
         BL_TRY(plan->kernel[k].run(plan, &plan->kernel[k]));
+        if (plan->signature.check)
+            BL_TRY(show_results(plan, &plan->kernel[k]));
         if (plan->profile) {
             double end = now();
             plan->kernel[k].seconds += end - start;
