@@ -10,7 +10,7 @@
 #define ITEM_SSL_MUTUAL_INFORMATION(IN, OPT, OUT)                                                  \
     IN (codes, "i32[M,k]", "rows > 0, >= 0", "categorical features of the items")                  \
     IN (cards, "i32[k]",   ">= 1",           "how many values each feature has")                   \
-    OUT(mi,    "f32[k,k]",                   "mutual information in nats; entropies on the diagonal")
+    OUT(mi,    "f32[k,k]",                   "in nats; entropies on the diagonal")
 
 static bl_status check_codes(const bl_array *codes, const bl_array *cards)
 {
@@ -115,7 +115,7 @@ BL_CONTRACT(item_ssl_rfm_mask, ITEM_SSL_RFM_MASK, "hides a random half of the fe
     IN   (keep,                "u8[N,k,L]",    "in {0,1}", "0: dropped in this view")              \
     IN   (mask,                "u8[k]",        "in {0,1}", "1: the feature is hidden in this view")\
     IN_AS(fallback, "default", "f32[k,D]",     "grad",     "in place of a hidden feature")         \
-    OUT  (features,            "f32[N,?]",                 "k D numbers an item, feature by feature")
+    OUT  (features,            "f32[N,?]",                 "k D numbers, feature by feature")
 
 BL_CONTRACT_NAMED(item_ssl_augment, ITEM_SSL_AUGMENT, "the features of one view")
 {

@@ -126,7 +126,7 @@ BL_CONTRACT(soft_equivariance_projector, SOFT_EQUIVARIANCE_PROJECTOR,
 #define SOFT_EQUIVARIANCE_PENALTY(IN, OPT, OUT)                                                    \
     IN (w,            "f32[o,i]",   "grad",    "weights")                                          \
     IN (b,            "f32[o]",     "grad",    "bias")                                             \
-    IN (pw,           "f32[G,n,n]", "",        "projectors of weights, n = o i, one for each group")\
+    IN (pw,           "f32[G,n,n]", "",        "projectors of weights, n = o i, by group")         \
     IN (pb,           "f32[G,o,o]", "",        "of biases")                                        \
     IN (lam,          "f32[G]",     ">= 0",    "strength of each group")                           \
     OPT(weight_decay, 0.0,          "[0,inf)", "of weights and bias")                              \
@@ -429,8 +429,8 @@ static bl_tensor times(bl_tensor a, int64_t i, bl_tensor x)
     return bl_mul(weight_of(a, i), x);
 }
 
-/* s' = s + a0 <v,v+> + a1 tr M;  v' = v + a2 s+ v + a3 M v;  M' = M + a4 v v+^T + a5 s M+, with + for
- * the next channel: every term moves with O(3), whatever a is. */
+/* s' = s + a0 <v,v+> + a1 tr M;  v' = v + a2 s+ v + a3 M v;  M' = M + a4 v v+^T + a5 s M+, where +
+ * is the next channel: every term moves with O(3), whatever a is. */
 BL_CONTRACT(soft_equivariance_block, SOFT_EQUIVARIANCE_BLOCK, "a layer that may be equivariant")
 {
     int64_t c = f->c, at = 0;

@@ -6,6 +6,7 @@
  * A row of a table is R + D tokens of width d: [REG], numeric features, categorical ones. Weights
  * are [out,in]: y = x W^T + b. */
 #include "methods/method.h"
+#include "methods/representation/t_jepa/collapse.h"
 
 static bl_tensor f32(bl_tensor x)
 {
@@ -105,7 +106,8 @@ static bl_tensor categorical_tokens(const struct t_jepa_tokenize *f, bl_tensor b
 
 static bl_status tokenize_check(const bl_dictionary *in, BL_UNUSED_ const void *options)
 {
-    const bl_array *cards = bl_dictionary_find(in, "cards"), *codes = bl_dictionary_find(in, "x_cat");
+    const bl_array *cards = bl_dictionary_find(in, "cards");
+    const bl_array *codes = bl_dictionary_find(in, "x_cat");
     int64_t c = cards->type.shape.dim[0], values = 0, count = bl_array_count(codes);
     for (int64_t j = 0; j < c; j++)
         values += bl_i32(cards)[j];
@@ -142,8 +144,9 @@ static bl_status feature_range(const char *what, double features, double least, 
     range[1] = rint(features * most);
     if (range[0] >= 1 && range[1] > range[0])
         return BL_OK;
-    return bl_fail(BL_INVALID, "min_%s and max_%s give %g to %g of %g features, expected at least 1 "
-                   "and more at most than at least", what, what, range[0], range[1], features);
+    return bl_fail(BL_INVALID,
+                   "min_%s and max_%s give %g to %g of %g features, expected a range from 1 up",
+                   what, what, range[0], range[1], features);
 }
 
 BL_HOST(t_jepa_mask_sizes, T_JEPA_MASK_SIZES, "how many features are seen and predicted")
@@ -229,8 +232,9 @@ static bl_status check_row_permutations(const bl_dictionary *in, const char *nam
     }
     bl_release(last);
     if (i < count)
-        return bl_fail(BL_INVALID, "%s has the row %lld, where [%lld] is %d, expected a permutation "
-                       "of 0..%lld", name, (long long)(i / size), (long long)(i % size),
+        return bl_fail(BL_INVALID,
+                       "%s has the row %lld, where [%lld] is %d, expected a permutation of 0..%lld",
+                       name, (long long)(i / size), (long long)(i % size),
                        bl_i32(array)[i], (long long)size - 1);
     return BL_OK;
 }
@@ -478,119 +482,20 @@ BL_CONTRACT(t_jepa_schedules, T_JEPA_SCHEDULES, "learning rate, decay and m by s
     OUT(euclidean, "f32[]", "mean distance over pairs; 0 without any, as kl")                      \
     OUT(n,         "i32[]", "N")
 
-enum { GRID = 100 };
-
-typedef struct tokens {
-    const float *h; /* [N,T,d] */
-    int64_t N, T, d;
-} tokens;
-
-static double mean_variance_over_rows(const tokens *t)
-{
-    int64_t size = t->T * t->d;
-    double total = 0;
-    for (int64_t j = 0; j < size; j++) {
-        double mean = 0, sum = 0;
-        for (int64_t i = 0; i < t->N; i++)
-            mean += (double)t->h[i * size + j] / (double)t->N;
-        for (int64_t i = 0; i < t->N; i++)
-            sum += pow((double)t->h[i * size + j] - mean, 2);
-        total += sum / (double)t->N;
-    }
-    return size > 0 ? total / (double)size : 0;
-}
-
-/* Number k of the mean token of row i. */
-static double mean_token(const tokens *t, int64_t i, int64_t k)
-{
-    double sum = 0;
-    for (int64_t j = 0; j < t->T; j++)
-        sum += (double)t->h[(i * t->T + j) * t->d + k];
-    return sum / (double)t->T;
-}
-
-static double variance_of_mean_tokens(const tokens *t)
-{
-    double mean = 0, sum = 0, count = (double)(t->N * t->d);
-    if (t->T == 0 || t->d == 0)
-        return 0;
-    for (int64_t i = 0; i < t->N; i++)
-        for (int64_t k = 0; k < t->d; k++)
-            mean += mean_token(t, i, k) / count;
-    for (int64_t i = 0; i < t->N; i++)
-        for (int64_t k = 0; k < t->d; k++)
-            sum += pow(mean_token(t, i, k) - mean, 2) / count;
-    return sum;
-}
-
-/* log of the kernel density of x[n] at `at`, up to what is the same on the grid; in logarithms, so
- * that a gap in the numbers is not a density of 0. */
-static double log_density(const float *x, int64_t n, double at, double bandwidth)
-{
-    double nearest = INFINITY, sum = 0;
-    for (int64_t i = 0; i < n; i++)
-        nearest = fmin(nearest, pow((at - (double)x[i]) / bandwidth, 2) / 2);
-    for (int64_t i = 0; i < n; i++)
-        sum += exp(nearest - pow((at - (double)x[i]) / bandwidth, 2) / 2);
-    return log(sum) - nearest;
-}
-
-/* log p of the numbers x[n] on GRID points from the least to the largest; equal numbers, and a
- * single one, give the same everywhere. */
-static void log_distribution(const float *x, int64_t n, double log_p[GRID])
-{
-    double low = INFINITY, high = -INFINITY, mean = 0, sum = 0, largest = -INFINITY, total = 0;
-    for (int64_t i = 0; i < n; i++) {
-        low = fmin(low, (double)x[i]);
-        high = fmax(high, (double)x[i]);
-        mean += (double)x[i] / (double)n;
-    }
-    for (int64_t i = 0; i < n; i++)
-        sum += pow((double)x[i] - mean, 2);
-    double bandwidth = n > 1 ? sqrt(sum / (double)(n - 1)) * pow((double)n, -0.2) : 0;
-    for (int g = 0; g < GRID; g++) {
-        double at = low + (high - low) * g / (GRID - 1);
-        log_p[g] = high > low ? log_density(x, n, at, bandwidth) : 0;
-        largest = fmax(largest, log_p[g]);
-    }
-    for (int g = 0; g < GRID; g++)
-        total += exp(log_p[g] - largest);
-    for (int g = 0; g < GRID; g++)
-        log_p[g] -= largest + log(total);
-}
-
-static double divergence(const float *a, const float *b, int64_t n)
-{
-    double log_p[GRID], log_q[GRID], sum = 0;
-    log_distribution(a, n, log_p);
-    log_distribution(b, n, log_q);
-    for (int g = 0; g < GRID; g++)
-        sum += exp(log_p[g]) * (log_p[g] - log_q[g]);
-    return sum;
-}
-
-static double distance(const float *a, const float *b, int64_t n)
-{
-    double sum = 0;
-    for (int64_t i = 0; i < n; i++)
-        sum += pow((double)a[i] - (double)b[i], 2);
-    return sqrt(sum);
-}
-
 BL_HOST(t_jepa_collapse, T_JEPA_COLLAPSE, "whether rows are still told apart")
 {
     const int64_t *dim = f->h.type.shape.dim, pairs = f->pairs.type.shape.dim[0];
-    tokens t = {bl_f32(&f->h), dim[0], dim[1], dim[2]};
+    tj_tokens t = {bl_f32(&f->h), dim[0], dim[1], dim[2]};
     int64_t size = t.T * t.d;
     double kl = 0, euclidean = 0;
     for (int64_t i = 0; i < pairs; i++) {
         const float *a = t.h + bl_i32(&f->pairs)[2 * i] * size;
         const float *b = t.h + bl_i32(&f->pairs)[2 * i + 1] * size;
-        kl += divergence(a, b, size) / (double)pairs;
-        euclidean += distance(a, b, size) / (double)pairs;
+        kl += tj_divergence(a, b, size) / (double)pairs;
+        euclidean += tj_distance(a, b, size) / (double)pairs;
     }
-    bl_array_set(&f->intra_var, 0, mean_variance_over_rows(&t));
-    bl_array_set(&f->inter_var, 0, variance_of_mean_tokens(&t));
+    bl_array_set(&f->intra_var, 0, tj_variance_over_rows(&t));
+    bl_array_set(&f->inter_var, 0, tj_variance_of_mean_tokens(&t));
     bl_array_set(&f->kl, 0, kl);
     bl_array_set(&f->euclidean, 0, euclidean);
     bl_array_set(&f->n, 0, (double)t.N);
