@@ -643,6 +643,236 @@ static void gigatok_refuses(void **state)
            F32(&c, "logits_real", S(0), 0), F32(&c, "logits_fake", S(1), 0));
 }
 
+/* --- latent quantization ---------------------------------------------------------------------- */
+
+/* Latent 0 has the values -1 and 1, latent 1 two equal ones; 0 lies in the middle of -1 and 1. */
+static void halfway_goes_to_the_lower_value(void **state)
+{
+    (void)state;
+    call c = start("qlae_quantize", NULL);
+    F32(&c, "z", S(2, 2), 0, 3, 0.5, -9);
+    F32(&c, "codebook", S(2, 2), -1, 1, 2, 2);
+    sum_gradient(&c, "z_quantized", S(2, 2));
+    accept(&c, NULL);
+    expect(&c, "index", 0, 0, 1, 0);
+    expect(&c, "z_hat", -1, 2, 1, 2);
+    expect(&c, "z_quantized", -1, 2, 1, 2);
+    expect(&c, "quantization", 1, (0.25 + 121) / 2);
+    expect(&c, "commitment", 1, (0.25 + 121) / 2);
+    near(slope(&c, "codebook", 1), 1);
+    near(slope(&c, "codebook", 2), 2);
+    near(slope(&c, "z", 0), 0);
+    bl_dictionary_free(&c.cotangent);
+    sum_gradient(&c, "z_hat", S(2, 2));
+    accept(&c, NULL);
+    near(slope(&c, "codebook", 2), 0);
+    near(slope(&c, "z", 3), 1);
+    finish(&c);
+}
+
+static void codebook_and_codes_move_to_each_other(void **state)
+{
+    (void)state;
+    call c = start("qlae_loss", "{\"quantization_weight\": 3, \"commitment_weight\": 5}");
+    F32(&c, "logits", S(1, 2), 80, -80);
+    F32(&c, "x", S(1, 2), 1, 0.5);
+    F32(&c, "z", S(1, 1), 2);
+    F32(&c, "codebook", S(1, 1), 1);
+    accept(&c, "loss");
+    expect(&c, "bce", 20);
+    expect(&c, "loss", 20 + 3 + 5);
+    near(slope(&c, "codebook", 0), -6);
+    near(slope(&c, "z", 0), 10);
+    near(slope(&c, "logits", 0), 0);
+    near(slope(&c, "logits", 1), -0.25);
+    finish(&c);
+}
+
+static void entries_are_clipped_one_by_one(void **state)
+{
+    (void)state;
+    call c = start("qlae_adamw_step",
+                   "{\"lr\": 0.5, \"weight_decay\": 0.25, \"clip\": 2, \"beta1\": 0.5}");
+    F32(&c, "w", S(2), 8, 0);
+    F32(&c, "g", S(2), 10, -1);
+    F32(&c, "m", S(2), 0, 0);
+    F32(&c, "v", S(2), 0, 0);
+    F32(&c, "step", BL_SCALAR, 1);
+    accept(&c, NULL);
+    expect(&c, "m_out", 1, -0.5);
+    expect(&c, "v_out", 0.004, 0.001);
+    expect(&c, "w_out", 8 - 0.5 * (1 + 2), 0.5); /* the first direction of Adam is the sign */
+    c.options = "{\"clip\": 0, \"beta1\": 0.5}";
+    accept(&c, NULL);
+    expect(&c, "m_out", 5, -0.5);
+    finish(&c);
+}
+
+static void information_of_frequencies(void **state)
+{
+    (void)state;
+    call c = start("qlae_mi_discrete", NULL);
+    I32(&c, "a", S(4), -7, 3, -7, 3);
+    I32(&c, "b", S(4), 1, 1, 2, 2);
+    accept(&c, NULL);
+    expect(&c, "mi", 0);
+    I32(&c, "b", S(4), 9, 4, 9, 5); /* tells a; more than a does of it */
+    accept(&c, NULL);
+    expect(&c, "mi", log(2));
+    I32(&c, "a", S(1), 1);
+    I32(&c, "b", S(1), 1);
+    accept(&c, NULL);
+    expect(&c, "mi", 0);
+    finish(&c);
+    c = start("qlae_nmi", NULL);
+    I32(&c, "sources", S(4, 1), 0, 1, 0, 1);
+    I32(&c, "latents", S(4, 3), 5, 0, 8, 6, 0, 8, 5, 1, 8, 7, 1, 8);
+    accept(&c, NULL);
+    expect(&c, "nmi", 1, 0, 0);
+    finish(&c);
+}
+
+/* psi(n) + 0.577.. = 1 + 1/2 + .. + 1/(n-1). Class 5 has one sample only. */
+static void information_of_neighbours(void **state)
+{
+    (void)state;
+    call c = start("qlae_mi_knn", "{\"k\": 10}");
+    F32(&c, "x", S(5), 0, 100, 1, 101, 50);
+    I32(&c, "y", S(5), 1, 2, 1, 2, 5);
+    accept(&c, NULL);
+    /* kept 4; k = 1, n = 2, m = 1 (no sample nearer than 1, but itself) for each */
+    expect(&c, "mi", (1 + 1 / 2.0 + 1 / 3.0) + 0 - 1 - 0);
+    F32(&c, "x", S(5), 3, 3, 3, 3, 3); /* all equal: m = 4, and the estimate would be negative */
+    accept(&c, NULL);
+    expect(&c, "mi", 0);
+    F32(&c, "x", S(5), 3, 3, 3, NAN, 3);
+    accept(&c, NULL);
+    assert_true(isnan(result(&c, "mi", 0)));
+    finish(&c);
+}
+
+static void latents_in_use(void **state)
+{
+    (void)state;
+    call c = start("qlae_active", NULL);
+    F32(&c, "latents", S(2, 4), 0, 7, 0, 0, 40, 7, 2, 3);
+    accept(&c, NULL);
+    expect(&c, "active", 1, 0, 0, 1); /* 2 is not more than 40 / 20 */
+    c.options = "{\"discrete\": true}";
+    accept(&c, NULL);
+    expect(&c, "active", 1, 0, 1, 1);
+    c.options = "{\"divisor\": 10}";
+    accept(&c, NULL);
+    expect(&c, "active", 1, 0, 0, 0);
+    F32(&c, "latents", S(1, 2), 0, 7);
+    accept(&c, NULL);
+    expect(&c, "active", 0, 0);
+    finish(&c);
+}
+
+static void a_perfect_and_a_useless_code(void **state)
+{
+    (void)state;
+    call c = start("qlae_infomec", NULL);
+    F32(&c, "nmi", S(2, 3), 1, 9, 0, 0, 9, 0.5);
+    I32(&c, "active", S(3), 1, 0, 1);
+    accept(&c, NULL);
+    expect(&c, "infom", 1);
+    expect(&c, "infoc", 1);
+    F32(&c, "nmi", S(2, 3), 1, 9, 1, 1, 9, 1);
+    accept(&c, NULL);
+    expect(&c, "infom", 0);
+    expect(&c, "infoc", 0);
+    finish(&c);
+    c = start("qlae_infoe", NULL);
+    F32(&c, "h_conditional", S(2), 0, 1);
+    F32(&c, "h_null", S(2), 2, 4);
+    accept(&c, NULL);
+    expect(&c, "infoe", (1 + 0.75) / 2);
+    finish(&c);
+}
+
+static void what_a_regression_leaves_unknown(void **state)
+{
+    (void)state;
+    call c = start("qlae_predictive_entropy", "{\"classes\": 2}");
+    F32(&c, "features", S(5, 1), 0, 0, 0, 0, 0);
+    I32(&c, "labels", S(5), 1, 1, 1, 1, 0);
+    accept(&c, NULL);
+    expect(&c, "log_loss", log(2)); /* balanced, however rare class 0 is */
+    /* One-hot: of class 0, weight 5/2, one sample has feature 1; of class 1, weight 5/8 each, one
+     * of four has. So p(0 | 1) = 0.8 and p(0 | 0) = 0. */
+    F32(&c, "features", S(5, 2), 1, 0, 0, 1, 0, 1, 0, 1, 1, 0);
+    accept(&c, NULL);
+    assert_true(fabs(result(&c, "log_loss", 0) - (-log(0.8) - log(0.2)) / 5) < 1e-4);
+    F32(&c, "features", S(5, 0), 0);
+    accept(&c, NULL);
+    expect(&c, "log_loss", log(2));
+    F32(&c, "features", S(5, 1), 1, 2, 3, 4, -1); /* separable */
+    accept(&c, NULL);
+    assert_true(result(&c, "log_loss", 0) < 1e-3);
+    finish(&c);
+}
+
+/* The size of an evaluation in the paper: each function in well under a minute, even unoptimised.
+ */
+static void ten_thousand_samples(void **state)
+{
+    (void)state;
+    enum { N = 10000 };
+    bl_random r = bl_random_new(bl_key_from_seed(4));
+    bl_array x, y;
+    expect_ok(bl_array_new(BL_F32, S(N), &x));
+    expect_ok(bl_array_new(BL_I32, S(N), &y));
+    for (int i = 0; i < N; i++) {
+        bl_i32(&y)[i] = (int32_t)bl_random_below(&r, 4);
+        bl_f32(&x)[i] = (float)(10 * bl_i32(&y)[i] + bl_random_gauss(&r));
+    }
+    call c = start("qlae_mi_knn", NULL);
+    expect_ok(bl_dictionary_set(&c.in, "x", x));
+    expect_ok(bl_dictionary_set(&c.in, "y", y));
+    accept(&c, NULL);
+    assert_true(fabs(result(&c, "mi", 0) - log(4)) < 0.01); /* x tells y */
+    finish(&c);
+}
+
+static void qlae_refuses(void **state)
+{
+    (void)state;
+    REFUSE("qlae_quantize", NULL, "codebook must be f32[2,V], not f32[1,3]",
+           F32(&c, "z", S(1, 2), 0, 0), F32(&c, "codebook", S(1, 3), 0, 0, 0));
+    REFUSE("qlae_quantize", NULL,
+           "codebook is f32[1,0], expected at least one latent and one value",
+           F32(&c, "z", S(1, 1), 0), F32(&c, "codebook", S(1, 0), 0));
+    REFUSE("qlae_quantize", NULL, "z[0,1] is nan, expected no NaN", F32(&c, "z", S(1, 2), 0, NAN),
+           F32(&c, "codebook", S(2, 1), 0, 0));
+    REFUSE("qlae_loss", NULL, "x[0] is 1.5, expected [0,1]", F32(&c, "logits", S(1), 0),
+           F32(&c, "x", S(1), 1.5), F32(&c, "z", S(1, 1), 0), F32(&c, "codebook", S(1, 1), 0));
+    REFUSE("qlae_adamw_step", NULL, "step is 0, expected >= 1", F32(&c, "w", S(1), 0),
+           F32(&c, "g", S(1), 0), F32(&c, "m", S(1), 0), F32(&c, "v", S(1), 0),
+           F32(&c, "step", BL_SCALAR, 0));
+    REFUSE("qlae_nmi", NULL, "source 1 is constant, expected at least two values",
+           I32(&c, "sources", S(2, 2), 0, 3, 1, 3), I32(&c, "latents", S(2, 1), 0, 1));
+    REFUSE("qlae_mi_knn", "{\"k\": 0}", "option k is 0, expected >= 1");
+    REFUSE("qlae_mi_knn", NULL, "y has no value twice, expected a class of at least two samples",
+           F32(&c, "x", S(2), 0, 1), I32(&c, "y", S(2), 0, 1));
+    REFUSE("qlae_infomec", NULL,
+           "nmi has 1 sources and 2 active latents, expected at least 2 of each",
+           F32(&c, "nmi", S(1, 2), 1, 1), I32(&c, "active", S(2), 1, 1));
+    REFUSE("qlae_infomec", NULL,
+           "nmi has 2 sources and 1 active latents, expected at least 2 of each",
+           F32(&c, "nmi", S(2, 2), 1, 1, 1, 1), I32(&c, "active", S(2), 1, 0));
+    REFUSE("qlae_infomec", NULL, "active column 1 of nmi sums to 0, expected information",
+           F32(&c, "nmi", S(2, 2), 1, 0, 1, 0), I32(&c, "active", S(2), 1, 1));
+    REFUSE("qlae_infomec", NULL, "row 0 of nmi sums to 0, expected information",
+           F32(&c, "nmi", S(2, 3), 0, 0, 9, 1, 1, 0), I32(&c, "active", S(3), 1, 1, 0));
+    REFUSE("qlae_infomec", NULL, "active[0] is 2, expected in {0,1}",
+           F32(&c, "nmi", S(2, 2), 1, 0, 1, 0), I32(&c, "active", S(2), 2, 1));
+    REFUSE("qlae_predictive_entropy", "{\"classes\": 2}",
+           "labels[0] is 2, expected 0 <= . < classes", F32(&c, "features", S(1, 1), 0),
+           I32(&c, "labels", S(1), 2));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -673,6 +903,16 @@ int main(void)
         cmocka_unit_test(hinges_are_flat_at_the_kink),
         cmocka_unit_test(a_tokenizer_pays_for_everything),
         cmocka_unit_test(gigatok_refuses),
+        cmocka_unit_test(halfway_goes_to_the_lower_value),
+        cmocka_unit_test(codebook_and_codes_move_to_each_other),
+        cmocka_unit_test(entries_are_clipped_one_by_one),
+        cmocka_unit_test(information_of_frequencies),
+        cmocka_unit_test(information_of_neighbours),
+        cmocka_unit_test(latents_in_use),
+        cmocka_unit_test(a_perfect_and_a_useless_code),
+        cmocka_unit_test(what_a_regression_leaves_unknown),
+        cmocka_unit_test(ten_thousand_samples),
+        cmocka_unit_test(qlae_refuses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

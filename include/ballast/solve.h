@@ -232,6 +232,39 @@ BL_API bl_minimum bl_grid_minimum(bl_curve *curve, void *context, double low, do
  * is singular, which is said of the column where it shows. */
 BL_API bl_status bl_solve_linear(double *a, double *b, int64_t n, int64_t columns);
 
+/* The value of a function at x[n]; writes its gradient[n]. */
+typedef double bl_smooth(const double *x, double *gradient, void *context);
+
+/* A local minimum of a smooth function, from x on: limited-memory BFGS (Nocedal 1980), at most
+ * `most` steps, until no derivative exceeds the tolerance or no step lowers the value. *value is
+ * that at x. */
+BL_API bl_status bl_lbfgs(bl_smooth *function, void *context, int64_t n, double tolerance,
+                          int64_t most, double *x, double *value);
+
+/* The most likely coefficient[size + 1,classes], the last row the intercepts, of
+ * p(class) = softmax(feature . coefficient) for feature[n,size] and label[n], 0 <= . < classes,
+ * where sample i counts weight[i] times; *log_loss is the mean of -log p(label), unweighted. No
+ * penalty. Where the classes can be separated the likeliest coefficients are infinite: 100 steps of
+ * L-BFGS. */
+BL_API bl_status bl_logistic_regression(const double *feature, const int32_t *label,
+                                        const double *weight, int64_t n, int64_t size,
+                                        int64_t classes, double *coefficient, double *log_loss);
+
+/* Mutual information of the joint frequencies of a[n] and b[n], n >= 1, in nats; that of a variable
+ * with itself is its entropy. */
+BL_API bl_status bl_mutual_information(const int32_t *a, const int32_t *b, int64_t n, double *nats);
+/* Between a number and a class, from k nearest neighbours within the class (Ross 2014), k >= 1, in
+ * nats, at least 0. Samples alone in their class are left out; NaN if none is left. Where k others
+ * do not exist, all are taken; neighbours are those nearer than the k-th, and equal ones. x is
+ * finite. */
+BL_API bl_status bl_mutual_information_nearest(const double *x, const int32_t *y, int64_t n,
+                                               int64_t k, double *nats);
+
+/* number[n] is the rank of each value among the distinct ones, from 0; *values is how many there
+ * are. */
+BL_API bl_status bl_number_values(const int32_t *value, int64_t n, int32_t *number,
+                                  int32_t *values);
+
 /* order[n] lists the indices of key[n] by ascending key, equal keys lower index first, NaN last. */
 BL_API bl_status bl_ascending_order(const double *key, int64_t n, int64_t *order);
 

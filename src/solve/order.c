@@ -37,3 +37,30 @@ bl_status bl_ascending_order(const double *key, int64_t n, int64_t *order)
     bl_release(item);
     return BL_OK;
 }
+
+static void number_in_order(const int32_t *value, int64_t n, const int64_t *order, int32_t *number,
+                            int32_t *values)
+{
+    *values = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (i == 0 || value[order[i]] != value[order[i - 1]])
+            ++*values;
+        number[order[i]] = *values - 1;
+    }
+}
+
+bl_status bl_number_values(const int32_t *value, int64_t n, int32_t *number, int32_t *values)
+{
+    size_t bytes = (size_t)(n + 1) * (sizeof(double) + sizeof(int64_t));
+    double *key = bl_alloc(bytes);
+    if (!key)
+        return bl_no_memory(bytes);
+    int64_t *order = (int64_t *)(key + n + 1);
+    for (int64_t i = 0; i < n; i++)
+        key[i] = value[i];
+    bl_status status = bl_ascending_order(key, n, order);
+    if (status == BL_OK)
+        number_in_order(value, n, order, number, values);
+    bl_release(key);
+    return status;
+}
