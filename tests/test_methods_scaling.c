@@ -532,6 +532,418 @@ static void spans_refuse(void **state)
            I32(&c, "tokens", S(2), 0, 0), U8(&c, "mask", S(2), 0, 2));
 }
 
+/* --- scaling crossovers ----------------------------------------------------------------------- */
+
+static void a_pure_power_law_is_fitted_exactly(void **state)
+{
+    (void)state;
+    call c = start("scaling_crossover_fit", NULL);
+    F32(&c, "c", S(3), 16, 1, 256);
+    F32(&c, "loss", S(3), 2, 4, 1); /* 4 / c^(1/4) */
+    accept(&c, NULL);
+    expect(&c, "coef", 4, 0.25);
+    assert_true(result(&c, "rms", 0) < 1e-7);
+    F32(&c, "loss", S(3), 2, 1, 4); /* it may rise */
+    accept(&c, NULL);
+    expect(&c, "coef", 1, -0.25);
+    F32(&c, "c", S(2), 1, 4);
+    F32(&c, "loss", S(2), 3, 3);
+    accept(&c, NULL);
+    expect(&c, "coef", 3, 0);
+    finish(&c);
+}
+
+static void residuals_of_a_fit_are_of_logarithms(void **state)
+{
+    (void)state;
+    call c = start("scaling_crossover_fit", NULL);
+    F32(&c, "c", S(4), 1, 1, 4, 4);
+    F32(&c, "loss", S(4), exp(1), exp(-1), exp(1), exp(-1));
+    accept(&c, NULL);
+    expect(&c, "coef", 1, 0);
+    expect(&c, "rms", 1);
+    finish(&c);
+}
+
+/* Pure laws cross at (a_A / a_B)^(1 / (alpha_A - alpha_B)). */
+static void pure_laws_cross_where_they_are_equal(void **state)
+{
+    (void)state;
+    call c = start("scaling_crossover_point", "{\"c_min\": 1, \"c_max\": 1000, \"grid\": 2}");
+    F32(&c, "coef_a", S(3), 8, 1, 0);
+    F32(&c, "coef_b", S(3), 2, 0.5, 0);
+    accept(&c, NULL);
+    expect(&c, "n_cross", 1);
+    expect(&c, "c_first", 16);
+    expect(&c, "better_small", 1);
+    expect(&c, "better_large", -1);
+    c.options = "{\"c_min\": 17, \"c_max\": 1000}";
+    accept(&c, NULL);
+    expect(&c, "n_cross", 0);
+    expect(&c, "c_first", 0);
+    expect(&c, "better_small", -1);
+    c.options = "{\"c_min\": 1, \"c_max\": 256, \"grid\": 3}"; /* exactly on the middle point */
+    F32(&c, "coef_a", S(3), 4, 0, 0);
+    F32(&c, "coef_b", S(3), 4, 0, 0);
+    accept(&c, NULL);
+    expect(&c, "n_cross", 0);
+    expect(&c, "better_small", 0);
+    expect(&c, "better_large", 0);
+    finish(&c);
+}
+
+/* 1/c + 1 against 1.5 / c^(1/4) crosses twice: below at first, then above, then below. */
+static void laws_with_a_floor_may_cross_twice(void **state)
+{
+    (void)state;
+    call c = start("scaling_crossover_point", "{\"c_min\": 0.1, \"c_max\": 1e4}");
+    F32(&c, "coef_a", S(3), 1, 1, 1);
+    F32(&c, "coef_b", S(3), 1.8, 0.25, 0);
+    accept(&c, NULL);
+    expect(&c, "n_cross", 2);
+    expect(&c, "better_small", 1);
+    expect(&c, "better_large", 1);
+    double first = result(&c, "c_first", 0);
+    near(1 / first + 1, (double)1.8f / pow(first, 0.25));
+    finish(&c);
+}
+
+static void ties_are_stepped_over(void **state)
+{
+    (void)state;
+    call c = start("scaling_crossover_empirical", NULL);
+    F32(&c, "c", S(5), 1, 2, 4, 8, 16);
+    F32(&c, "loss_a", S(5), 1, 2, 3, 2, 1);
+    F32(&c, "loss_b", S(5), 1, 4, 3, 1, 2);
+    accept(&c, NULL);
+    expect(&c, "sign", 0, -1, 0, 1, -1);
+    expect(&c, "n_cross", 2);
+    expect(&c, "c_first", 4); /* half way between log 2 and log 8 */
+    F32(&c, "loss_b", S(5), 1, 4, 3, 2, 1);
+    accept(&c, NULL);
+    expect(&c, "n_cross", 0);
+    expect(&c, "c_first", 0);
+    finish(&c);
+    c = start("scaling_crossover_empirical", NULL);
+    F32(&c, "c", S(1), 3);
+    F32(&c, "loss_a", S(1), 3);
+    F32(&c, "loss_b", S(1), 4);
+    accept(&c, NULL);
+    expect(&c, "sign", -1);
+    finish(&c);
+}
+
+static void rules_agree_at_the_reference_width(void **state)
+{
+    (void)state;
+    static const char *const rules[] = {"const", "inverse", "sqrt"};
+    const double at_quarter[] = {0.02, 0.08, 0.04};
+    for (int i = 0; i < 3; i++) {
+        char options[80];
+        snprintf(options, sizeof options, "{\"rule\": \"%s\", \"ref\": 100}", rules[i]);
+        call c = start("scaling_crossover_lr", options);
+        I32(&c, "width", S(2), 100, 25);
+        accept(&c, NULL);
+        expect(&c, "lr", 0.02, at_quarter[i]);
+        finish(&c);
+    }
+}
+
+static void three_decays_differ_by_factors_of_the_rate(void **state)
+{
+    (void)state;
+    static const char *const decays[] = {"none", "l2", "decoupled", "independent"};
+    const double after[] = {4 - 0.05, 4 - 0.05, 4 - 0.05 - 0.05 * 0.25 * 4,
+                            4 - 0.05 - 0.5 * 0.25 * 4};
+    const double norms[] = {2, 3, 2, 2};
+    for (int i = 0; i < 4; i++) {
+        char options[160];
+        snprintf(options, sizeof options,
+                 "{\"step\": 1, \"lr\": 0.1, \"lr_scale\": 0.5, \"lam\": 0.25, \"eps\": 0, "
+                 "\"grad_mode\": \"none\", \"decay\": \"%s\"}",
+                 decays[i]);
+        call c = start("scaling_crossover_step", options);
+        F32(&c, "param", S(1), 4);
+        F32(&c, "grad", S(1), 2);
+        F32(&c, "m", S(1), 0);
+        F32(&c, "v", S(1), 0);
+        accept(&c, NULL);
+        expect(&c, "param_out", after[i]);
+        expect(&c, "grad_norm", norms[i]);
+        expect(&c, "m_out", 0.1 * norms[i]);
+        finish(&c);
+    }
+}
+
+static void gradients_are_shortened_or_put_at_a_length(void **state)
+{
+    (void)state;
+    call c = start("scaling_crossover_step", "{\"step\": 2, \"threshold\": 10, \"beta1\": 0}");
+    F32(&c, "param", S(2), 0, 0);
+    F32(&c, "grad", S(2), 3, 4);
+    F32(&c, "m", S(2), 1, 1);
+    F32(&c, "v", S(2), 0, 0);
+    accept(&c, NULL);
+    expect(&c, "m_out", 3, 4);
+    c.options = "{\"step\": 2, \"threshold\": 10, \"beta1\": 0, \"grad_mode\": \"normalize\"}";
+    accept(&c, NULL);
+    expect(&c, "m_out", 6, 8);
+    expect(&c, "grad_norm", 5);
+    c.options = "{\"step\": 2, \"threshold\": 2.5, \"beta1\": 0}";
+    accept(&c, NULL);
+    expect(&c, "m_out", 1.5, 2);
+    F32(&c, "grad", S(2), 0, 0); /* has no direction */
+    c.options = "{\"step\": 2, \"grad_mode\": \"normalize\"}";
+    accept(&c, NULL);
+    all_finite(&c.out);
+    expect(&c, "m_out", 0.9, 0.9);
+    finish(&c);
+}
+
+#define LAWS(...) F32(&c, "coef_a", S(3), __VA_ARGS__), F32(&c, "coef_b", S(3), 1, 0.5, 0)
+#define RANGE     "{\"c_min\": 1, \"c_max\": 10}"
+
+static void scaling_crossover_refuses(void **state)
+{
+    (void)state;
+    const char *f = "scaling_crossover_fit";
+    REFUSE(f, NULL, "c[1] is 0, expected > 0", F32(&c, "c", S(2), 1, 0),
+           F32(&c, "loss", S(2), 1, 1));
+    REFUSE(f, NULL, "loss[0] is -1, expected > 0", F32(&c, "c", S(2), 1, 2),
+           F32(&c, "loss", S(2), -1, 1));
+    REFUSE(f, NULL, "c has one value only, expected different ones", F32(&c, "c", S(2), 3, 3),
+           F32(&c, "loss", S(2), 1, 2));
+    REFUSE(f, NULL, "c has 1 values, expected at least 2", F32(&c, "c", S(1), 3),
+           F32(&c, "loss", S(1), 1));
+    f = "scaling_crossover_point";
+    REFUSE(f, "{\"c_max\": 10}", "option c_min is required");
+    REFUSE(f, "{\"c_min\": 0, \"c_max\": 10}", "option c_min is 0, expected (0,inf)");
+    REFUSE(f, "{\"c_min\": 10, \"c_max\": 10}", "option c_max is 10, expected (c_min,inf)");
+    REFUSE(f, "{\"c_min\": 1, \"c_max\": 10, \"grid\": 1}", "option grid is 1, expected >= 2");
+    REFUSE(f, RANGE, "coef_a[0] is -1, expected >= 0", LAWS(-1, 0.5, 3));
+    REFUSE(f, RANGE, "coef_a[2] is -2, expected >= 0", LAWS(9, 0.5, -2));
+    REFUSE(f, RANGE, "coef_a gives a loss of 0 at c = 1, expected a finite one > 0", LAWS(0, 1, 0));
+    REFUSE(f, RANGE, "coef_a[1] is nan, expected finite", LAWS(1, NAN, 0));
+    f = "scaling_crossover_empirical";
+    REFUSE(f, NULL, "c[2] is 2, expected more than c[1]", F32(&c, "c", S(3), 1, 2, 2),
+           F32(&c, "loss_a", S(3), 1, 1, 1), F32(&c, "loss_b", S(3), 1, 1, 1));
+    REFUSE(f, NULL, "loss_b[1] is 0, expected > 0", F32(&c, "c", S(2), 1, 2),
+           F32(&c, "loss_a", S(2), 1, 1), F32(&c, "loss_b", S(2), 1, 0));
+    REFUSE("scaling_crossover_lr", NULL, "option rule is required");
+    REFUSE("scaling_crossover_lr", "{\"rule\": \"linear\"}",
+           "option rule is \"linear\", expected one of const|inverse|sqrt");
+    REFUSE("scaling_crossover_lr", "{\"rule\": \"sqrt\"}", "width[0] is 0, expected >= 1",
+           I32(&c, "width", S(1), 0));
+    f = "scaling_crossover_step";
+    REFUSE(f, NULL, "option step is required");
+    REFUSE(f, "{\"step\": 0}", "option step is 0, expected >= 1");
+    REFUSE(f, "{\"step\": 1, \"threshold\": 0}", "option threshold is 0, expected (0,inf)");
+    REFUSE(f, "{\"step\": 1, \"lam\": -1}", "option lam is -1, expected [0,inf)");
+    REFUSE(f, "{\"step\": 1, \"decay\": \"l1\"}",
+           "option decay is \"l1\", expected one of none|l2|decoupled|independent");
+    REFUSE(f, "{\"step\": 1, \"grad_mode\": \"value\"}",
+           "option grad_mode is \"value\", expected one of none|clip|normalize");
+}
+
+/* --- WideNet ---------------------------------------------------------------------------------- */
+
+/* Every token wants expert 1 first and expert 0 second. */
+static void first_choices_fill_buffers_before_second_ones(void **state)
+{
+    (void)state;
+    call c = start("widenet_route", "{\"k\": 2, \"capacity_factor\": 1}");
+    F32(&c, "x", S(3, 1), 1, 1, 1);
+    F32(&c, "w_r", S(2, 1), 0, log(3));
+    F32(&c, "noise", S(3, 2), 0, 0, 0, 0, log(9), 0); /* but the last, the other way round */
+    accept(&c, "l_balance");
+    expect(&c, "capacity", 3);
+    expect(&c, "expert", 1, 0, 1, 0, 0, 1);
+    expect(&c, "gate", 0.75, 0.25, 0.75, 0.25, 0.75, 0.25);
+    expect(&c, "slot", 0, 1, 1, 2, 0, 2); /* 0's first is token 2's first choice */
+    expect(&c, "l_balance", 2);
+    for (int i = 0; i < 2; i++)
+        near(slope(&c, "w_r", i), 0); /* all experts are equally busy */
+    c.options = "{\"k\": 2, \"capacity_factor\": 0.5, \"balance_div_k\": 1}";
+    accept(&c, NULL);
+    expect(&c, "capacity", 1);
+    expect(&c, "slot", 0, -1, -1, -1, 0, -1);
+    expect(&c, "l_balance", 1);
+    finish(&c);
+}
+
+static void equal_experts_are_chosen_in_order(void **state)
+{
+    (void)state;
+    call c = start("widenet_route", "{\"k\": 3}");
+    F32(&c, "x", S(1, 2), 0, 0);
+    F32(&c, "w_r", S(4, 2), 1, 2, 3, 4, 5, 6, 7, 8);
+    F32(&c, "noise", S(1, 4), 0, 0, 0, 0);
+    accept(&c, NULL);
+    expect(&c, "expert", 0, 1, 2);
+    expect(&c, "gate", 0.25, 0.25, 0.25);
+    finish(&c);
+}
+
+static void capacity_is_rounded_and_has_a_least(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *options;
+        double capacity;
+    } cases[] = {
+        {"{\"k\": 1, \"capacity_factor\": 1.5}", 3}, /* floor(1.5 * 5 / 2) */
+        {"{\"k\": 1, \"capacity_factor\": 1.5, \"even_capacity\": 1}", 4},
+        {"{\"k\": 1, \"capacity_factor\": 0.01}", 1},
+        {"{\"k\": 1, \"capacity_factor\": 0.01, \"even_capacity\": 1}", 1},
+        {"{\"k\": 1, \"capacity_factor\": 0.01, \"min_capacity\": 7, \"even_capacity\": 1}", 7},
+        {"{\"k\": 2, \"capacity_factor\": 1.2}", 6}, /* 2 * 1.2 * 5 / 2, whatever the rounding */
+        {"{\"k\": 1, \"capacity_factor\": 1e30}", 2147483646},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        call c = start("widenet_route", cases[i].options);
+        F32(&c, "x", S(5, 1), 1, 2, 3, 4, 5);
+        F32(&c, "w_r", S(2, 1), 1, -1);
+        F32(&c, "noise", S(5, 2), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+        accept(&c, NULL);
+        expect(&c, "capacity", cases[i].capacity);
+        finish(&c);
+    }
+}
+
+/* One expert: y = x times 2 plus 1 where it has room (gelu is the identity for large numbers). */
+static void a_dropped_token_gives_nothing(void **state)
+{
+    (void)state;
+    call c = start("widenet_moe", "{\"k\": 1, \"capacity_factor\": 0.67}");
+    F32(&c, "x", S(3, 1), 20, 30, 40);
+    F32(&c, "w_r", S(1, 1), 5);
+    F32(&c, "noise", S(3, 1), 0, 0, 0);
+    F32(&c, "w1", S(1, 1, 1), 1);
+    F32(&c, "b1", S(1, 1), 0);
+    F32(&c, "w2", S(1, 1, 1), 2);
+    F32(&c, "b2", S(1, 1), 1);
+    give_to(&c.cotangent, "y", (bl_type){BL_F32, S(3, 1)}, VALUES(1, 1, 1));
+    accept(&c, NULL);
+    expect(&c, "y", 41, 61, 0);
+    expect(&c, "n_dropped", 1);
+    expect(&c, "l_balance", 1);
+    near(slope(&c, "x", 0), 2);
+    near(slope(&c, "x", 2), 0);
+    near(slope(&c, "w2", 0), 50);
+    near(slope(&c, "b2", 0), 2);
+    near(slope(&c, "w_r", 0), 0);
+    c.options = "{\"k\": 1, \"capacity_factor\": 1e9, \"gelu_tanh\": true}";
+    accept(&c, NULL);
+    expect(&c, "y", 41, 61, 81);
+    expect(&c, "n_dropped", 0);
+    finish(&c);
+}
+
+static call encoder(const char *options, int64_t blocks)
+{
+    call c = start("widenet_encoder", options);
+    const double zeros[64] = {0};
+    F32(&c, "x", S(1, 2, 2), 3, 1, -4, 6);
+    give(&c, "noise", BL_F32, S(blocks, 2, 1), zeros);
+    give(&c, "w_qkv", BL_F32, S(6, 2), zeros);
+    give(&c, "b_qkv", BL_F32, S(6), zeros);
+    give(&c, "w_o", BL_F32, S(2, 2), zeros);
+    F32(&c, "b_o", S(2), 1, 0);
+    F32(&c, "w_r", S(1, 2), 1, 1);
+    give(&c, "w1", BL_F32, S(1, 2, 3), zeros);
+    give(&c, "b1", BL_F32, S(1, 3), zeros);
+    give(&c, "w2", BL_F32, S(1, 3, 2), zeros);
+    F32(&c, "b2", S(1, 2), 0, 0.5);
+    F32(&c, "ln1_g", S(1, 2), 1, 1);
+    F32(&c, "ln1_b", S(1, 2), 0, 0);
+    F32(&c, "ln2_g", S(1, 2), 1, 1);
+    F32(&c, "ln2_b", S(1, 2), 0, 0);
+    F32(&c, "lnf_g", S(2), 2, 2);
+    F32(&c, "lnf_b", S(2), 0, 1);
+    return c;
+}
+
+/* With zero weights each block adds the biases: (1, 0) of attention, (0, 1/2) of the expert. */
+static void shared_biases_are_added_in_every_block(void **state)
+{
+    (void)state;
+    call c = encoder("{\"heads\": 1, \"k\": 1, \"eps\": 3}", 4);
+    give_to(&c.cotangent, "y", (bl_type){BL_F32, S(1, 2, 2)}, VALUES(1, 0, 0, 0));
+    accept(&c, NULL);
+    double half = (7.0 - 3.0) / 2, scaled = half / sqrt(half * half + 3);
+    near(result(&c, "y", 0), 2 * scaled); /* of (7, 3) and (0, 8) */
+    near(result(&c, "y", 1), 1 - 2 * scaled);
+    near(result(&c, "y", 3), 1 + 2 * 4 / sqrt(19));
+    expect(&c, "l_balance", 4);
+    expect(&c, "n_dropped", 0);
+    double moved = 2 * 0.5 * 3 / pow(half * half + 3, 1.5); /* d y[0] / d x[0] */
+    near(slope(&c, "x", 0), moved);
+    near(slope(&c, "b_o", 0), 4 * moved);
+    c.options = "{\"heads\": 1, \"k\": 1, \"eps\": 3, \"capacity_factor\": 0.5}";
+    accept(&c, NULL);
+    expect(&c, "n_dropped", 4);                     /* the second token, in each block */
+    near(result(&c, "y", 3), 1 + 2 * 3 / sqrt(12)); /* of (0, 6) */
+    finish(&c);
+    c = encoder("{\"heads\": 1, \"k\": 1, \"eps\": 3}", 0); /* no block: the last norm alone */
+    accept(&c, NULL);
+    near(result(&c, "y", 0), 2 / sqrt(4));
+    expect(&c, "l_balance", 0);
+    finish(&c);
+}
+
+#define TOKENS_AND_ROUTER(noise)                                                                   \
+    F32(&c, "x", S(1, 2), 1, 2), F32(&c, "w_r", S(2, 2), 1, 0, 0, 1),                              \
+        F32(&c, "noise", S(1, 2), 0, noise)
+
+static void refuse_encoder(const char *options, const char *name, bl_shape shape, const char *words)
+{
+    call c = encoder(options, 2);
+    const double zeros[64] = {0};
+    give(&c, name, BL_F32, shape, zeros);
+    refuse(&c, words);
+}
+
+static void widenet_refuses(void **state)
+{
+    (void)state;
+    const char *f = "widenet_route";
+    REFUSE(f, "{\"k\": 0}", "option k is 0, expected >= 1");
+    REFUSE(f, "{\"k\": 3}", "option k is 3, expected at most E (E is 2)", TOKENS_AND_ROUTER(0));
+    REFUSE(f, "{\"capacity_factor\": 0}", "option capacity_factor is 0, expected (0,inf)");
+    REFUSE(f, "{\"min_capacity\": 0}", "option min_capacity is 0, expected >= 1");
+    REFUSE(f, "{\"even_capacity\": 2}", "option even_capacity is 2, expected flag");
+    REFUSE(f, NULL, "noise[0,1] is nan, expected finite", TOKENS_AND_ROUTER(NAN));
+    REFUSE(f, NULL, "x[0,0] is inf, expected finite", TOKENS_AND_ROUTER(0),
+           F32(&c, "x", S(1, 2), INFINITY, 0));
+    REFUSE(f, NULL, "w_r[1,0] is -inf, expected finite", TOKENS_AND_ROUTER(0),
+           F32(&c, "w_r", S(2, 2), 0, 0, -INFINITY, 0));
+    REFUSE(f, NULL, "x has no rows, expected at least one", TOKENS_AND_ROUTER(0),
+           give(&c, "x", BL_F32, S(0, 2), NULL), give(&c, "noise", BL_F32, S(0, 2), NULL));
+    REFUSE("widenet_moe", "{\"k\": 3}", "option k is 3, expected at most E (E is 2)",
+           TOKENS_AND_ROUTER(0), F32(&c, "w1", S(2, 2, 1), 0, 0, 0, 0),
+           F32(&c, "b1", S(2, 1), 0, 0), F32(&c, "w2", S(2, 1, 2), 0, 0, 0, 0),
+           F32(&c, "b2", S(2, 2), 0, 0, 0, 0));
+    REFUSE("widenet_moe", NULL, "w1 must be f32[2,2,h], not f32[1,2,1]", TOKENS_AND_ROUTER(0),
+           F32(&c, "w1", S(1, 2, 1), 0, 0), F32(&c, "b1", S(2, 1), 0, 0),
+           F32(&c, "w2", S(2, 1, 2), 0, 0, 0, 0), F32(&c, "b2", S(2, 2), 0, 0, 0, 0));
+    const char *plain = "{\"heads\": 1, \"k\": 1}";
+    refuse_encoder("{\"k\": 1}", "b_o", S(2), "option heads is required");
+    refuse_encoder("{\"heads\": 1}", "b_o", S(2), "option k is 2, expected at most E (E is 1)");
+    refuse_encoder("{\"heads\": 4, \"k\": 1}", "b_o", S(2),
+                   "w_qkv has 6 rows, expected a multiple of 3 heads (heads is 4)");
+    refuse_encoder("{\"heads\": 1, \"k\": 1, \"eps\": 0}", "b_o", S(2),
+                   "option eps is 0, expected (0,inf)");
+    refuse_encoder(plain, "noise", S(2, 3, 1), "noise is of 3 tokens, expected B L");
+    refuse_encoder(plain, "w_o", S(2, 3), "w_o has 3 columns, expected a third of w_qkv's rows, 2");
+    refuse_encoder(plain, "noise", S(2, 2, 2), "w_r must be f32[2,2], not f32[1,2]");
+    refuse_encoder(plain, "ln2_b", S(2, 2), "ln2_b must be f32[1,2], not f32[2,2]");
+    call c = encoder(plain, 2);
+    for (int i = 0; i < 4; i++)
+        give(&c, (const char *[]){"ln1_g", "ln1_b", "ln2_g", "ln2_b"}[i], BL_F32, S(3, 2),
+             VALUES(0, 0, 0, 0, 0, 0));
+    refuse(&c, "ln1_g has 3 rows, expected 1 or one for each block (D is 2)");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -561,6 +973,21 @@ int main(void)
         cmocka_unit_test(a_proxy_is_judged_by_its_last_value),
         cmocka_unit_test(token_crisis_refuses),
         cmocka_unit_test(spans_refuse),
+        cmocka_unit_test(a_pure_power_law_is_fitted_exactly),
+        cmocka_unit_test(residuals_of_a_fit_are_of_logarithms),
+        cmocka_unit_test(pure_laws_cross_where_they_are_equal),
+        cmocka_unit_test(laws_with_a_floor_may_cross_twice),
+        cmocka_unit_test(ties_are_stepped_over),
+        cmocka_unit_test(rules_agree_at_the_reference_width),
+        cmocka_unit_test(three_decays_differ_by_factors_of_the_rate),
+        cmocka_unit_test(gradients_are_shortened_or_put_at_a_length),
+        cmocka_unit_test(scaling_crossover_refuses),
+        cmocka_unit_test(first_choices_fill_buffers_before_second_ones),
+        cmocka_unit_test(equal_experts_are_chosen_in_order),
+        cmocka_unit_test(capacity_is_rounded_and_has_a_least),
+        cmocka_unit_test(a_dropped_token_gives_nothing),
+        cmocka_unit_test(shared_biases_are_added_in_every_block),
+        cmocka_unit_test(widenet_refuses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
