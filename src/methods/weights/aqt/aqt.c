@@ -145,10 +145,11 @@ static bl_tensor passed(const struct aqt_act_fake_quant *f, bl_tensor s)
         return bl_select(bl_le(bl_abs(f->x), bound), f->x, 0);
     double top = ldexp(1, (int)f->prec) - 1;
     bl_tensor bucket = bl_floor(s);
-    bl_tensor inside = bl_and(bl_gt(bucket, 0), bl_lt(bucket, top));
-    bl_tensor highest = bl_and(bl_ge(bucket, top), bl_le(f->x, bound));
-    bl_tensor edge = bl_or(bl_eq(bucket, 0), highest);
-    return bl_select(inside, f->x, bl_select(edge, bl_mul(f->edge_grad, f->x), 0));
+    bl_tensor within = bl_and(bl_ge(bucket, 0), bl_le(f->x, bound)), slope = f->edge_grad;
+    if (bl_is_number(slope) && slope.number == 1)
+        return bl_select(within, f->x, 0);
+    bl_tensor inner = bl_and(bl_gt(bucket, 0), bl_lt(bucket, top));
+    return bl_select(within, bl_select(inner, f->x, bl_mul(slope, f->x)), 0);
 }
 
 /* --- a dense layer ---------------------------------------------------------------------------- */
