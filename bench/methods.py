@@ -10,13 +10,14 @@ both peers (bench/equations/peers.py). The inputs go to Ballast as a reference c
 build/bench_methods compiles once. A row counts only if values and gradients of all three agree with
 PyTorch in double precision: the relative distance |got - want| / |want|, taken over each array, is
 within the row's tolerance. Times are medians of samples taken in turns, in microseconds. Rows in which
-Ballast is slower than the faster peer by more than a fifth are listed at the end, and functions with a
-gradient that have no row. JAX_COMPILATION_CACHE_DIR saves its compilations between runs."""
+Ballast is slower than the faster peer by more than a fifth are listed at the end with the kernel that
+takes most of the time, and functions with a gradient that have no row. JAX_COMPILATION_CACHE_DIR saves its compilations between runs."""
 import argparse
 import importlib
 import json
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 import tempfile
@@ -174,8 +175,9 @@ def measure(name, row, options, folder):
     times = medians([timer(c) for c in calls] + [ballast.time], options.seconds)
     ballast.close()
     shape = max((v for v in given.values()), key=lambda v: v.size).shape
+    ratio = times[2] / min(times[:2])
     return dict(function=name, family=row["family"], shape=list(shape), ballast_us=times[2], torch_us=times[0], jax_us=times[1],
-                ratio=times[2] / min(times[:2]), distance=apart, tolerance=row["tolerance"],
+                ratio=ratio, heaviest=heaviest_kernel(options.build, case) if ratio > SLOWER else None, distance=apart, tolerance=row["tolerance"],
                 valid=max(apart.values()) <= row["tolerance"], kernels=ballast.about["kernels"],
                 compile_us=ballast.about["compile_us"])
 
@@ -185,12 +187,38 @@ HEAD = "%-46s %-18s %10s %10s %10s %7s  %s" % ("function", "largest input", "Bal
                                                 "largest distance from double")
 
 
+def heaviest_kernel(build, case):
+    """Where Ballast's time goes: the kernel with the largest share, from its own profile."""
+    run = subprocess.run([f"{build}/bench_methods", case], env={**os.environ, "BL_PROFILE": "1"}, capture_output=True, text=True)
+    found = [re.match(r"\s*[\d.]+ us\s+([\d.]+) %\s+(.*)", l) for l in (run.stdout + run.stderr).splitlines()]
+    shares = [(float(m.group(1)), " ".join(m.group(2).split())) for m in found if m]
+    return "%.0f %% in %s" % max(shares) if shares else "no profile"
+
+
 def line(r):
     worst = max(r["distance"], key=r["distance"].get)
     verdict = "" if r["valid"] else "  INVALID: tolerance %g, %s" % (r["tolerance"], r["distance"])
     return "%-46s %-18s %10.1f %10.1f %10.1f %7.2f  %.1e (%s)%s" % (
         r["function"], "x".join(map(str, r["shape"])), r["ballast_us"], r["torch_us"], r["jax_us"], r["ratio"],
         r["distance"][worst], worst, verdict)
+
+
+def markdown(rows, path):
+    """bench/methods.md: all rows, the slowest in comparison first."""
+    rows = sorted((r for r in rows if r["valid"]), key=lambda r: -r["ratio"])
+    ratios = np.array([r["ratio"] for r in rows])
+    with open(path, "w") as f:
+        f.write("# Contract functions beside PyTorch and JAX\n\nWritten by `bench/methods.py --out methods.json --markdown "
+                "bench/methods.md`: value and gradients, single precision, one thread on one\ncore, medians of samples in turns, "
+                "microseconds. A ratio below 1 is in favour of Ballast; it is taken to the faster of PyTorch (eager) and\n"
+                "JAX (jit). All rows agree with PyTorch in double precision within their tolerance.\n\n"
+                "%d functions: Ballast is faster in %d, at most a fifth slower in %d, slower than that in %d; the geometric mean of "
+                "the ratios is %.2f.\n\n| function | largest input | Ballast | PyTorch | JAX | ratio | where slower: heaviest kernel |\n"
+                "|---|---|---|---|---|---|---|\n" % (len(rows), (ratios < 1).sum(), ((ratios >= 1) & (ratios <= SLOWER)).sum(),
+                                                  (ratios > SLOWER).sum(), np.exp(np.log(ratios).mean())))
+        for r in rows:
+            f.write("| %s | %s | %.1f | %.1f | %.1f | %.2f | %s |\n" % (r["function"], " x ".join(map(str, r["shape"])), r["ballast_us"],
+                    r["torch_us"], r["jax_us"], r["ratio"], (r["heaviest"] or "")[:110].replace("|", "/")))
 
 
 def differentiable(build):
@@ -204,6 +232,7 @@ def main():
     parser.add_argument("names", nargs="*", help="functions or families; all if none")
     parser.add_argument("--build", default=os.path.join(HERE, "..", "build"))
     parser.add_argument("--out", help="JSON; rows of other functions that it has already are kept")
+    parser.add_argument("--markdown", help="a table of all rows of the JSON")
     parser.add_argument("--seconds", type=float, default=0.25, help="of timing for a function")
     parser.add_argument("--cases", help="keep the inputs there")
     options = parser.parse_args()
@@ -230,8 +259,8 @@ def main():
     print("\n%d rows, %d invalid; slower than the faster peer by more than %.0f %%: %d" % (
         len(results), len(invalid), 100 * (SLOWER - 1), len(slow)))
     for r in sorted(slow, key=lambda r: -r["ratio"]):
-        print("  %.2f  %s (%.0f us, %s %.0f us)" % (r["ratio"], r["function"], r["ballast_us"],
-              *min(("torch", r["torch_us"]), ("jax", r["jax_us"]), key=lambda p: p[1])))
+        print("  %.2f  %s (%.0f us, %s %.0f us): %s" % (r["ratio"], r["function"], r["ballast_us"],
+              *min(("torch", r["torch_us"]), ("jax", r["jax_us"]), key=lambda p: p[1]), r["heaviest"][:150]))
     missing = [n for n in differentiable(options.build) if n not in peers.ROWS]
     if missing and not options.names:
         print("without a row: " + " ".join(missing))
@@ -243,6 +272,8 @@ def main():
         kept.update({r["function"]: r for r in results})
         with open(options.out, "w") as f:
             json.dump(list(kept.values()), f, indent=1)
+        if options.markdown:
+            markdown(kept.values(), options.markdown)
     return 1 if invalid else 0
 
 
