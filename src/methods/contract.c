@@ -350,6 +350,12 @@ static bool is_missing(const bl_contract *contract, const void *fields, const bl
     return !is_scheduled(contract, fields, field) && isnan(option_value(contract, fields, field));
 }
 
+static bool is_unset(const void *fields, const bl_field *field)
+{
+    return field->option == BL_OPTION_INTEGER &&
+           *(const int64_t *)((const char *)fields + field->offset) == BL_UNSET_INTEGER;
+}
+
 static bl_status check_integers(const bl_integers *list, const bl_field *field,
                                 const bl_symbols *symbols)
 {
@@ -369,6 +375,8 @@ static bl_status check_option(const bl_contract *contract, const void *fields,
 {
     if (is_missing(contract, fields, field))
         return bl_fail(BL_INVALID, "option %s is required (%s)", field->name, field->text);
+    if (is_unset(fields, field))
+        return BL_OK;
     if (field->option == BL_OPTION_INTEGERS)
         return check_integers(at(fields, field), field, symbols);
     if (field->option == BL_OPTION_WORD) {
@@ -400,7 +408,7 @@ bl_status bl_options_check(const bl_contract *contract, const void *fields, bl_s
         const bl_field *f = &table[i];
         bool has_value = f->option == BL_OPTION_NUMBER || f->option == BL_OPTION_INTEGER;
         if (f->kind == BL_FIELD_OPTION && has_value && !is_scheduled(contract, fields, f) &&
-            !is_missing(contract, fields, f))
+            !is_missing(contract, fields, f) && !is_unset(fields, f))
             bl_symbols_add(symbols, f->name, option_value(contract, fields, f));
     }
     for (int i = 0; i < count; i++)
@@ -428,6 +436,8 @@ static void show_integer(const bl_field *field, int64_t value, bl_text *out)
 {
     if (bl_option_is_flag(field))
         bl_text_add(out, "%s", value ? "true" : "false");
+    else if (value == BL_UNSET_INTEGER)
+        bl_text_add(out, "unset");
     else
         bl_text_add(out, "%lld", (long long)value);
 }

@@ -35,7 +35,7 @@
  * numbers or of rows of them (bl_integers, empty where it is not given; the range is each number's).
  * Ranges: "[0,1)", "(0,inf)", ">= 1", "[1,epochs], integer", "odd", "l1|l2" for words. An integer
  * option may name a size: K and "f32[K]". BL_REQUIRED (BL_REQUIRED_INTEGER, BL_REQUIRED_WORD) has no
- * default. */
+ * default; an integer with BL_UNSET_INTEGER has one that the body works out from sizes. */
 #ifndef BL_METHODS_METHOD_H
 #define BL_METHODS_METHOD_H
 
@@ -103,6 +103,7 @@ typedef struct bl_contract {
 /* Defaults of options that must be given. */
 #define BL_REQUIRED         ((double)NAN)
 #define BL_REQUIRED_INTEGER INT_MIN
+#define BL_UNSET_INTEGER    (INT_MIN + 1)
 #define BL_REQUIRED_WORD    ((char *)0)
 
 #define BL_LIST_MAX 64

@@ -489,6 +489,14 @@ static bl_status check_sum(const bl_array *array)
     return BL_OK;
 }
 
+/* A bound such as 0.8 means the nearest number that an f32 can hold. Compared as floats: gcc 12
+ * takes a bound that went to float and back, two at a time, for the bound itself. */
+static bool inside_f32(const interval *i, float x)
+{
+    float low = (float)i->low, high = (float)i->high;
+    return (i->low_open ? x > low : x >= low) && (i->high_open ? x < high : x <= high);
+}
+
 static bl_status check_elements(piece p, const bl_symbols *symbols, const bl_array *array)
 {
     interval range;
@@ -497,6 +505,7 @@ static bl_status check_elements(piece p, const bl_symbols *symbols, const bl_arr
     bool list = p.length > 3 && strncmp(p.at, "in ", 3) == 0;
     if (!finite && !integer && !number && !list && !read_interval(p, symbols, &range))
         return BL_OK;
+    bool single = array->type.dtype == BL_F32;
     int64_t count = bl_array_count(array);
     for (int64_t i = 0; i < count; i++) {
         double x = bl_array_get(array, i);
@@ -504,6 +513,7 @@ static bl_status check_elements(piece p, const bl_symbols *symbols, const bl_arr
                     : integer ? isfinite(x) && x == floor(x)
                     : number  ? !isnan(x)
                     : list    ? listed(p, symbols, x)
+                    : single  ? inside_f32(&range, (float)x)
                               : inside(&range, x);
         if (!fine)
             return bad_element(array, i, p, symbols);
