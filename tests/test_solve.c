@@ -99,6 +99,93 @@ static void least_squares_refuses_what_it_has_no_room_for(void **state)
     bl_fail_allocation(0);
 }
 
+static void k_means_averages_and_leaves_empty_clusters(void **state)
+{
+    (void)state;
+    const double rows[] = {0, 0, 0, 2, 8, 8, 10, 8};
+    double centroid[] = {0, 1, 9, 9, 100, 100, 9, 9};
+    int32_t assignment[4];
+    expect_ok(bl_kmeans(rows, 4, 2, 4, 10, centroid, assignment));
+    const double expected[] = {0, 1, 9, 8, 100, 100, 9, 9}; /* the tie is the first's */
+    const int32_t cluster[] = {0, 0, 1, 1};
+    assert_memory_equal(centroid, expected, sizeof expected);
+    assert_memory_equal(assignment, cluster, sizeof cluster);
+    bl_fail_allocation(1);
+    assert_int_equal(bl_kmeans(rows, 4, 2, 4, 1, centroid, assignment), BL_NO_MEMORY);
+    bl_fail_allocation(0);
+}
+
+enum { POINTS = 240, GROUPS = 4, WIDTH = 5 };
+
+/* Groups of points far apart in five dimensions; point i is of group i % GROUPS. */
+static void groups_of_points(double *x, double *y)
+{
+    bl_random r = bl_random_new(bl_key_from_seed(5));
+    for (int i = 0; i < POINTS; i++)
+        for (int d = 0; d < WIDTH; d++)
+            x[i * WIDTH + d] = (i % GROUPS == d ? 12 : 0) + bl_random_gauss(&r);
+    for (int i = 0; i < 2 * POINTS; i++)
+        y[i] = 1e-4 * bl_random_gauss(&r);
+}
+
+/* Every row, before it was made symmetric, had the entropy of ten equal neighbours: in the mean
+ * over both directions more. */
+static void affinities_are_probabilities(void **state)
+{
+    (void)state;
+    static double x[POINTS * WIDTH], y[2 * POINTS], p[POINTS * POINTS];
+    groups_of_points(x, y);
+    expect_ok(bl_tsne_affinities(x, POINTS, WIDTH, 10, p));
+    double sum = 0, apart = 0, entropy = 0;
+    for (int i = 0; i < POINTS; i++)
+        for (int j = 0; j < POINTS; j++) {
+            double q = p[i * POINTS + j];
+            assert_true(q >= 0 && q == p[j * POINTS + i] && (i != j || q == 0));
+            sum += q;
+            apart += i % GROUPS == j % GROUPS ? 0 : q;
+            entropy -= q > 0 ? q * log(q) : 0;
+        }
+    assert_true(fabs(sum - 1) < 1e-12 && apart < 1e-6);
+    assert_true(entropy >= log(10.0 * POINTS) && entropy < log(30.0 * POINTS));
+}
+
+/* Point i's nearest neighbour on the map is of its own group, and the same map comes again. */
+static void a_map_keeps_groups_together(void **state)
+{
+    (void)state;
+    static double x[POINTS * WIDTH], y[2 * POINTS], again[2 * POINTS], p[POINTS * POINTS];
+    static int32_t nearest[2 * POINTS];
+    groups_of_points(x, y);
+    memcpy(again, y, sizeof y);
+    expect_ok(bl_tsne_affinities(x, POINTS, WIDTH, 20, p));
+    expect_ok(bl_tsne_map(p, POINTS, 350, y));
+    expect_ok(bl_tsne_map(p, POINTS, 350, again));
+    assert_memory_equal(y, again, sizeof y);
+    expect_ok(bl_nearest_rows(y, POINTS, y, POINTS, 2, 2, nearest, NULL));
+    int strangers = 0;
+    for (int i = 0; i < POINTS; i++)
+        strangers += nearest[2 * i + 1] % GROUPS != i % GROUPS;
+    assert_in_range(strangers, 0, POINTS / 50);
+    double centroid[2 * GROUPS];
+    int32_t cluster[POINTS];
+    memcpy(centroid, y, sizeof centroid); /* a point of each */
+    expect_ok(bl_kmeans(y, POINTS, 2, GROUPS, 100, centroid, cluster));
+    int wrong = 0;
+    for (int i = 0; i < POINTS; i++)
+        wrong += cluster[i] != cluster[i % GROUPS];
+    assert_in_range(wrong, 0, POINTS / 20);
+}
+
+static void a_step_of_the_map_follows_the_gradient(void **state)
+{
+    (void)state;
+    const double p[] = {0, 0.5, 0.5, 0};
+    double y[] = {0, 0, 1, 0}; /* q = p: the pull is 12 times what it should be */
+    expect_ok(bl_tsne_map(p, 2, 1, y));
+    assert_true(fabs(y[0] - 50 * 4 * 0.25 * (12 - 1)) < 1e-9 && y[1] == 0);
+    assert_true(fabs(y[0] + y[2] - 1) < 1e-9);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -108,6 +195,10 @@ int main(void)
         cmocka_unit_test(least_squares_finds_the_floor_of_a_valley),
         cmocka_unit_test(least_squares_stops_at_a_bound),
         cmocka_unit_test(least_squares_refuses_what_it_has_no_room_for),
+        cmocka_unit_test(k_means_averages_and_leaves_empty_clusters),
+        cmocka_unit_test(affinities_are_probabilities),
+        cmocka_unit_test(a_map_keeps_groups_together),
+        cmocka_unit_test(a_step_of_the_map_follows_the_gradient),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -202,6 +202,26 @@ BL_API bl_status bl_nearest_rows(const double *query, int64_t queries, const dou
                                  int64_t count, int64_t size, int64_t k, int32_t *index,
                                  double *distance);
 
+/* Lloyd's k-means (1982) of rows[count,size] from centroid[clusters,size] on, clusters >= 1: at most
+ * `iterations` turns in which every row is assigned to the nearest centroid, ties to the lower, and
+ * every centroid that has rows becomes their mean, added in order; then rows are assigned once more.
+ * centroid is replaced; assignment is [count]. */
+BL_API bl_status bl_kmeans(const double *rows, int64_t count, int64_t size, int64_t clusters,
+                           int64_t iterations, double *centroid, int32_t *assignment);
+
+/* p[n,n] for the points x[n,size], symmetric and of sum 1: how likely j is chosen as i's neighbour, or i
+ * as j's, if each point chooses by a normal distribution around it, so wide that the choice has the
+ * entropy log(perplexity), 1 < perplexity < n - 1 (van der Maaten and Hinton 2008). */
+BL_API bl_status bl_tsne_affinities(const double *x, int64_t n, int64_t size, double perplexity,
+                                    double *p);
+
+/* Moves y[n,2] by momentum descent on the divergence of the map's affinities from p: the first 250
+ * iterations with p times 12 and momentum 0.5, the others with momentum 0.8, at the rate
+ * max(n / 48, 50) (Belkina et al. 2019). Start from small values, as 1e-4 times the first two
+ * principal components, each divided by its deviation; with fewer than a few hundred points the rate
+ * is so high that only many iterations settle. n^2 operations an iteration. */
+BL_API bl_status bl_tsne_map(const double *p, int64_t n, int64_t iterations, double *y);
+
 /* Writes residual[m] at x[n], and its derivatives jacobian[m,n] where that is not NULL. */
 typedef void bl_residuals(const double *x, double *residual, double *jacobian, void *context);
 
