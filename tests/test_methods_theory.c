@@ -1,6 +1,7 @@
 /* Methods that test theories of training - stability of grokking, corrupted arithmetic, limits of
- * high dimension, neural collapse, kernels of wide networks: what their specs refuse, and facts
- * about values and gradients at shapes and corners that the reference cases do not have. */
+ * high dimension, neural collapse: what their specs refuse, and facts about values and gradients at
+ * shapes and corners that the reference cases do not have. Kernels of wide networks:
+ * test_methods_ntk. */
 #include "calls.h"
 
 /* --- grokking at the edge of numerical stability ---------------------------------------------- */
@@ -525,25 +526,6 @@ static void neural_collapse_refuses(void **state)
            F32(&c, "Q", S(1, 2), 1, 1), I32(&c, "y", S(1), 0));
 }
 
-static void wide_deep_ntk_knows_its_regimes(void **state)
-{
-    (void)state;
-    call first = start("wide_deep_ntk_exponent", "{\"act\": \"optimal\", \"par\": 4}");
-    accept(&first, NULL);
-    expect(&first, "alpha", 4);
-    finish(&first);
-    first = start("wide_deep_ntk_singular", "{\"alpha\": 2}");
-    F32(&first, "x", S(2, 2), 1, 0, 0, 1);
-    F32(&first, "y", S(2, 1), 1, -1);
-    F32(&first, "q", S(1, 2), 1, 0);
-    accept(&first, NULL);
-    expect(&first, "score", 1);
-    finish(&first);
-    REFUSE("wide_deep_ntk_singular", "{\"alpha\": 0}", "option alpha is 0, expected (0,inf)");
-    REFUSE("wide_deep_ntk_dual", "{\"act\": \"relu\"}", "t[0] is 2, expected [-1,1]",
-           F32(&c, "t", S(1), 2));
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -573,7 +555,6 @@ int main(void)
         cmocka_unit_test(strong_decay_collapses_to_zero),
         cmocka_unit_test(no_change_has_no_response),
         cmocka_unit_test(neural_collapse_refuses),
-        cmocka_unit_test(wide_deep_ntk_knows_its_regimes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
