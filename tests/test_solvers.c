@@ -192,6 +192,99 @@ static void sinkhorn_refuses_masses_that_do_not_fit(void **state)
                           "f64[4], f64[4]");
 }
 
+/* --- L-BFGS ------------------------------------------------------------------------------------
+ */
+
+/* Rosenbrock's valley, floor at (1, 1). */
+static bl_tensor valley(bl_graph *g, bl_tensor x, const bl_tensor *p, void *context)
+{
+    (void)g, (void)p, (void)context;
+    bl_tensor a = bl_slice_axis(x, 0, 0, 1), b = bl_slice_axis(x, 0, 1, 2);
+    return bl_sum(bl_add(bl_square(bl_sub(1, a)), bl_mul(100, bl_square(bl_sub(b, bl_square(a))))));
+}
+
+static void the_floor_of_a_bent_valley_is_found(void **state)
+{
+    bl_tensor start = input(state, BL_F64, 2);
+    bl_solution report;
+    bl_tensor x = bl_minimize(valley, NULL, NULL, 0, start, 0, 1e-11, 200, &report);
+    bl_array steps = evaluate(report.steps, &start, (const double *[]){VALUES(-1.2, 1)}, 1);
+    assert_in_range(bl_array_get(&steps, 0), 10, 60);
+    bl_array_free(&steps);
+    expect_zero(bl_select(bl_gt(report.residual, 1e-11), 1, 0), &start, 1, 0);
+    expect_zero(bl_sub(x, 1), &start, 1, 1e-9);
+}
+
+/* |x_0| + 2 |x_1|: gradients jump at the minimum. */
+static bl_tensor folded(bl_graph *g, bl_tensor x, const bl_tensor *p, void *context)
+{
+    (void)g, (void)p, (void)context;
+    return bl_sum(bl_mul(bl_add(bl_iota(x.graph, BL_F64, BL_SHAPE(2), 0), 1), bl_abs(x)));
+}
+
+static void a_minimum_without_a_slope_ends_the_search(void **state)
+{
+    bl_tensor start = input(state, BL_F64, 2);
+    bl_solution report;
+    bl_tensor x = bl_minimize(folded, NULL, NULL, 0, start, 0, 1e-11, 200, &report);
+    expect_zero(x, &start, 1, 1e-6);
+}
+
+/* log-sum-exp of (X x) + exp(t)/2 |x|^2 - <b,x>, p = X, t, b. */
+static bl_tensor smooth(bl_graph *g, bl_tensor x, const bl_tensor *p, void *context)
+{
+    (void)g, (void)context;
+    bl_tensor square = bl_mul(bl_mul(0.5, bl_exp(p[1])), bl_sum(bl_mul(x, x)));
+    return bl_sub(bl_add(bl_logsumexp(bl_matmul(p[0], x), 0), square), bl_sum(bl_mul(p[2], x)));
+}
+
+/* The same minimum by Newton's steps, written out. */
+static bl_tensor smooth_by_newton(const bl_tensor *p)
+{
+    bl_tensor x = bl_zeros_like(p[2]);
+    for (int i = 0; i < 7; i++) {
+        bl_tensor q = bl_softmax(bl_matmul(p[0], x), 0), xt = bl_transpose(p[0]);
+        bl_tensor slope = bl_sub(bl_add(bl_matmul(xt, q), bl_mul(bl_exp(p[1]), x)), p[2]);
+        bl_tensor mean = bl_matmul(xt, q), i3 = bl_iota(x.graph, BL_F64, BL_SHAPE(3, 3), 0);
+        bl_tensor one = bl_cast(bl_eq(i3, bl_iota(x.graph, BL_F64, BL_SHAPE(3, 3), 1)), BL_F64);
+        bl_tensor h = bl_matmul(xt, bl_mul(bl_expand(q, 1), p[0]));
+        h = bl_sub(h, bl_mul(bl_expand(mean, 1), bl_expand(mean, 0)));
+        bl_tensor l = bl_cholesky(bl_add(h, bl_mul(bl_exp(p[1]), one)));
+        bl_tensor y = bl_triangular_solve(l, bl_expand(slope, 1), false, false);
+        x = bl_sub(x, bl_squeeze(bl_triangular_solve(l, y, false, true), 1));
+    }
+    return x;
+}
+
+static void a_minimum_is_differentiable_twice(void **state)
+{
+    bl_tensor p[] = {input(state, BL_F64, 5, 3), scalar_input(state, BL_F64),
+                     input(state, BL_F64, 3)};
+    bl_tensor x = bl_minimize(smooth, NULL, p, 3, bl_zeros_like(p[2]), 5, 1e-13, 200, NULL);
+    bl_tensor y = smooth_by_newton(p);
+    expect_same_function(bl_sum(bl_mul(x, bl_sin(x))), bl_sum(bl_mul(y, bl_sin(y))), p, 3, true);
+}
+
+/* --- power iteration ---------------------------------------------------------------------------
+ */
+
+static bl_tensor multiply(bl_graph *g, bl_tensor v, const bl_tensor *p, void *context)
+{
+    (void)g, (void)context;
+    return bl_matmul(p[0], v);
+}
+
+static void the_largest_singular_value_and_its_gradient(void **state)
+{
+    bl_tensor a = input(state, BL_F64, 4, 3), v = bl_full(*state, BL_F64, BL_SHAPE(3), 1), u, s, w;
+    bl_tensor norm = bl_power_iteration(multiply, NULL, &a, 1, v, 400);
+    bl_svd(a, &u, &s, &w);
+    expect_same_function(norm, bl_sum(bl_slice_axis(s, 0, 0, 1)), &a, 1, false);
+    expect_zero(bl_power_iteration(multiply, NULL, (bl_tensor[]){bl_mul(0, a)}, 1, v, 3), &a, 1, 0);
+    expect_error(bl_power_iteration(multiply, NULL, &a, 1, v, 0),
+                 "power_iteration: 0 steps, expected at least 1");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -202,6 +295,10 @@ int main(void)
         TEST(the_envelope_is_the_gradient_of_the_steps),
         TEST(sinkhorn_keeps_to_its_limit),
         TEST(sinkhorn_refuses_masses_that_do_not_fit),
+        TEST(the_floor_of_a_bent_valley_is_found),
+        TEST(a_minimum_without_a_slope_ends_the_search),
+        TEST(a_minimum_is_differentiable_twice),
+        TEST(the_largest_singular_value_and_its_gradient),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

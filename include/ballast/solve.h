@@ -54,6 +54,32 @@ BL_API bl_tensor bl_conjugate_gradients(bl_map *map, void *context, const bl_ten
     BL_AT(bl_conjugate_gradients(map, context, parameter, parameters, b, BL_T(tolerance), limit,   \
                                  report))
 
+/* A function to be minimised: a scalar of x. */
+typedef bl_map bl_objective;
+
+/* A point x where the objective's gradient is zero, reached from `start` by falling values: L-BFGS
+ * (Nocedal 1980) with `memory` pairs (10 if 0) and steps that satisfy Wolfe's weak conditions,
+ * found by bisection (Lewis and Overton 2013), which also does where gradients jump. It ends where
+ * no entry of the gradient is above `tolerance` (a number or a scalar tensor), after `limit` steps,
+ * or where no step lowers the value; report->good is false then. start is of any shape. Convex
+ * objectives, those with a Hessian that is positive definite there, have a gradient in the
+ * parameters, by conjugate gradients on its products; the start has none. */
+BL_API bl_tensor bl_minimize(bl_objective *objective, void *context, const bl_tensor *parameter,
+                          int parameters, bl_tensor start, int memory, bl_tensor tolerance,
+                          int64_t limit, bl_solution *report);
+#define bl_minimize(objective, context, parameter, parameters, start, memory, tolerance, limit,       \
+                 report)                                                                           \
+    BL_AT(bl_minimize(objective, context, parameter, parameters, BL_T(start), memory,                 \
+                   BL_T(tolerance), limit, report))
+
+/* The largest singular value of a linear map A, by `steps` >= 1 of u = A v, v = A^T u / |A^T u|,
+ * from v = start / |start|: |u| of the last step; 0 where a u or A^T u is 0. Gradient in the
+ * parameters: that of <u, A v> / |u| at constant u and v, which is exact at convergence. */
+BL_API bl_tensor bl_power_iteration(bl_map *map, void *context, const bl_tensor *parameter,
+                                    int parameters, bl_tensor start, int64_t steps);
+#define bl_power_iteration(map, context, parameter, parameters, start, steps)                      \
+    BL_AT(bl_power_iteration(map, context, parameter, parameters, BL_T(start), steps))
+
 /* Entropic optimal transport between masses a[n] and b[m], all positive with equal sums, at
  * cost[n,m]: the plan P that minimises <P,cost> - epsilon H(P), H(P) = -sum P log P, among those
  * with P 1 = a and P^T 1 = b. */

@@ -14,13 +14,14 @@
 #include "base/base.h"
 
 /* The controller of Hairer and Wanner in the constants of Rackauckas' libraries. */
-#define BETA1       (7.0 / 50)
-#define BETA2       (2.0 / 25)
-#define SAFETY      0.9
-#define MOST_GROW   10.0
-#define MOST_CUT    5.0
-#define FIRST_ERROR 1e-4 /* taken for the error before the first step, and for smaller ones after  \
-                          */
+#define BETA1     (7.0 / 50)
+#define BETA2     (2.0 / 25)
+#define SAFETY    0.9
+#define MOST_GROW 10.0
+#define MOST_CUT  5.0
+#define FIRST_ERROR                                                                                \
+    1e-4 /* taken for the error before the first step, and for smaller ones after                  \
+          */
 
 enum { DEFAULT_MOST_STEPS = 10000 };
 
