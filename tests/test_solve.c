@@ -186,6 +186,60 @@ static void a_step_of_the_map_follows_the_gradient(void **state)
     assert_true(fabs(y[0] + y[2] - 1) < 1e-9);
 }
 
+/* x1 + x2 = 2 (1, 3, 2 of them weighed): one unknown too many; then none of the equations hold. */
+static void the_shortest_of_many_solutions(void **state)
+{
+    (void)state;
+    double x[6], short_of[] = {1, 1, 3, 3, 2, 2}, right[] = {2, 6, 4};
+    expect_ok(bl_minimum_norm(short_of, right, 3, 2, 1, x));
+    assert_true(close_to(x[0], 1, 1e-14) && close_to(x[1], 1, 1e-14));
+    const double wide[] = {3, 0, 4, 0, 2, 0}, two[] = {25, 50, 4, 8}; /* 2 x 3, two right sides */
+    expect_ok(bl_minimum_norm(wide, two, 2, 3, 2, x));
+    const double expected[] = {3, 6, 2, 4, 4, 8};
+    for (int i = 0; i < 6; i++)
+        assert_true(close_to(x[i], expected[i], 1e-14));
+    const double none[4] = {0}, ones[] = {1, 1};
+    expect_ok(bl_minimum_norm(none, ones, 2, 2, 1, x));
+    assert_true(x[0] == 0 && x[1] == 0);
+    const double line[] = {1, 0, 1, 1, 1, 2, 1, 3}, noisy[] = {1, 3, 2, 6}; /* 0.9 + 1.4 t */
+    expect_ok(bl_minimum_norm(line, noisy, 4, 2, 1, x));
+    assert_true(close_to(x[0], 0.9, 1e-14) && close_to(x[1], 1.4, 1e-14));
+    const double bad[] = {1, NAN, 2, 3};
+    expect_ok(bl_minimum_norm(bad, ones, 2, 2, 1, x));
+    assert_true(isnan(x[0]) && isnan(x[1]));
+    bl_fail_allocation(1);
+    assert_int_equal(bl_minimum_norm(none, ones, 2, 2, 1, x), BL_NO_MEMORY);
+    bl_fail_allocation(0);
+}
+
+/* A^T (A x - b) = 0, and x is in the span of A's rows: no multiple of the null vector in it. */
+static void least_squares_of_random_rows_that_lack_a_rank(void **state)
+{
+    (void)state;
+    enum { M = 37, N = 6 };
+    double a[M * N], b[M], x[N], residual[M];
+    bl_random r = bl_random_new(bl_key_from_seed(3));
+    for (int i = 0; i < M; i++) {
+        b[i] = bl_random_gauss(&r);
+        for (int j = 0; j < N - 1; j++)
+            a[i * N + j] = bl_random_gauss(&r);
+        a[i * N + N - 1] = 2 * a[i * N] - a[i * N + 3]; /* null vector (2,0,0,-1,0,-1) */
+    }
+    expect_ok(bl_minimum_norm(a, b, M, N, 1, x));
+    for (int i = 0; i < M; i++) {
+        residual[i] = -b[i];
+        for (int j = 0; j < N; j++)
+            residual[i] += a[i * N + j] * x[j];
+    }
+    for (int j = 0; j < N; j++) {
+        double normal = 0;
+        for (int i = 0; i < M; i++)
+            normal += a[i * N + j] * residual[i];
+        assert_true(fabs(normal) < 1e-12);
+    }
+    assert_true(fabs(2 * x[0] - x[3] - x[5]) < 1e-13);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -195,6 +249,8 @@ int main(void)
         cmocka_unit_test(least_squares_finds_the_floor_of_a_valley),
         cmocka_unit_test(least_squares_stops_at_a_bound),
         cmocka_unit_test(least_squares_refuses_what_it_has_no_room_for),
+        cmocka_unit_test(the_shortest_of_many_solutions),
+        cmocka_unit_test(least_squares_of_random_rows_that_lack_a_rank),
         cmocka_unit_test(k_means_averages_and_leaves_empty_clusters),
         cmocka_unit_test(affinities_are_probabilities),
         cmocka_unit_test(a_map_keeps_groups_together),

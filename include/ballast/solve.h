@@ -129,10 +129,9 @@ typedef bl_tensor bl_ode_field(bl_tensor z, bl_tensor t, const bl_tensor *parame
 
 /* What a step gives. Norms are rms(v) = sqrt(mean of v^2), over all entries. */
 typedef struct bl_ode_step {
-    bl_tensor z;     /* at t + dt */
-    bl_tensor slope; /* f there: the next step's first stage */
-    bl_tensor
-        error; /* rms(e / (absolute + relative max(|before|, |after|))) of the local error e */
+    bl_tensor z;         /* at t + dt */
+    bl_tensor slope;     /* f there: the next step's first stage */
+    bl_tensor error;     /* of the local error e: rms(e / (absolute + relative max(|z|, |z0|))) */
     bl_tensor error_rms; /* rms(e) */
     bl_tensor stiffness; /* |df| / |dz| of the last two stages; 0 where dz is 0 */
 } bl_ode_step;
@@ -161,8 +160,7 @@ typedef struct bl_ode_accepted {
 typedef struct bl_ode_report {
     const bl_ode_accepted *step; /* [accepted], until the next solve or bl_ode_free */
     int64_t accepted, rejected;
-    int64_t
-        evaluations; /* of the field, by the solver: 1, 1 more to choose a first step, 6 a step */
+    int64_t evaluations; /* of the field: 1, 1 more to choose a first step, 6 a step */
 } bl_ode_report;
 
 /* An equation compiled for a device, a type of state (f32 or f64) and of its parameters, and the
@@ -277,6 +275,12 @@ BL_API bl_minimum bl_grid_minimum(bl_curve *curve, void *context, double low, do
 /* a[n,n] x = b[n,columns] by elimination with partial pivoting: b becomes x, a is used up. Error: a
  * is singular, which is said of the column where it shows. */
 BL_API bl_status bl_solve_linear(double *a, double *b, int64_t n, int64_t columns);
+
+/* x[n,columns] with the least sum of squares of a[m,n] x - b[m,columns], and of such x the
+ * shortest: where columns of a depend on others, up to rounding, or m < n, there are many. NaN
+ * propagates. */
+BL_API bl_status bl_minimum_norm(const double *a, const double *b, int64_t m, int64_t n,
+                                 int64_t columns, double *x);
 
 /* The value of a function at x[n]; writes its gradient[n]. */
 typedef double bl_smooth(const double *x, double *gradient, void *context);
