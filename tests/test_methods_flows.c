@@ -417,6 +417,393 @@ static void stn_refuses(void **state)
            F32(&c, "u_drop", S(1, 1), 0));
 }
 
+/* --- auto-regressive nets ------------------------------------------------------------------------
+ */
+
+static void windows_are_oldest_first(void **state)
+{
+    (void)state;
+    call c = start("ar_net_lags", "{\"p\": 2, \"h\": 2}");
+    F32(&c, "series", S(5), 1, 2, 3, 4, 5);
+    accept(&c, NULL);
+    expect(&c, "x", 1, 2, 2, 3);
+    expect(&c, "y", 3, 4, 4, 5);
+    finish(&c);
+    c = start("ar_net_lags", "{\"p\": 2}");
+    F32(&c, "series", S(3), 1, 2, 3);
+    accept(&c, NULL);
+    expect(&c, "x", 1, 2);
+    expect(&c, "y", 3);
+    finish(&c);
+}
+
+/* Lag 1 is the newest: after an impulse a coefficient of lag i is seen i steps later. */
+static void an_impulse_shows_the_coefficients(void **state)
+{
+    (void)state;
+    call c = start("ar_net_generate", NULL);
+    F32(&c, "noise", S(5), 1, 0, 0, 0, 0);
+    F32(&c, "coef", S(2), 0.5, 3);
+    accept(&c, NULL);
+    expect(&c, "series", 1, 0.5, 3.25, 3.125, 11.3125);
+    finish(&c);
+    c = start("ar_net_generate", NULL); /* more lags than steps, and none */
+    F32(&c, "noise", S(2), 1, 2);
+    F32(&c, "coef", S(3), 1, 1, 1);
+    accept(&c, NULL);
+    expect(&c, "series", 1, 3);
+    F32(&c, "coef", S(0), 0);
+    accept(&c, NULL);
+    expect(&c, "series", 1, 2);
+    finish(&c);
+}
+
+static void a_weight_of_zero_has_slope_zero(void **state)
+{
+    (void)state;
+    static const char *const forms[] = {"{\"form\": \"sigmoid\"}", "{\"form\": \"sqrt\"}",
+                                        "{\"form\": \"l1\"}", "{\"c2\": 1}", "{\"c2\": 0.5}"};
+    for (int i = 0; i < 5; i++) {
+        call c = start("ar_net_penalty", forms[i]);
+        F32(&c, "w", S(1, 3), 0, -0.0, 1e-30);
+        accept(&c, "penalty");
+        all_finite(&c.gradient);
+        assert_true(slope(&c, "w", 0) == 0 && slope(&c, "w", 1) == 0);
+        assert_true(i == 4 || slope(&c, "w", 2) > 0);
+        finish(&c);
+    }
+}
+
+static void weights_up_to_the_floor_count_but_do_not_move(void **state)
+{
+    (void)state;
+    call c = start("ar_net_penalty", "{\"form\": \"sqrt\", \"floor\": 0.25}");
+    F32(&c, "w", S(2, 2), 0.25, -0.25, 4, -1);
+    accept(&c, "penalty");
+    expect(&c, "penalty", (0.5 + 0.5 + 2 + 1) / 4);
+    near(slope(&c, "w", 0), 0);
+    near(slope(&c, "w", 1), 0);
+    near(slope(&c, "w", 2), 0.25 * 0.25);
+    near(slope(&c, "w", 3), -0.5 * 0.25);
+    finish(&c);
+    c = start("ar_net_penalty", NULL); /* tanh(3 |w|^(1/3) / 2) */
+    F32(&c, "w", S(1, 1), -8);
+    accept(&c, "penalty");
+    near(result(&c, "penalty", 0), tanh(3));
+    near(slope(&c, "w", 0), -0.5 * 0.25 * (1 - tanh(3) * tanh(3)));
+    finish(&c);
+}
+
+static void errors_are_measured_three_ways(void **state)
+{
+    (void)state;
+    static const char *const fits[] = {"{\"fit\": \"mse\", \"form\": \"l1\"}",
+                                       "{\"fit\": \"huber\", \"form\": \"l1\"}",
+                                       "{\"fit\": \"mae\", \"form\": \"l1\"}"};
+    double fit[3] = {(0 + 0.25 + 9) / 3, (0 + 0.125 + 2.5) / 3, (0 + 0.5 + 3) / 3};
+    double by_bias[3] = {2 * (0 + 0.5 - 3) / 3, (0.5 - 1) / 3, (1.0 - 1) / 3};
+    for (int i = 0; i < 3; i++) {
+        call c = start("ar_net_loss", fits[i]);
+        F32(&c, "x", S(3, 1), 1, 1, 1);
+        F32(&c, "y", S(3, 1), 3, 2.5, 6);
+        F32(&c, "w", S(1, 1), 2);
+        F32(&c, "b", S(1), 1);
+        F32(&c, "lam", BL_SCALAR, 10);
+        accept(&c, "loss");
+        expect(&c, "pred", 3, 3, 3);
+        near(result(&c, "fit", 0), fit[i]);
+        near(result(&c, "loss", 0), fit[i] + 20);
+        near(slope(&c, "b", 0), by_bias[i]);
+        near(slope(&c, "w", 0), by_bias[i] + 10);
+        finish(&c);
+    }
+}
+
+static void the_ramp_ends_at_full(void **state)
+{
+    (void)state;
+    static const char *const options[] = {
+        "{\"sparsity\": 0.5, \"strength\": 2, \"ramp\": \"linear\", \"start\": 0.25, \"full\": "
+        "0.75}",
+        "{\"sparsity\": 0.5, \"strength\": 2, \"ramp\": \"square\", \"start\": 0.25, \"full\": "
+        "0.75}",
+        "{\"sparsity\": 0.5, \"strength\": 2, \"ramp\": \"none\"}"};
+    double progress[4] = {0.125, 0.5, 0.75, 1};
+    double expected[3][4] = {{0, 1, 2, 2}, {0, 0.5, 2, 2}, {2, 2, 2, 2}};
+    for (int i = 0; i < 12; i++) {
+        call c = start("ar_net_lambda", options[i / 4]);
+        F32(&c, "progress", BL_SCALAR, progress[i % 4]);
+        accept(&c, NULL);
+        near(result(&c, "lam", 0), expected[i / 4][i % 4]);
+        finish(&c);
+    }
+}
+
+static void opposite_coefficients_are_all_wrong(void **state)
+{
+    (void)state;
+    call c = start("ar_net_stpe", NULL);
+    F32(&c, "est", S(2), 1, -2);
+    F32(&c, "real", S(2), -1, 2);
+    accept(&c, NULL);
+    expect(&c, "stpe", 100);
+    F32(&c, "est", S(2), 0, 0);
+    F32(&c, "real", S(2), 0, 0);
+    accept(&c, NULL);
+    expect(&c, "stpe", 0);
+    finish(&c);
+}
+
+/* Two equal lags share the coefficient; a constant lag shares it with the intercept. */
+static void dependent_lags_share(void **state)
+{
+    (void)state;
+    call c = start("ar_net_least_squares", "{\"intercept\": false}");
+    F32(&c, "x", S(3, 2), 1, 1, 2, 2, -1, -1);
+    F32(&c, "y", S(3, 1), 3, 6, -3);
+    accept(&c, NULL);
+    expect(&c, "w", 1.5, 1.5);
+    expect(&c, "b", 0);
+    finish(&c);
+    c = start("ar_net_least_squares", NULL);
+    F32(&c, "x", S(2, 1), 2, 2);
+    F32(&c, "y", S(2, 2), 5, 0, 5, 10);
+    accept(&c, NULL);
+    expect(&c, "w", 2, 2); /* 2 w + b = 5, with |(w, b)| least */
+    expect(&c, "b", 1, 1);
+    finish(&c);
+}
+
+static void ar_net_refuses(void **state)
+{
+    (void)state;
+    REFUSE("ar_net_lags", "{\"p\": 0}", "option p is 0, expected >= 1");
+    REFUSE("ar_net_lags", "{\"p\": 1, \"h\": 0}", "option h is 0, expected >= 1");
+    REFUSE("ar_net_lags", "{\"p\": 3}", "series has 3 values, expected at least p + h = 4",
+           F32(&c, "series", S(3), 1, 2, 3));
+    REFUSE("ar_net_penalty", "{\"c1\": 0}", "option c1 is 0, expected (0,inf)");
+    REFUSE("ar_net_penalty", "{\"c2\": -1}", "option c2 is -1, expected (0,inf)");
+    REFUSE("ar_net_penalty", "{\"floor\": -1}", "option floor is -1, expected [0,inf)");
+    REFUSE("ar_net_penalty", NULL, "w has no rows", F32(&c, "w", S(0, 2), 0));
+    REFUSE("ar_net_penalty", NULL, "w is empty", F32(&c, "w", S(2, 0), 0));
+    REFUSE("ar_net_loss", NULL, "lam is -1, expected >= 0", F32(&c, "x", S(1, 1), 1);
+           F32(&c, "y", S(1, 1), 1); F32(&c, "w", S(1, 1), 1); F32(&c, "b", S(1), 0);
+           F32(&c, "lam", BL_SCALAR, -1));
+    REFUSE("ar_net_loss", NULL, "x has no rows", F32(&c, "x", S(0, 1), 1); F32(&c, "y", S(0, 1), 1);
+           F32(&c, "w", S(1, 1), 1); F32(&c, "b", S(1), 0); F32(&c, "lam", BL_SCALAR, 1));
+    REFUSE("ar_net_loss", NULL, "w must be f32[1,2], not f32[1,3]", F32(&c, "x", S(1, 2), 1, 1);
+           F32(&c, "y", S(1, 1), 1); F32(&c, "w", S(1, 3), 1, 1, 1); F32(&c, "b", S(1), 0);
+           F32(&c, "lam", BL_SCALAR, 1));
+    REFUSE("ar_net_lambda", "{\"sparsity\": 0}", "option sparsity is 0, expected (0,1]");
+    REFUSE("ar_net_lambda", NULL, "option sparsity is required");
+    REFUSE("ar_net_lambda", "{\"sparsity\": 1, \"start\": 0.5, \"full\": 0.5}",
+           "option full is 0.5, expected (start,inf)");
+    REFUSE("ar_net_lambda", "{\"sparsity\": 1, \"strength\": -1}",
+           "option strength is -1, expected [0,inf)");
+    REFUSE("ar_net_lambda", "{\"sparsity\": 1, \"noise\": -1}",
+           "option noise is -1, expected [0,inf)");
+}
+
+/* --- imputation of series --------------------------------------------------------------------- */
+
+static void without_rates_nothing_is_hidden(void **state)
+{
+    (void)state;
+    call c = start("supnotmiwae_obs_dropout", NULL);
+    I32(&c, "mask", S(1, 2, 2), 1, 0, 1, 1);
+    F32(&c, "u", S(1, 1, 2, 2), 0.7, 0, 0.2, 1);
+    F32(&c, "beta", S(2), 0, 0);
+    accept(&c, NULL);
+    expect(&c, "mask_out", 1, 0, 1, 1);
+    expect(&c, "log_m", 0);
+    F32(&c, "beta", S(2), 0.5, 0); /* one variable is never hidden */
+    accept(&c, NULL);
+    expect(&c, "mask_out", 0, 0, 1, 0);
+    near(result(&c, "log_m", 0), -INFINITY); /* u = 1 hides what has no chance to be hidden */
+    F32(&c, "u", S(1, 1, 2, 2), 0.7, 0, 0.2, 0.9);
+    accept(&c, NULL);
+    expect(&c, "log_m", 2 * log(0.5));
+    finish(&c);
+}
+
+/* A variable with missing values that are not even numbers: t = 1, 3, 4, observed at 3 only. */
+static void values_decay_from_the_last_observed(void **state)
+{
+    (void)state;
+    call c = start("supnotmiwae_fdecay_impute", NULL);
+    F32(&c, "x_obs", S(1, 3, 1), NAN, 8, NAN);
+    F32(&c, "x_tilde", S(1, 1, 3, 1), 2, 5, -4);
+    U8(&c, "mask", S(1, 1, 3, 1), 0, 1, 0);
+    F32(&c, "times", S(1, 3), 1, 3, 4);
+    F32(&c, "w", S(1), 1);
+    F32(&c, "bias", S(1), 0.5);
+    give_to(&c.cotangent, "x_imputed", (bl_type){BL_F32, S(1, 1, 3, 1)}, VALUES(1, 1, 1));
+    accept(&c, NULL);
+    double g = exp(-1.5); /* ages 1 - 0 and 4 - 3 */
+    expect(&c, "x_imputed", (1 - g) * 2, 8, g * 8 + (1 - g) * -4);
+    near(slope(&c, "x_tilde", 0), 1 - g);
+    near(slope(&c, "x_tilde", 1), 0);
+    near(slope(&c, "bias", 0), -g * (0 - 2) - g * (8 + 4));
+    near(slope(&c, "w", 0), -g * (0 - 2) - g * (8 + 4));
+    finish(&c);
+    c = start("supnotmiwae_fdecay_impute", NULL); /* a negative decay carries forward */
+    F32(&c, "x_obs", S(1, 2, 1), 3, NAN);
+    F32(&c, "x_tilde", S(2, 1, 2, 1), 0, 7, 0, 9);
+    U8(&c, "mask", S(2, 1, 2, 1), 1, 0, 0, 0);
+    F32(&c, "times", S(1, 2), 0, 1);
+    F32(&c, "w", S(1), -1);
+    F32(&c, "bias", S(1), 0);
+    give_to(&c.cotangent, "x_imputed", (bl_type){BL_F32, S(2, 1, 2, 1)}, VALUES(1, 1, 1, 1));
+    accept(&c, NULL);
+    expect(&c, "x_imputed", 3, 3, 0, 0);
+    near(slope(&c, "w", 0), 0);
+    all_finite(&c.gradient);
+    finish(&c);
+}
+
+static void missing_data_have_no_likelihood(void **state)
+{
+    (void)state;
+    call c = start("supnotmiwae_gauss_logprob", NULL);
+    F32(&c, "x", S(1, 2, 1), NAN, 3);
+    F32(&c, "mu", S(1, 1, 2, 1), 0, 1);
+    F32(&c, "sigma", S(1, 1, 2, 1), 1, 2);
+    U8(&c, "mask", S(1, 2, 1), 0, 1);
+    give_to(&c.cotangent, "log_px", (bl_type){BL_F32, S(1, 1)}, VALUES(1));
+    accept(&c, NULL);
+    expect(&c, "log_px", -0.5 - log(2) - 0.5 * log(2 * acos(-1)));
+    near(slope(&c, "mu", 0), 0);
+    near(slope(&c, "sigma", 0), 0);
+    near(slope(&c, "mu", 1), 0.5);
+    near(slope(&c, "sigma", 1), 0);
+    finish(&c);
+}
+
+/* Two steps, the second padded: the covariance is [[a,b],[b,a]], with determinant a^2 - b^2. */
+static void the_process_counts_padded_steps_and_the_posterior_does_not(void **state)
+{
+    (void)state;
+    double one = 0.5 * log(2 * acos(-1)), a[2] = {2 + 0.5, 1.5}, b[2] = {1, exp(-1)};
+    static const char *const options[] = {
+        "{\"kernel\": \"cauchy\", \"length_scale\": 1, \"sigma\": 2, \"jitter\": 0.5}",
+        "{\"kernel\": \"rbf\", \"length_scale\": 1, \"sigma\": 2, \"jitter\": 0.5}",
+        "{\"prior\": \"normal\"}"};
+    for (int i = 0; i < 3; i++) {
+        call c = start("supnotmiwae_latent_terms", options[i]);
+        F32(&c, "z", S(1, 1, 2, 1), 1, 3);
+        F32(&c, "q_mu", S(1, 2, 1), 1, 0);
+        F32(&c, "q_sigma", S(1, 2, 1), 2, 1);
+        U8(&c, "pad", S(1, 2), 1, 0);
+        give_to(&c.cotangent, "log_pz", (bl_type){BL_F32, S(1, 1)}, VALUES(1));
+        accept(&c, NULL);
+        near(result(&c, "log_qz", 0), -log(2) - one);
+        double det = i < 2 ? a[i] * a[i] - b[i] * b[i] : 1;
+        double form = i < 2 ? (a[i] * 10 - 2 * b[i] * 3) / det : 1;
+        near(result(&c, "log_pz", 0), -0.5 * form - (i < 2 ? 2 : 1) * one - 0.5 * log(det));
+        near(slope(&c, "z", 1), i < 2 ? -(a[i] * 3 - b[i]) / det : 0);
+        finish(&c);
+    }
+}
+
+static void sure_logits_of_a_mask_are_stable(void **state)
+{
+    (void)state;
+    call c = start("supnotmiwae_missing_logprob", NULL);
+    F32(&c, "logits", S(1, 1, 2, 2), 80, -80, 80, 1000);
+    U8(&c, "mask", S(1, 1, 2, 2), 1, 1, 0, 0);
+    U8(&c, "pad", S(1, 2), 1, 0);
+    give_to(&c.cotangent, "log_ps", (bl_type){BL_F32, S(1, 1)}, VALUES(1));
+    accept(&c, NULL);
+    expect(&c, "log_ps", -80);
+    near(slope(&c, "logits", 1), 1);
+    near(slope(&c, "logits", 3), 0);
+    finish(&c);
+}
+
+/* Two latents, one of them 2 log 3 likelier by large terms that cancel. */
+static void weights_survive_large_sums(void **state)
+{
+    (void)state;
+    double third = 2 * log(3);
+    call c = start("supnotmiwae_bound", NULL);
+    F32(&c, "log_py", S(1, 2, 1), log(0.5), log(0.25));
+    F32(&c, "log_px", S(2, 1), -100000, -100000);
+    F32(&c, "log_pz", S(2, 1), 60000, 60000);
+    F32(&c, "log_qz", S(2, 1), -40000, -40000);
+    F32(&c, "log_ps", S(1, 2, 1), 0, third);
+    F32(&c, "log_m", S(1, 2, 1), 0, -log(3));
+    accept(&c, "loss");
+    near(result(&c, "loss", 0), -log((0.5 + 0.25 * 3) / 2));
+    expect(&c, "log_w", log(0.25), log(0.75));
+    expect(&c, "ess", 1 / (1.0 / 16 + 9.0 / 16));
+    near(slope(&c, "log_py", 0), -0.4);
+    near(slope(&c, "log_qz", 1), 0.6);
+    c.options = "{\"weights_include_ps\": false}";
+    accept(&c, "loss");
+    expect(&c, "log_w", log(0.75), log(0.25));
+    finish(&c);
+}
+
+static void predictions_are_averaged_by_class(void **state)
+{
+    (void)state;
+    static const char *const options[] = {NULL, "{\"average\": \"geometric\"}"};
+    double expected[2][2] = {{0.5 * (0.6 + 0.2), 0.5 * (0.4 + 0)}, {sqrt(0.6 * 0.2), 0}};
+    for (int i = 0; i < 4; i++) { /* flat, and with an axis for classes */
+        call c = start("supnotmiwae_predict", options[i % 2]);
+        F32(&c, "log_p", i < 2 ? S(2, 1, 2) : S(2, 1, 1, 2), log(0.6), log(0.4), log(0.2),
+            -INFINITY);
+        F32(&c, "log_w", S(2, 1, 1), 0, 0);
+        accept(&c, NULL);
+        expect(&c, "prob", expected[i % 2][0], expected[i % 2][1]);
+        finish(&c);
+    }
+}
+
+static void times_far_away_are_encoded_exactly(void **state)
+{
+    (void)state;
+    call c = start("supnotmiwae_time_encoding", "{\"dim\": 3, \"max_time\": 10000}");
+    F32(&c, "times", S(1, 1), 123456);
+    accept(&c, NULL);
+    expect(&c, "encoding", sin(123456), cos(1234.56), sin(12.3456));
+    finish(&c);
+}
+
+static void supnotmiwae_refuses(void **state)
+{
+    (void)state;
+    REFUSE("supnotmiwae_obs_dropout", NULL, "beta[0] is 1, expected [0,1)",
+           U8(&c, "mask", S(1, 1, 1), 1);
+           F32(&c, "u", S(1, 1, 1, 1), 0); F32(&c, "beta", S(1), 1));
+    REFUSE("supnotmiwae_obs_dropout", NULL, "mask[0,0,0] is 2, expected in {0,1}",
+           I32(&c, "mask", S(1, 1, 1), 2);
+           F32(&c, "u", S(1, 1, 1, 1), 0); F32(&c, "beta", S(1), 0));
+    REFUSE("supnotmiwae_gauss_logprob", NULL, "sigma[0,0,0,0] is 0, expected > 0",
+           F32(&c, "x", S(1, 1, 1), 0);
+           F32(&c, "mu", S(1, 1, 1, 1), 0); F32(&c, "sigma", S(1, 1, 1, 1), 0);
+           U8(&c, "mask", S(1, 1, 1), 1));
+    REFUSE("supnotmiwae_latent_terms", "{\"length_scale\": 0}",
+           "option length_scale is 0, expected (0,inf)");
+    REFUSE("supnotmiwae_latent_terms", "{\"jitter\": 0}", "option jitter is 0, expected (0,inf)");
+    REFUSE("supnotmiwae_latent_terms", NULL, "q_sigma[0,0,0] is -1, expected > 0",
+           F32(&c, "z", S(1, 1, 1, 1), 0);
+           F32(&c, "q_mu", S(1, 1, 1), 0); F32(&c, "q_sigma", S(1, 1, 1), -1);
+           U8(&c, "pad", S(1, 1), 1));
+    REFUSE("supnotmiwae_missing_logprob", NULL, "pad[0,0] is 3, expected in {0,1}",
+           F32(&c, "logits", S(1, 1, 1, 1), 0);
+           U8(&c, "mask", S(1, 1, 1, 1), 0); U8(&c, "pad", S(1, 1), 3));
+    REFUSE("supnotmiwae_time_encoding", "{\"dim\": 1}", "option dim is 1, expected >= 2");
+    REFUSE("supnotmiwae_predict", NULL, "log_p has 3 columns, expected 2 of log_w times",
+           F32(&c, "log_p", S(1, 1, 3), 0, 0, 0);
+           F32(&c, "log_w", S(1, 1, 2), 0, 0));
+    REFUSE("supnotmiwae_bound", NULL, "log_px must be f32[2,1], not f32[1,2]",
+           F32(&c, "log_py", S(1, 2, 1), 0, 0);
+           F32(&c, "log_px", S(1, 2), 0, 0); F32(&c, "log_pz", S(2, 1), 0, 0);
+           F32(&c, "log_qz", S(2, 1), 0, 0); F32(&c, "log_ps", S(1, 2, 1), 0, 0);
+           F32(&c, "log_m", S(1, 2, 1), 0, 0));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -436,6 +823,24 @@ int main(void)
         cmocka_unit_test(each_example_has_its_rate),
         cmocka_unit_test(training_and_validation_read_the_same_network),
         cmocka_unit_test(stn_refuses),
+        cmocka_unit_test(windows_are_oldest_first),
+        cmocka_unit_test(an_impulse_shows_the_coefficients),
+        cmocka_unit_test(a_weight_of_zero_has_slope_zero),
+        cmocka_unit_test(weights_up_to_the_floor_count_but_do_not_move),
+        cmocka_unit_test(errors_are_measured_three_ways),
+        cmocka_unit_test(the_ramp_ends_at_full),
+        cmocka_unit_test(opposite_coefficients_are_all_wrong),
+        cmocka_unit_test(dependent_lags_share),
+        cmocka_unit_test(ar_net_refuses),
+        cmocka_unit_test(without_rates_nothing_is_hidden),
+        cmocka_unit_test(values_decay_from_the_last_observed),
+        cmocka_unit_test(missing_data_have_no_likelihood),
+        cmocka_unit_test(the_process_counts_padded_steps_and_the_posterior_does_not),
+        cmocka_unit_test(sure_logits_of_a_mask_are_stable),
+        cmocka_unit_test(weights_survive_large_sums),
+        cmocka_unit_test(predictions_are_averaged_by_class),
+        cmocka_unit_test(times_far_away_are_encoded_exactly),
+        cmocka_unit_test(supnotmiwae_refuses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
