@@ -136,4 +136,13 @@ static inline void expect_type(bl_tensor x, const char *text)
     assert_string_equal(bl_show(bl_type_of(x)), text);
 }
 
+/* True if the failure that bl_fail_allocation asked for was still to come, at the next allocation:
+ * no failure was swallowed. */
+static inline bool failure_to_come(void)
+{
+    void *next = bl_alloc(1);
+    bl_release(next);
+    return next == NULL;
+}
+
 #endif

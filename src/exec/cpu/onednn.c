@@ -41,6 +41,7 @@ typedef struct task {
     dnnl_stream_t stream;
     dnnl_memory_t memory[3], scratchpad;
     void *scratch;
+    bool starved; /* could not be made for want of memory: not a reason to run something slower */
 } task;
 
 static void free_task(task *t)
@@ -57,6 +58,14 @@ static void free_task(task *t)
     bl_release(t->scratch);
 }
 
+static bool any_starved(const task *t)
+{
+    for (int i = 0; i < TASKS; i++)
+        if (t[i].starved)
+            return true;
+    return false;
+}
+
 static bool make_scratchpad(dnnl_engine_t engine, const_dnnl_primitive_desc_t description, task *t)
 {
     const dnnl_memory_desc_t *d =
@@ -65,6 +74,7 @@ static bool make_scratchpad(dnnl_engine_t engine, const_dnnl_primitive_desc_t de
     if (bytes == 0)
         return true;
     t->scratch = bl_alloc_aligned(bytes);
+    t->starved = !t->scratch;
     return t->scratch && dnnl_memory_create(&t->scratchpad, d, engine, t->scratch) == dnnl_success;
 }
 
@@ -330,6 +340,8 @@ bl_status cpu_prepare_dot(cpu_plan *plan, cpu_kernel *kernel, const bl_node *nod
     }
     dnnl_engine_t e = p->m * p->n * p->k > SMALL_PRODUCT ? engine_of(plan) : NULL;
     bool large = e && make_product(e, p);
+    if (any_starved(p->task))
+        return bl_no_memory(sizeof *p);
     kernel->run = large ? run_product : run_small;
     kernel->how = large ? "onednn" : "dot";
     return BL_OK;
@@ -562,6 +574,7 @@ static bool make_convolution(dnnl_engine_t engine, convolution *c, const conv_sh
     if (same && c->sum != FILTER)
         return true;
     c->wanted = bl_alloc_aligned(c->filter_bytes * (size_t)(c->sum == FILTER ? c->tasks : 1));
+    c->task[0].starved = !c->wanted;
     return c->wanted && (same || make_reorder(engine, c, &own, &filter));
 }
 
@@ -581,8 +594,9 @@ bl_status cpu_prepare_convolution(cpu_plan *plan, cpu_kernel *kernel, const bl_n
         return bl_no_memory(sizeof *c);
     c->sum = sum;
     if (!engine || !make_convolution(engine, c, &s)) {
+        bl_status status = any_starved(c->task) ? bl_no_memory(sizeof *c) : BL_UNSUPPORTED;
         free_convolution(c);
-        return BL_UNSUPPORTED;
+        return status;
     }
     kernel->data = c;
     kernel->free = free_convolution;
