@@ -43,6 +43,10 @@ static void equal_points_are_equal_neighbours(void **state)
             assert_true(result(&c, "p", 30 * i + j) == result(&c, "p", 30 * j + i));
         }
     near(sum, 1);
+    x[3] = NAN;
+    give(&c, "x", BL_F32, S(30, 1), x);
+    accept(&c, NULL);
+    assert_true(isnan(result(&c, "p", 1)));
     finish(&c);
 }
 
@@ -87,6 +91,10 @@ static void an_empty_cluster_keeps_its_place(void **state)
     F32(&c, "y", S(0, 1), 0);
     accept(&c, NULL);
     expect(&c, "centroids", 6, 5);
+    F32(&c, "y", S(2, 1), NAN, 5); /* what is not a number goes to the first, and through */
+    accept(&c, NULL);
+    assert_true(isnan(result(&c, "centroids", 0)));
+    near(result(&c, "centroids", 1), 5);
     finish(&c);
 }
 
@@ -102,6 +110,12 @@ static void mean_images_are_of_the_nearest(void **state)
     expect(&c, "index", 2, 0, -1, -1, 3, -1); /* 0 and 1 are equally far: the lower */
     expect(&c, "count", 2, 0, 1);
     expect(&c, "mean_image", 3, 30, 0, 0, 9, 90);
+    F32(&c, "y", S(4, 2), 1, 0, NAN, -1, 0, 0, 0, 1); /* no distance is the largest */
+    accept(&c, NULL);
+    expect(&c, "index", 2, 0, -1, -1, 3, -1);
+    c.options = "{\"m\": 3}";
+    accept(&c, NULL);
+    expect(&c, "index", 2, 0, 1, -1, -1, -1, 3, -1, -1);
     finish(&c);
 }
 
@@ -161,7 +175,7 @@ static void a_constant_image_is_smooth(void **state)
     c.options = "{\"weight\": 0.01, \"max_iter\": 500, \"eps\": 0}";
     accept(&c, NULL);
     assert_true(result(&c, "out", 4) < 1.5);
-    assert_true(result(&c, "iterations", 0) > 100); /* until nothing changes at all */
+    assert_true(result(&c, "iterations", 0) > 100);        /* until nothing changes at all */
     c.options = "{\"weight\": 1e6, \"isotropic\": false}"; /* the data outweigh everything */
     accept(&c, NULL);
     assert_true(result(&c, "out", 4) > 1);

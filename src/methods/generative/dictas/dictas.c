@@ -207,7 +207,7 @@ BL_CONTRACT(dictas_anomaly_map, DICTAS_ANOMALY_MAP, "cosines of patches as a map
  */
 
 #define DICTAS_PERLIN(IN, OPT, OUT)                                                                \
-    IN(angles, "f32[P,Q]", "finite", "of the slopes at the corners of P-1 x Q-1 cells")            \
+    IN(angles, "f32[P,Q]", "", "of the slopes at the corners of P-1 x Q-1 cells")                  \
     OPT(size, BL_REQUIRED_INTEGER, ">= 1", "side of the picture")                                  \
     OPT(threshold, 0.5, "finite", "the mask is where the noise is above")                          \
     OUT(noise, "f32[size,size]", "smooth, 0 at corners")                                           \

@@ -53,7 +53,7 @@ BL_CONTRACT(multifaceted_vis_pca, MULTIFACETED_VIS_PCA, "the directions that var
 }
 
 #define MULTIFACETED_VIS_TSNE_AFFINITY(IN, OPT, OUT)                                               \
-    IN(x, "f32[N,D]", "finite", "points")                                                          \
+    IN(x, "f32[N,D]", "", "points")                                                                \
     OPT(perplexity, 30.0, "> 1", "how many neighbours a point has, below N - 1")                   \
     OUT(p, "f32[N,N]", "symmetric, of sum 1, 0 on the diagonal")
 
@@ -93,8 +93,8 @@ BL_CONTRACT(multifaceted_vis_tsne_kl, MULTIFACETED_VIS_TSNE_KL, "what t-SNE mini
 }
 
 #define MULTIFACETED_VIS_KMEANS(IN, OPT, OUT)                                                      \
-    IN(y, "f32[N,d]", "finite", "points")                                                          \
-    IN(init, "f32[K,d]", "finite, rows > 0", "centroids to start from")                            \
+    IN(y, "f32[N,d]", "", "points")                                                                \
+    IN(init, "f32[K,d]", "rows > 0", "centroids to start from")                                    \
     OPT(iterations, BL_REQUIRED_INTEGER, ">= 0", "most turns of averaging and assigning")          \
     OUT(centroids, "f32[K,d]", "means of the clusters; one without points keeps its place")        \
     OUT(assignment, "i32[N]", "nearest centroid, the lowest of equals")
@@ -124,54 +124,55 @@ BL_HOST(multifaceted_vis_kmeans, MULTIFACETED_VIS_KMEANS, "k-means (Lloyd 1982)"
     OUT(count, "i32[K]", "how many")
 
 struct multifaceted_vis_mean_images;
-static bl_status members_by_distance(const struct multifaceted_vis_mean_images *f, int64_t c,
-                                     double *distance, int64_t *order);
-static void average_first(struct multifaceted_vis_mean_images *f, int64_t c, int32_t count);
+static bl_status nearest_members(const struct multifaceted_vis_mean_images *f, int64_t c,
+                                 double *distance, int64_t *order, int32_t *member);
+static void average(struct multifaceted_vis_mean_images *f, int64_t c);
 
 BL_HOST(multifaceted_vis_mean_images, MULTIFACETED_VIS_MEAN_IMAGES, "one image for each facet")
 {
     int64_t N = f->y.type.shape.dim[0], K = f->centroids.type.shape.dim[0];
-    size_t bytes = (size_t)(N + 1) * (sizeof(double) + sizeof(int64_t));
+    size_t bytes = (size_t)(N + 1) * (sizeof(double) + sizeof(int64_t) + sizeof(int32_t));
     double *distance = bl_alloc(bytes);
     if (!distance)
         return bl_no_memory(bytes);
     int64_t *order = (int64_t *)(distance + N + 1);
+    int32_t *member = (int32_t *)(order + N + 1);
     bl_status status = BL_OK;
     for (int64_t c = 0; c < K && status == BL_OK; c++) {
-        int32_t members = 0, *index = bl_i32(&f->index) + c * f->m;
-        status = members_by_distance(f, c, distance, order);
-        for (int64_t i = 0; i < N; i++)
-            members += bl_i32(&f->assignment)[i] == c;
-        int32_t count = members < f->m ? members : (int32_t)f->m;
-        for (int64_t i = 0; i < f->m; i++)
-            index[i] = i < count ? (int32_t)order[i] : -1;
-        bl_i32(&f->count)[c] = count;
+        status = nearest_members(f, c, distance, order, member);
         if (status == BL_OK)
-            average_first(f, c, count);
+            average(f, c);
     }
     bl_release(distance);
     return status;
 }
 
-/* The points of cluster c, nearest to its centroid first. `distance` and `order` are scratch; the
- * order of the distances, infinite outside the cluster, starts with them. */
-static bl_status members_by_distance(const struct multifaceted_vis_mean_images *f, int64_t c,
-                                     double *distance, int64_t *order)
+/* Fills row c of index, and its count. The other arrays are scratch for N points: the members of
+ * the cluster, how far they are from its centroid, and their order by that. */
+static bl_status nearest_members(const struct multifaceted_vis_mean_images *f, int64_t c,
+                                 double *distance, int64_t *order, int32_t *member)
 {
     const float *centre = bl_f32(&f->centroids) + 2 * c, *y = bl_f32(&f->y);
-    int64_t N = f->y.type.shape.dim[0];
-    for (int64_t i = 0; i < N; i++) {
+    int32_t members = 0, N = (int32_t)f->y.type.shape.dim[0];
+    for (int32_t i = 0; i < N; i++) {
         double dx = (double)y[2 * i] - (double)centre[0];
         double dy = (double)y[2 * i + 1] - (double)centre[1];
-        distance[i] = bl_i32(&f->assignment)[i] == c ? dx * dx + dy * dy : INFINITY;
+        if (bl_i32(&f->assignment)[i] != c)
+            continue;
+        distance[members] = dx * dx + dy * dy;
+        member[members++] = i;
     }
-    return bl_ascending_order(distance, N, order);
+    BL_TRY(bl_ascending_order(distance, members, order));
+    for (int64_t i = 0; i < f->m; i++)
+        bl_i32(&f->index)[c * f->m + i] = i < members ? member[order[i]] : -1;
+    bl_i32(&f->count)[c] = members < f->m ? members : (int32_t)f->m;
+    return BL_OK;
 }
 
-static void average_first(struct multifaceted_vis_mean_images *f, int64_t c, int32_t count)
+static void average(struct multifaceted_vis_mean_images *f, int64_t c)
 {
-    int64_t N = f->y.type.shape.dim[0], size = N > 0 ? bl_array_count(&f->images) / N : 0;
-    const int32_t *index = bl_i32(&f->index) + c * f->m;
+    int64_t K = f->centroids.type.shape.dim[0], size = bl_array_count(&f->mean_image) / K;
+    const int32_t *index = bl_i32(&f->index) + c * f->m, count = bl_i32(&f->count)[c];
     for (int64_t j = 0; j < size && count > 0; j++) {
         double sum = 0;
         for (int32_t i = 0; i < count; i++)
