@@ -944,6 +944,39 @@ static void widenet_refuses(void **state)
     refuse(&c, "ln1_g has 3 rows, expected 1 or one for each block (D is 2)");
 }
 
+/* Runs the call with its n-th allocation failing, for every n. */
+static void survives_want_of_memory(call *c)
+{
+    bl_status status = BL_NO_MEMORY;
+    int64_t n = 0;
+    while (status == BL_NO_MEMORY) {
+        bl_fail_allocation(++n);
+        status = run(c, NULL);
+    }
+    bl_fail_allocation(0);
+    expect_ok(status);
+    assert_true(n > 2);
+    finish(c);
+}
+
+static void fits_and_spans_survive_want_of_memory(void **state)
+{
+    (void)state;
+    call c = start("infinite_compute_tiered", "{\"grid\": 3}");
+    F32(&c, "n", S(3), 1, 2, 4);
+    F32(&c, "k", S(3), 1, 2, 4);
+    F32(&c, "loss", S(3, 3), 4, 3.5, 3.25, 3.5, 3, 2.75, 3.25, 2.75, 2.5);
+    survives_want_of_memory(&c);
+    c = start("infinite_compute_power_fit", "{\"grid\": 3}");
+    F32(&c, "x", S(3), 1, 2, 3);
+    F32(&c, "y", S(3), 3, 2, 1);
+    survives_want_of_memory(&c);
+    c = start("token_crisis_span_corrupt", "{\"sentinel0\": 9, \"eos\": 1}");
+    I32(&c, "tokens", S(2), 5, 6);
+    U8(&c, "mask", S(2), 0, 1);
+    survives_want_of_memory(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -988,6 +1021,7 @@ int main(void)
         cmocka_unit_test(a_dropped_token_gives_nothing),
         cmocka_unit_test(shared_biases_are_added_in_every_block),
         cmocka_unit_test(widenet_refuses),
+        cmocka_unit_test(fits_and_spans_survive_want_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
