@@ -37,6 +37,9 @@ static void free_plan(void *pointer)
     cpu_pool_free(plan->pool);
     cpu_free_engine(plan);
     bl_arena_free(plan->arena);
+    bl_graph_free(plan->graph);
+    bl_release(plan->ids);
+    bl_release(plan->again);
     bl_release(plan->fact);
     bl_release(plan->group);
     bl_release(plan->kernel);
@@ -113,6 +116,8 @@ static void count_work(cpu_plan *plan, cpu_kernel *kernel)
 
 static bl_status make_plan(cpu_plan *plan)
 {
+    BL_TRY(cpu_recompute(plan));
+    plan->nodes = (int32_t)bl_graph_size(plan->graph);
     BL_TRY(allocate(plan));
     BL_TRY(cpu_pool_new(plan->threads, &plan->pool));
     BL_TRY(cpu_find_views(plan));
@@ -140,7 +145,6 @@ static bl_status compile(const bl_signature *signature, void **out)
     if (!plan)
         return bl_no_memory(sizeof *plan);
     plan->signature = *signature;
-    plan->nodes = (int32_t)bl_graph_size(signature->graph);
     plan->loops = bl_loops_best();
     plan->threads = signature->threads;
     const char *profile = getenv("BL_PROFILE");

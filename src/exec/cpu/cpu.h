@@ -1,6 +1,7 @@
 /* The cpu executor's plan and the pieces that make it.
  *
  * compile.c reads a graph in this order:
+ *   recompute.c  values that are cheap to compute are computed again where they are needed late.
  *   views.c    broadcasts, transposes, slices, reshapes, constants and iotas become views: how
  *              another node's storage is read. They cost nothing until someone needs them in
  * memory. fuse.c     elementwise nodes and reductions are gathered into groups; a group is one
@@ -93,7 +94,10 @@ typedef struct cpu_copy { /* at the start or the end of a run */
 } cpu_copy;
 
 struct cpu_plan {
-    bl_signature signature; /* its arrays and graph outlive the plan */
+    bl_signature signature; /* of `graph`, which recompute.c wrote; donations outlive the plan */
+    bl_graph *graph;
+    int32_t *ids;           /* of the signature */
+    bool *again;            /* of every node: a copy that belongs to its late users */
     int32_t nodes;
     const bl_loops *loops;
     int threads;
@@ -132,6 +136,8 @@ int32_t cpu_source(const cpu_plan *plan, int32_t id);
 /* Where operand i of a kernel's node begins; its view is contiguous or the kernel reads views. */
 void *cpu_operand(const cpu_plan *plan, const bl_node *node, int i);
 
+/* Writes the plan's own graph, in which some values are computed again where they are needed late. */
+bl_status cpu_recompute(cpu_plan *plan);
 bl_status cpu_find_views(cpu_plan *plan);
 /* Copies what is only a view but wanted in memory: it becomes an instruction of its own. */
 bl_status cpu_find_kinds(cpu_plan *plan);

@@ -373,7 +373,8 @@ static void move_later(cpu_plan *plan, const users *u, int32_t id)
     if (fact->kind != CPU_FUSED || is_reduction(plan, id) || fact->stored)
         return;
     int32_t g = only_user(plan, u, id, &space);
-    if (g < 0 || plan->group[g].nodes >= GROUP_NODES || moving_costs(plan, u, id, g) > 0)
+    if (g < 0 || plan->group[g].nodes >= GROUP_NODES ||
+        (!plan->again[id] && moving_costs(plan, u, id, g) > 0))
         return;
     plan->group[fact->group].nodes--;
     plan->group[g].nodes++;
