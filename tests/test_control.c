@@ -45,6 +45,54 @@ static void expect_same_function(bl_tensor a, bl_tensor b, const bl_tensor *x, i
         expect_zero(bl_sub(da[i], db[i]), x, count, 1e-9);
 }
 
+/* The scalar y along one random direction: its gradient and bl_jvp against the central difference
+ * of its value, and bl_hvp against that of its slope. */
+static void expect_differences(bl_tensor y, const bl_tensor *x, int count)
+{
+    const double h = 1e-5;
+    double *values[4], *moved[4], *direction[4], at[2][2];
+    bl_tensor v[4], dx[4], hv[4], slope = bl_number(0), bend = bl_number(0);
+    bl_grad(y, x, count, dx);
+    for (int i = 0; i < count; i++) {
+        int64_t n = bl_type_count(bl_type_of(x[i]));
+        values[i] = random_values(n, (uint64_t)i + 5);
+        direction[i] = random_values(n, (uint64_t)i + 50);
+        moved[i] = random_values(n, 0);
+        bl_array a = array_of(bl_type_of(x[i]), direction[i]);
+        v[i] = bl_constant(x[i].graph, &a);
+        bl_array_free(&a);
+        slope = bl_add(slope, bl_sum(bl_mul(dx[i], v[i])));
+    }
+    bl_hvp(y, x, v, count, hv);
+    for (int i = 0; i < count; i++)
+        bend = bl_add(bend, bl_sum(bl_mul(hv[i], v[i])));
+    for (int side = 0; side < 2; side++) {
+        for (int i = 0; i < count; i++)
+            for (int64_t e = 0; e < bl_type_count(bl_type_of(x[i])); e++)
+                moved[i][e] = values[i][e] + (side ? h : -h) * direction[i][e];
+        const bl_tensor both[2] = {y, slope};
+        for (int k = 0; k < 2; k++) {
+            bl_array z = evaluate(both[k], x, (const double *const *)moved, count);
+            at[k][side] = bl_array_get(&z, 0);
+            bl_array_free(&z);
+        }
+    }
+    const bl_tensor exact[] = {slope, bl_jvp(y, x, v, count), bend};
+    for (int k = 0; k < 3; k++) {
+        bl_array z = evaluate(exact[k], x, (const double *const *)values, count);
+        double got = bl_array_get(&z, 0), quotient = (at[k / 2][1] - at[k / 2][0]) / (2 * h);
+        if (!close_to(got, quotient, 1e-6) || fabs(got) < 1e-3)
+            fail_msg("%s is %.10g, by differences %.10g",
+                     (const char *[]){"the gradient", "jvp", "hvp"}[k], got, quotient);
+        bl_array_free(&z);
+    }
+    for (int i = 0; i < count; i++) {
+        bl_release(values[i]);
+        bl_release(direction[i]);
+        bl_release(moved[i]);
+    }
+}
+
 /* --- a recurrent network -----------------------------------------------------------------------
  */
 
@@ -73,7 +121,7 @@ static void gru_step(BL_UNUSED bl_graph *g, const bl_tensor *carry, const bl_ten
     y[0] = carry_next[0] = gru(context, carry[0], x[0]);
 }
 
-static void a_gru_over_49_steps_is_its_unrolled_graph(void **state)
+static void a_gru_over_49_steps_is_its_unrolled_graph_and_agrees_with_differences(void **state)
 {
     bl_graph *g = *state;
     bl_tensor x[4] = {bl_input(g, "x", BL_F64, S(STEPS, BATCH, 2)),
@@ -92,9 +140,10 @@ static void a_gru_over_49_steps_is_its_unrolled_graph(void **state)
     bl_tensor unrolled = bl_concat(row, STEPS, 0);
     expect_zero(bl_sub(all, unrolled), x, 4, 1e-13);
     bl_tensor weight = bl_iota(g, BL_F64, S(STEPS, BATCH, WIDTH), 0);
+    bl_tensor loss = bl_add(bl_sum(bl_mul(last, last)), bl_mul(0.01, bl_sum(bl_mul(all, weight))));
+    expect_differences(loss, x, 4);
     expect_same_function(
-        bl_add(bl_sum(bl_mul(last, last)), bl_mul(0.01, bl_sum(bl_mul(all, weight)))),
-        bl_add(bl_sum(bl_mul(h, h)), bl_mul(0.01, bl_sum(bl_mul(unrolled, weight)))), x, 4);
+        loss, bl_add(bl_sum(bl_mul(h, h)), bl_mul(0.01, bl_sum(bl_mul(unrolled, weight)))), x, 4);
 }
 
 static void the_cpu_runs_a_gru_as_the_reference_does(void **state)
@@ -155,7 +204,7 @@ static void solve_step(BL_UNUSED bl_graph *g, const bl_tensor *carry, BL_UNUSED 
     carry_next[0] = runge_kutta(context, carry[0]);
 }
 
-static void a_solved_equation_is_its_unrolled_graph(void **state)
+static void a_solved_equation_is_its_unrolled_graph_and_agrees_with_differences(void **state)
 {
     bl_graph *g = *state;
     bl_tensor x[2] = {bl_input(g, "start", BL_F64, S(5, 2)), bl_input(g, "a", BL_F64, S(2, 2))};
@@ -165,6 +214,7 @@ static void a_solved_equation_is_its_unrolled_graph(void **state)
     for (int i = 0; i < 20; i++)
         p = runge_kutta(&s, p);
     expect_same_function(bl_sum(bl_exp(end)), bl_sum(bl_exp(p)), x, 2);
+    expect_differences(bl_sum(bl_exp(end)), x, 2);
 }
 
 /* Gradient descent on |p - target|^2: the body differentiates in its carry. */
@@ -619,9 +669,9 @@ static void any_allocation_may_fail(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(a_gru_over_49_steps_is_its_unrolled_graph),
+        TEST(a_gru_over_49_steps_is_its_unrolled_graph_and_agrees_with_differences),
         TEST(the_cpu_runs_a_gru_as_the_reference_does),
-        TEST(a_solved_equation_is_its_unrolled_graph),
+        TEST(a_solved_equation_is_its_unrolled_graph_and_agrees_with_differences),
         TEST(a_body_may_differentiate),
         TEST(a_body_may_not_differentiate_in_what_is_around_it),
         TEST(sinkhorn_scaling_is_its_unrolled_graph),
