@@ -17,15 +17,17 @@
     IN (w2, "f32[d,H1]", "grad", "H1 = H + 1: the time is the last column")                        \
     IN (b2, "f32[d]",    "grad", "")
 
-/* x w^T + b, where the last column of w goes to the time. */
+/* [x; t] w^T + b, without putting the time beside x: the columns of w are the same at every stage, so
+ * they are taken apart once. */
 static bl_tensor layer_at(bl_tensor x, bl_tensor t, bl_tensor w, bl_tensor b, const char *name)
 {
-    int64_t rows = bl_dim(x, 0), columns = bl_dim(x, 1);
+    int64_t columns = bl_dim(x, 1);
     if (bl_dim(w, 1) != columns + 1)
         return bl_poison(x.graph, "%s has %lld columns, expected %lld, the last one for the time",
                          name, (long long)bl_dim(w, 1), (long long)columns + 1);
-    bl_tensor time = bl_broadcast(t, BL_SHAPE(rows, 1));
-    return bl_add(bl_dot(bl_concat((bl_tensor[]){x, time}, 2, 1), w, false, true), b);
+    bl_tensor of_time = bl_squeeze(bl_slice_axis(w, 1, columns, columns + 1), 1);
+    bl_tensor shift   = bl_add(bl_mul(t, of_time), b);
+    return bl_linear(x, bl_slice_axis(w, 1, 0, columns), shift);
 }
 
 /* f(z, t) = tanh(W2 [tanh(W1 [z; t] + b1); t] + b2) */
