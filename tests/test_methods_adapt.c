@@ -1066,9 +1066,18 @@ static void options_may_move_in_training(void **state)
     (void)state;
     if (!bl_device_named("cpu"))
         skip();
-    static const char *const folders[] = {
-        "04-rpo",    "09-ba-lora", "21-mask-tuning",           "22-dr-tune",
-        "41-lt-sft", "45-sorsa",   "35-self-distill-pretrain", "38-saliency-retraining"};
+    static const char *const folders[] = {"04-rpo",
+                                          "09-ba-lora",
+                                          "21-mask-tuning",
+                                          "22-dr-tune",
+                                          "41-lt-sft",
+                                          "45-sorsa",
+                                          "35-self-distill-pretrain",
+                                          "38-saliency-retraining",
+                                          "07-adapt-unlearn",
+                                          "12-profusion",
+                                          "15-gigatok",
+                                          "27-qlae"};
     int checked = 0;
     for (int i = 0; i < COUNT_OF(folders); i++) {
         char *folder = bl_format("%s/tests/cases/%s", BALLAST_SOURCE_DIR, folders[i]);
@@ -1086,7 +1095,7 @@ static void options_may_move_in_training(void **state)
         free(entry);
         bl_release(folder);
     }
-    assert_true(checked >= 77);
+    assert_true(checked >= 122);
 }
 
 int main(void)
