@@ -1,14 +1,14 @@
-/* AR-Net. Triebe, Laptev, Rajagopal 2019, arXiv 1911.12436. A linear layer from the last p values of
- * a series to its next h ones is an auto-regressive model that is fitted by gradient descent, at a
- * cost linear in p. A penalty that is steep at zero and flat far from it makes unneeded lags vanish
- * without shrinking the others, so p may be chosen far too large.
+/* AR-Net. Triebe, Laptev, Rajagopal 2019, arXiv 1911.12436. A linear layer from the last p values
+ * of a series to its next h ones is an auto-regressive model that is fitted by gradient descent,
+ * at a cost linear in p. A penalty that is steep at zero and flat far from it makes unneeded lags
+ * vanish without shrinking the others, so p may be chosen far too large.
  *
  * Column 0 of x is the oldest value, so the coefficient of lag i is w[:, p-i]. */
 #include "methods/method.h"
 
 #include "ballast/solve.h"
 
-/* --- data ----------------------------------------------------------------------------------------- */
+/* --- data ------------------------------------------------------------------------------------ */
 
 #define AR_NET_LAGS(IN, OPT, OUT)                                                                  \
     IN (series, "f32[T]",   "",    "the series, oldest value first")                               \
@@ -21,7 +21,8 @@
 static bl_tensor windows(bl_tensor series, int64_t first, int64_t rows, int64_t columns)
 {
     bl_shape shape = BL_SHAPE(rows, columns);
-    bl_tensor n = bl_iota(series.graph, BL_I32, shape, 0), j = bl_iota(series.graph, BL_I32, shape, 1);
+    bl_tensor n = bl_iota(series.graph, BL_I32, shape, 0);
+    bl_tensor j = bl_iota(series.graph, BL_I32, shape, 1);
     bl_tensor at = bl_reshape(bl_add(bl_add(n, j), (double)first), BL_SHAPE(rows * columns));
     return bl_reshape(bl_take(series, at), shape);
 }
@@ -59,7 +60,7 @@ BL_HOST(ar_net_generate, AR_NET_GENERATE, "an auto-regressive series from given 
     return BL_OK;
 }
 
-/* --- the penalty and the loss ----------------------------------------------------------------------- */
+/* --- the penalty and the loss ---------------------------------------------------------------- */
 
 #define AR_NET_FORM(OPT)                                                                           \
     OPT(form,  "sigmoid", "sigmoid|sqrt|l1", "of the penalty")                                     \
@@ -75,8 +76,8 @@ BL_HOST(ar_net_generate, AR_NET_GENERATE, "an auto-regressive series from given 
 struct ar_net_penalty;
 static bl_tensor size_term(const struct ar_net_penalty *f, bl_tensor size);
 
-/* Where |w| <= floor, and at 0 in any case, the slope is 0 by definition; |w|^q is there kept off its
- * pole, so that no infinity arises. */
+/* Where |w| <= floor, and at 0 in any case, the slope is 0 by definition; |w|^q is there kept off
+ * its pole, so that no infinity arises. */
 BL_CONTRACT(ar_net_penalty, AR_NET_PENALTY, "sparsity penalty, steep at zero and flat beyond")
 {
     if (bl_dim(f->w, 1) < 1) {
@@ -150,7 +151,7 @@ BL_HOST(ar_net_lambda, AR_NET_LAMBDA, "weight of the penalty during training")
     return BL_OK;
 }
 
-/* --- comparisons ---------------------------------------------------------------------------------- */
+/* --- comparisons ----------------------------------------------------------------------------- */
 
 #define AR_NET_STPE(IN, OPT, OUT)                                                                  \
     IN (est,  "f32[S...]", "", "estimated coefficients")                                           \

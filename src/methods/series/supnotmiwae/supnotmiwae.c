@@ -1,15 +1,16 @@
-/* SupNotMIWAE with ObsDropout. Kim, Kim, Yun, Lee, Lee, Lee, ICML 2023, arXiv 2308.06738. To classify
- * series with missing values, a latent-variable generator draws completions, a classifier sees each,
- * and importance weights average what it says; a model of the mask makes up for values that are not
- * missing at random. Trained together the classifier would ignore the completions: hiding a share of
- * the observed values from it makes it use them.
+/* SupNotMIWAE with ObsDropout. Kim, Kim, Yun, Lee, Lee, Lee, ICML 2023, arXiv 2308.06738. To
+ * classify series with missing values, a latent-variable generator draws completions, a classifier
+ * sees each, and importance weights average what it says; a model of the mask makes up for values
+ * that are not missing at random. Trained together the classifier would ignore the completions:
+ * hiding a share of the observed values from it makes it use them.
  *
- * Axes: S samples per latent, K latents, B series, T steps, D variables, Z of the latent, J = S K. */
+ * Axes: S samples per latent, K latents, B series, T steps, D variables, Z of the latent, and
+ * J = S K. */
 #include "methods/method.h"
 
 #define LOG_2PI 1.8378770664093454836
 
-/* --- what the classifier sees ----------------------------------------------------------------------- */
+/* --- what the classifier sees ---------------------------------------------------------------- */
 
 #define SUPNOTMIWAE_OBS_DROPOUT(IN, OPT, OUT)                                                      \
     IN (mask,     "u8[B,T,D]",   "in {0,1}", "1: observed; padding is not")                        \
@@ -89,7 +90,7 @@ BL_CONTRACT(supnotmiwae_time_encoding, SUPNOTMIWAE_TIME_ENCODING, "times as sine
     f->encoding = bl_cast(bl_select(even, bl_sin(angle), bl_cos(angle)), BL_F32);
 }
 
-/* --- terms of the bound --------------------------------------------------------------------------- */
+/* --- terms of the bound ---------------------------------------------------------------------- */
 
 /* log N(x; mu, sigma) elementwise. */
 static bl_tensor log_normal(bl_tensor x, bl_tensor mu, bl_tensor sigma)
@@ -185,7 +186,7 @@ BL_CONTRACT(supnotmiwae_missing_logprob, SUPNOTMIWAE_MISSING_LOGPROB, "likelihoo
     f->log_ps = bl_neg(bl_sum(bl_select(real, each, 0), 2, 3));
 }
 
-/* --- the bound and predictions ------------------------------------------------------------------------ */
+/* --- the bound and predictions --------------------------------------------------------------- */
 
 #define SUPNOTMIWAE_BOUND(IN, OPT, OUT)                                                            \
     IN (log_py, "f32[S,K,B]", "grad, rows > 0", "classifier: log p(y | x')")                       \
@@ -199,8 +200,8 @@ BL_CONTRACT(supnotmiwae_missing_logprob, SUPNOTMIWAE_MISSING_LOGPROB, "likelihoo
     OUT(log_w,  "f32[S,K,B]", "importance weights, normalised over k")                             \
     OUT(ess,    "f32[]",      "mean of how many samples they are worth, 1 to K")
 
-/* r = log_px + log_pz - log_qz + log_m. Sums over steps and variables are large and their differences
- * count, so they are added in double. */
+/* r = log_px + log_pz - log_qz + log_m. Sums over steps and variables are large and their
+ * differences count, so they are added in double. */
 BL_CONTRACT(supnotmiwae_bound, SUPNOTMIWAE_BOUND, "training loss, and importance weights")
 {
     bl_tensor p      = bl_add(bl_cast(f->log_px, BL_F64), bl_cast(f->log_pz, BL_F64));
@@ -218,18 +219,19 @@ BL_CONTRACT(supnotmiwae_bound, SUPNOTMIWAE_BOUND, "training loss, and importance
 #define SUPNOTMIWAE_PREDICT(IN, OPT, OUT)                                                          \
     IN (log_p,   "f32[S,K,N] | f32[S,K,B,C]", "rows > 0", "log probabilities; N = B, or B C with " \
                                                           "an example's classes side by side")     \
-    IN (log_w,   "f32[S,K,B]",         "",                "importance weights of supnotmiwae_bound") \
+    IN (log_w,   "f32[S,K,B]",         "",                "weights of supnotmiwae_bound")          \
     OPT(average, "arithmetic", "arithmetic|geometric",    "over s; geometric is not normalised")   \
     OUT(prob,    "f32[N] | f32[B,C]",  "mean over s of sum_k w p, or exp(mean over s of log sum_k)")
 
 BL_CONTRACT(supnotmiwae_predict, SUPNOTMIWAE_PREDICT, "importance-weighted predictions")
 {
     bl_shape  shape = bl_type_of(f->log_p).shape;
-    int64_t   S = shape.dim[0], K = shape.dim[1], B = bl_dim(f->log_w, 2), N = bl_shape_count(shape);
+    int64_t   S = shape.dim[0], K = shape.dim[1], B = bl_dim(f->log_w, 2);
+    int64_t   N = bl_shape_count(shape);
     int64_t   entries = S * K * B, classes = entries ? N / entries : 1;
     if (classes < 1 || classes * entries != N) {
-        f->prob = bl_poison(graph, "log_p has %lld columns, expected %lld of log_w times a number of "
-                                   "classes", (long long)shape.dim[2], (long long)B);
+        f->prob = bl_poison(graph, "log_p has %lld columns, expected %lld of log_w times a number "
+                                   "of classes", (long long)shape.dim[2], (long long)B);
         return;
     }
     bl_tensor log_p = bl_reshape(f->log_p, BL_SHAPE(S, K, B, classes));
@@ -244,9 +246,9 @@ const bl_method bl_supnotmiwae = {
     .family = "series",
     .paper = "Kim, Kim, Yun, Lee, Lee, Lee 2023, arXiv 2308.06738",
     .summary = "(no arm) classifies series with missing values by drawing what is missing",
-    .when = "Series of which much is missing, not at random, where the uncertainty has to be right. "
-            "A generator, a classifier and a model of the mask are trained together; the classifier "
-            "sees every one of S times K completions.",
+    .when = "Series of which much is missing, not at random, where the uncertainty has to be "
+            "right. A generator, a classifier and a model of the mask are trained together; the "
+            "classifier sees every one of S times K completions.",
     .functions = {&supnotmiwae_bound_contract, &supnotmiwae_obs_dropout_contract,
                   &supnotmiwae_fdecay_impute_contract, &supnotmiwae_gauss_logprob_contract,
                   &supnotmiwae_latent_terms_contract, &supnotmiwae_missing_logprob_contract,

@@ -1,12 +1,12 @@
 /* Regularised solver heuristics. Pal, Ma, Shah, Rackauckas, ICML 2021, arXiv 2105.03918. A neural
  * differential equation becomes slower as it is trained: its adaptive solver takes more and more
- * steps. At every step the solver knows its local error and how stiff the field is, for free; added
- * to the loss, they teach the network dynamics that need few steps.
+ * steps. At every step the solver knows its local error and how stiff the field is, for free;
+ * added to the loss, they teach the network dynamics that need few steps.
  *
- * The steps and the solver are those of the library, for any field (ballast/solve.h). Here they have
- * the field of the official MNIST experiment, two tanh layers that are told the time. Errors are in
- * units of the tolerances, which turns float32's rounding at 1e-7 into an error of a tenth where
- * they are 1e-6: steps are computed in double. */
+ * The steps and the solver are those of the library, for any field (ballast/solve.h). Here they
+ * have the field of the official MNIST experiment, two tanh layers that are told the time. Errors
+ * are in units of the tolerances, which turns float32's rounding at 1e-7 into an error of a tenth
+ * where they are 1e-6: steps are computed in double. */
 #include "methods/method.h"
 
 #include "ballast/solve.h"
@@ -17,8 +17,8 @@
     IN (w2, "f32[d,H1]", "grad", "H1 = H + 1: the time is the last column")                        \
     IN (b2, "f32[d]",    "grad", "")
 
-/* [x; t] w^T + b, without putting the time beside x: the columns of w are the same at every stage, so
- * they are taken apart once. */
+/* [x; t] w^T + b, without putting the time beside x: the columns of w are the same at every stage,
+ * so they are taken apart once. */
 static bl_tensor layer_at(bl_tensor x, bl_tensor t, bl_tensor w, bl_tensor b, const char *name)
 {
     int64_t columns = bl_dim(x, 1);
@@ -37,7 +37,7 @@ static bl_tensor mlp2t(bl_tensor z, bl_tensor t, const bl_tensor *p, BL_UNUSED_ 
     return bl_tanh(layer_at(hidden, t, p[2], p[3], "w2"));
 }
 
-/* --- one step ----------------------------------------------------------------------------------- */
+/* --- one step -------------------------------------------------------------------------------- */
 
 #define ODE_HEURISTICS_TSIT5_STEP(IN, OPT, OUT)                                                    \
     IN (z,       "f32[B,d]", "grad, rows > 0", "state at t")                                       \
@@ -69,7 +69,7 @@ BL_CONTRACT(ode_heuristics_tsit5_step, ODE_HEURISTICS_TSIT5_STEP,
     f->k7      = bl_cast(s.slope, BL_F32);
 }
 
-/* --- what is added to the loss ------------------------------------------------------------------- */
+/* --- what is added to the loss --------------------------------------------------------------- */
 
 #define ODE_REGULARIZER(OPT)                                                                       \
     OPT(kind,      "error",  "error|stiff|error_stiff", "which heuristic")                         \
@@ -94,7 +94,9 @@ static bl_tensor regularizer(bl_tensor err, bl_tensor dt, bl_tensor stiff, const
         each = error;
     else if (bl_is(kind, "error_stiff"))
         each = bl_add(error, bl_mul(mix, each));
-    return bl_is(agg, "sum") ? bl_sum(each) : bl_is(agg, "mean") ? bl_mean(each) : bl_reduce_max(each);
+    return bl_is(agg, "sum")    ? bl_sum(each)
+           : bl_is(agg, "mean") ? bl_mean(each)
+                                : bl_reduce_max(each);
 }
 
 BL_CONTRACT(ode_heuristics_regularizer, ODE_HEURISTICS_REGULARIZER,
@@ -116,7 +118,7 @@ BL_CONTRACT(ode_heuristics_lambda, ODE_HEURISTICS_LAMBDA, "weight of the regular
     f->lam = bl_mul(f->start, bl_exp(bl_neg(bl_mul(rate, f->epoch))));
 }
 
-/* --- a whole solve ------------------------------------------------------------------------------- */
+/* --- a whole solve --------------------------------------------------------------------------- */
 
 #define ODE_HEURISTICS_SOLVE(IN, OPT, OUT)                                                         \
     IN (z,         "f32[B,d]", "grad, rows > 0", "state at t0")                                    \
@@ -258,7 +260,7 @@ static bl_status regularize(const struct ode_heuristics_solve *f, const bl_ode_r
     return status;
 }
 
-/* out[i] = dreg out[i] + cotangent[i]: of reg's parts and of the outputs err and stiff themselves. */
+/* out[i] = dreg out[i] + cotangent[i]: through reg, and of the outputs err and stiff themselves. */
 static void add_cotangent(double dreg, const bl_array *cotangent, bl_array *out)
 {
     int64_t count = bl_array_count(out);
@@ -305,7 +307,7 @@ static bl_status solve_gradient(const void *fields, const void *cotangent, void 
     return status;
 }
 
-/* --- stochastic equations ------------------------------------------------------------------------- */
+/* --- stochastic equations -------------------------------------------------------------------- */
 
 #define ODE_HEURISTICS_SRI_STEP(IN, OPT, OUT)                                                      \
     IN (z,       "f32[B,d]", "grad, rows > 0", "state")                                            \

@@ -1,13 +1,13 @@
-/* Self-tuning networks. MacKay, Vicol, Lorraine, Duvenaud, Grosse, ICLR 2019, arXiv 1903.03088. One
- * training run tunes its own regularisation. Every layer has a second set of weights whose output is
- * scaled, unit by unit, by a linear function of the hyper-parameters; training under perturbed
- * hyper-parameters teaches the layer its best response to them, and the validation loss then has a
- * gradient in the hyper-parameters through that response alone.
+/* Self-tuning networks. MacKay, Vicol, Lorraine, Duvenaud, Grosse, ICLR 2019, arXiv 1903.03088.
+ * One training run tunes its own regularisation. Every layer has a second set of weights whose
+ * output is scaled, unit by unit, by a linear function of the hyper-parameters; training under
+ * perturbed hyper-parameters teaches the layer its best response to them, and the validation loss
+ * then has a gradient in the hyper-parameters through that response alone.
  *
  * lambda (`lam`) is unconstrained; `value` is what it stands for: a rate, a strength, a count. */
 #include "methods/method.h"
 
-/* --- gated layers --------------------------------------------------------------------------------- */
+/* --- gated layers ---------------------------------------------------------------------------- */
 
 #define STN_HYPER_LINEAR(IN, OPT, OUT)                                                             \
     IN (x,   "f32[B,I]", "grad",           "inputs")                                               \
@@ -117,7 +117,7 @@ BL_CONTRACT(stn_weight_sqnorm, STN_WEIGHT_SQNORM, "squared norm of the effective
     f->norm2 = bl_add(plain, bl_sum(bl_add(linear, bl_mul(bl_square(e), square)), 1));
 }
 
-/* --- hyper-parameters -------------------------------------------------------------------------- */
+/* --- hyper-parameters ------------------------------------------------------------------------ */
 
 #define STN_PERTURB(IN, OPT, OUT)                                                                  \
     IN (lam,      "f32[H]",   "grad",           "unconstrained hyper-parameters")                  \
@@ -154,8 +154,9 @@ static bl_tensor perturbed(bl_tensor lam, bl_tensor scale, bl_tensor noise)
     return bl_add(lam, bl_mul(bl_softplus(scale), noise));
 }
 
-/* (-inf,inf): u; (lo,inf): lo + softplus(u); (-inf,hi): hi - softplus(u); else between by a sigmoid.
- * Infinite bounds are replaced where they are not chosen, so that no gradient is infinity times 0. */
+/* (-inf,inf): u; (lo,inf): lo + softplus(u); (-inf,hi): hi - softplus(u); else between by a
+ * sigmoid. Infinite bounds are replaced where they are not chosen, so that no gradient is infinity
+ * times 0. */
 static bl_tensor constrained(bl_tensor u, bl_tensor lo, bl_tensor hi)
 {
     bl_tensor below = bl_isfinite(lo), above = bl_isfinite(hi);
@@ -165,8 +166,8 @@ static bl_tensor constrained(bl_tensor u, bl_tensor lo, bl_tensor hi)
     return bl_select(below, bl_select(above, both, from_below), bl_select(above, from_above, u));
 }
 
-BL_CONTRACT_CHECKED(stn_perturb, STN_PERTURB, "hyper-parameters around lam, and what they stand for",
-                    bounds_check)
+BL_CONTRACT_CHECKED(stn_perturb, STN_PERTURB,
+                    "hyper-parameters around lam, and what they stand for", bounds_check)
 {
     bl_tensor u = perturbed(f->lam, f->scale, f->noise);
     bl_tensor first = bl_slice_axis(u, 0, 0, 1);
@@ -196,7 +197,8 @@ BL_HOST(stn_unconstrain, STN_UNCONSTRAIN, "initial lambda of given hyper-paramet
         double low = bl_array_get(&f->lo, i), high = bl_array_get(&f->hi, i);
         BL_TRY(ordered(i, low, high));
         if (!(low < x && x < high))
-            return bl_fail(BL_INVALID, "value[%lld] is %g, expected strictly between lo %g and hi %g",
+            return bl_fail(BL_INVALID,
+                           "value[%lld] is %g, expected strictly between lo %g and hi %g",
                            (long long)i, x, low, high);
         bl_array_set(&f->lam, i,
                      isfinite(low) && isfinite(high) ? log((x - low) / (high - x))
@@ -211,7 +213,7 @@ BL_HOST(stn_unconstrain, STN_UNCONSTRAIN, "initial lambda of given hyper-paramet
     IN (scale,   "f32[H]", "grad", "softplus(scale) is the standard deviation")                    \
     OUT(entropy, "f32[]",  "sum of log softplus(scale) + log(2 pi e) / 2")
 
-/* log softplus(x); far below 0, where softplus(x) = e^x (1 - e^x / 2 + ..) vanishes, x - e^x / 2. */
+/* log softplus(x); far below 0, where softplus(x) = e^x (1 - e^x / 2 + ..), it is x - e^x / 2. */
 static bl_tensor log_softplus(bl_tensor x)
 {
     bl_tensor far = bl_lt(x, -15), low = bl_select(far, x, -15);
@@ -261,7 +263,7 @@ BL_CONTRACT(stn_row_dropout, STN_ROW_DROPOUT, "dropout with a rate for each exam
     f->out = row_dropout(f->x, f->rate, f->u);
 }
 
-/* --- the two objectives of a network of two layers ------------------------------------------------- */
+/* --- the two objectives of a network of two layers ------------------------------------------- */
 
 /* The layers' parameters: suffix 1, inputs to hidden; suffix 2, hidden to logits. */
 #define STN_LAYERS(IN, conditions)                                                                 \
@@ -318,6 +320,11 @@ static gated frozen(gated l)
     OPT(l2_index,      1,          ">= 0",       "which is the weight of squared weights")         \
     OUT(loss,          "f32[]",    "cross-entropy + mean of value[l2] (norm2_1 + norm2_2)")
 
+static bl_tensor column_of(bl_tensor x, int64_t j)
+{
+    return bl_squeeze(bl_slice_axis(x, 1, j, j + 1), 1);
+}
+
 static bl_status train_check(const bl_dictionary *in, const void *options);
 
 BL_CONTRACT_CHECKED(stn_train_loss, STN_TRAIN_LOSS,
@@ -335,8 +342,8 @@ BL_CONTRACT_CHECKED(stn_train_loss, STN_TRAIN_LOSS,
     }
     bl_tensor u      = bl_stop_gradient(perturbed(f->lam, f->scale, f->noise));
     bl_tensor value  = constrained(u, f->lo, f->hi);
-    bl_tensor rate   = bl_squeeze(bl_slice_axis(value, 1, f->dropout_index, f->dropout_index + 1), 1);
-    bl_tensor decay  = bl_squeeze(bl_slice_axis(value, 1, f->l2_index, f->l2_index + 1), 1);
+    bl_tensor rate   = column_of(value, f->dropout_index);
+    bl_tensor decay  = column_of(value, f->l2_index);
     bl_tensor z      = row_dropout(bl_relu(gated_output(one, f->x, u)), rate, f->u_drop);
     bl_tensor logits = gated_output(two, z, u);
     bl_tensor norm2  = bl_add(gated_norm2(one, u), gated_norm2(two, u));
