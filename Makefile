@@ -37,11 +37,11 @@ asan tsan: packages
 	cmake --build build-$@
 	ctest --test-dir build-$@ --output-on-failure -LE "long|slow" -j2
 
-# Every unit test but the two that only time and simulate; a leak or bad access is a failure.
+# Every unit test but those that time or sweep for long; a leak or bad access is a failure.
 valgrind: packages
 	cmake --preset debug > /dev/null
 	cmake --build build-debug
-	@for test in $(filter-out build-debug/test_cpu,$(wildcard build-debug/test_*)); do \
+	@for test in $(filter-out build-debug/test_cpu build-debug/test_primitives build-debug/test_long_%,$(wildcard build-debug/test_*)); do \
 	    echo "valgrind $$test"; \
 	    BL_PATIENCE=50 valgrind -q --error-exitcode=9 --leak-check=full $$test > /dev/null 2> valgrind.log || { cat valgrind.log; exit 1; }; \
 	done; rm -f valgrind.log
