@@ -149,7 +149,7 @@ static void monge_gap_refuses(void **state)
            F32(&c, "y", S(2, 1), 0, 0));
     REFUSE("monge_gap_cost", "{}", "x has no rows", F32(&c, "x", S(0, 1), 0),
            F32(&c, "y", S(1, 1), 0));
-    REFUSE("monge_gap_cost", "{}", "x[1] is nan, expected finite", F32(&c, "x", S(1, 2), 0, NAN),
+    REFUSE("monge_gap_cost", "{}", "x[0,1] is nan, expected finite", F32(&c, "x", S(1, 2), 0, NAN),
            F32(&c, "y", S(1, 2), 0, 0));
     REFUSE("monge_gap_sinkhorn", "{\"eps\": 1}", "b adds up to 0.9, expected 1 within 1e-4",
            F32(&c, "c", S(1, 2), 0, 0), F32(&c, "a", S(1), 1), F32(&c, "b", S(2), 0.5, 0.4));

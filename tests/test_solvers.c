@@ -265,6 +265,52 @@ static void a_minimum_is_differentiable_twice(void **state)
     expect_same_function(bl_sum(bl_mul(x, bl_sin(x))), bl_sum(bl_mul(y, bl_sin(y))), p, 3, true);
 }
 
+static void newton_finds_the_same_minima(void **state)
+{
+    bl_tensor start = input(state, BL_F64, 2);
+    bl_solution report;
+    bl_tensor x = bl_newton(valley, NULL, NULL, 0, start, 1e-11, 100, &report);
+    expect_zero(bl_sub(x, 1), &start, 1, 1e-9);
+    expect_zero(bl_select(bl_gt(report.steps, 30), 1, 0), &start, 1, 0);
+    bl_tensor p[] = {input(state, BL_F64, 5, 3), scalar_input(state, BL_F64),
+                     input(state, BL_F64, 3)};
+    bl_tensor y = bl_newton(smooth, NULL, p, 3, bl_zeros_like(p[2]), 1e-13, 50, NULL);
+    bl_tensor z = smooth_by_newton(p);
+    expect_same_function(bl_sum(bl_mul(y, bl_sin(y))), bl_sum(bl_mul(z, bl_sin(z))), p, 3, true);
+}
+
+/* --- fixed points ------------------------------------------------------------------------------
+ */
+
+/* tanh(W x / 4 + b) */
+static bl_tensor recur(bl_graph *g, bl_tensor x, const bl_tensor *p, void *context)
+{
+    (void)g, (void)context;
+    return bl_tanh(bl_add(bl_mul(0.25, bl_matmul(p[0], x)), p[1]));
+}
+
+static void a_fixed_point_is_differentiable_twice(void **state)
+{
+    bl_tensor p[] = {input(state, BL_F64, 3, 3), input(state, BL_F64, 3)};
+    bl_solution report;
+    bl_tensor x = bl_fixed_point(recur, NULL, p, 2, bl_zeros_like(p[1]), 1e-14, 500, &report);
+    bl_tensor y = bl_zeros_like(p[1]);
+    for (int i = 0; i < 60; i++)
+        y = recur(*state, y, p, NULL);
+    expect_same_function(bl_sum(bl_mul(x, bl_sin(x))), bl_sum(bl_mul(y, bl_sin(y))), p, 2, true);
+    expect_zero(bl_sub(bl_cast(report.good, BL_F64), 1), p, 2, 0);
+}
+
+static void a_fixed_point_keeps_to_its_limit(void **state)
+{
+    bl_tensor x = input(state, BL_F64, 1);
+    bl_solution report;
+    bl_tensor y = bl_fixed_point(minus, NULL, NULL, 0, x, 1e-9, 7, &report);
+    expect_result(y, x, VALUES(3), VALUES(-3));
+    expect_result(report.steps, x, VALUES(3), VALUES(7));
+    expect_result(report.residual, x, VALUES(3), VALUES(6));
+}
+
 /* --- power iteration ---------------------------------------------------------------------------
  */
 
@@ -298,6 +344,9 @@ int main(void)
         TEST(the_floor_of_a_bent_valley_is_found),
         TEST(a_minimum_without_a_slope_ends_the_search),
         TEST(a_minimum_is_differentiable_twice),
+        TEST(newton_finds_the_same_minima),
+        TEST(a_fixed_point_is_differentiable_twice),
+        TEST(a_fixed_point_keeps_to_its_limit),
         TEST(the_largest_singular_value_and_its_gradient),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

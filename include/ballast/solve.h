@@ -65,12 +65,33 @@ typedef bl_map bl_objective;
  * objectives, those with a Hessian that is positive definite there, have a gradient in the
  * parameters, by conjugate gradients on its products; the start has none. */
 BL_API bl_tensor bl_minimize(bl_objective *objective, void *context, const bl_tensor *parameter,
-                          int parameters, bl_tensor start, int memory, bl_tensor tolerance,
-                          int64_t limit, bl_solution *report);
-#define bl_minimize(objective, context, parameter, parameters, start, memory, tolerance, limit,       \
-                 report)                                                                           \
-    BL_AT(bl_minimize(objective, context, parameter, parameters, BL_T(start), memory,                 \
-                   BL_T(tolerance), limit, report))
+                             int parameters, bl_tensor start, int memory, bl_tensor tolerance,
+                             int64_t limit, bl_solution *report);
+#define bl_minimize(objective, context, parameter, parameters, start, memory, tolerance, limit,    \
+                    report)                                                                        \
+    BL_AT(bl_minimize(objective, context, parameter, parameters, BL_T(start), memory,              \
+                      BL_T(tolerance), limit, report))
+
+/* The same by Newton's method: directions from conjugate gradients on products with the Hessian,
+ * solved the more exactly the smaller the gradient is (Dembo and Steihaug 1983), and the same
+ * search along them. Fewer and more expensive steps: for high accuracy. Where the Hessian is not
+ * positive definite a direction goes as far as conjugate gradients came. */
+BL_API bl_tensor bl_newton(bl_objective *objective, void *context, const bl_tensor *parameter,
+                           int parameters, bl_tensor start, bl_tensor tolerance, int64_t limit,
+                           bl_solution *report);
+#define bl_newton(objective, context, parameter, parameters, start, tolerance, limit, report)      \
+    BL_AT(bl_newton(objective, context, parameter, parameters, BL_T(start), BL_T(tolerance),       \
+                    limit, report))
+
+/* x = F(x), by x <- F(x) from `start` until |F(x) - x| <= tolerance (a number or a scalar tensor)
+ * or `limit` steps: F is a contraction. Gradient in the parameters, by such iterations on the
+ * adjoint; the start has none. report->good is false where x left what is finite. */
+BL_API bl_tensor bl_fixed_point(bl_map *map, void *context, const bl_tensor *parameter,
+                                int parameters, bl_tensor start, bl_tensor tolerance, int64_t limit,
+                                bl_solution *report);
+#define bl_fixed_point(map, context, parameter, parameters, start, tolerance, limit, report)       \
+    BL_AT(bl_fixed_point(map, context, parameter, parameters, BL_T(start), BL_T(tolerance), limit, \
+                         report))
 
 /* The largest singular value of a linear map A, by `steps` >= 1 of u = A v, v = A^T u / |A^T u|,
  * from v = start / |start|: |u| of the last step; 0 where a u or A^T u is 0. Gradient in the
@@ -226,24 +247,24 @@ BL_API bl_status bl_nearest_rows(const double *query, int64_t queries, const dou
                                  int64_t count, int64_t size, int64_t k, int32_t *index,
                                  double *distance);
 
-/* Lloyd's k-means (1982) of rows[count,size] from centroid[clusters,size] on, clusters >= 1: at most
- * `iterations` turns in which every row is assigned to the nearest centroid, ties to the lower, and
- * every centroid that has rows becomes their mean, added in order; then rows are assigned once more.
- * centroid is replaced; assignment is [count]. */
+/* Lloyd's k-means (1982) of rows[count,size] from centroid[clusters,size] on, clusters >= 1: at
+ * most `iterations` turns in which every row is assigned to the nearest centroid, ties to the
+ * lower, and every centroid that has rows becomes their mean, added in order; then rows are
+ * assigned once more. centroid is replaced; assignment is [count]. */
 BL_API bl_status bl_kmeans(const double *rows, int64_t count, int64_t size, int64_t clusters,
                            int64_t iterations, double *centroid, int32_t *assignment);
 
-/* p[n,n] for the points x[n,size], symmetric and of sum 1: how likely j is chosen as i's neighbour, or i
- * as j's, if each point chooses by a normal distribution around it, so wide that the choice has the
- * entropy log(perplexity), 1 < perplexity < n - 1 (van der Maaten and Hinton 2008). */
+/* p[n,n] for the points x[n,size], symmetric and of sum 1: how likely j is chosen as i's neighbour,
+ * or i as j's, if each point chooses by a normal distribution around it, so wide that the choice
+ * has the entropy log(perplexity), 1 < perplexity < n - 1 (van der Maaten and Hinton 2008). */
 BL_API bl_status bl_tsne_affinities(const double *x, int64_t n, int64_t size, double perplexity,
                                     double *p);
 
 /* Moves y[n,2] by momentum descent on the divergence of the map's affinities from p: the first 250
  * iterations with p times 12 and momentum 0.5, the others with momentum 0.8, at the rate
  * max(n / 48, 50) (Belkina et al. 2019). Start from small values, as 1e-4 times the first two
- * principal components, each divided by its deviation; with fewer than a few hundred points the rate
- * is so high that only many iterations settle. n^2 operations an iteration. */
+ * principal components, each divided by its deviation; with fewer than a few hundred points the
+ * rate is so high that only many iterations settle. n^2 operations an iteration. */
 BL_API bl_status bl_tsne_map(const double *p, int64_t n, int64_t iterations, double *y);
 
 /* Writes residual[m] at x[n], and its derivatives jacobian[m,n] where that is not NULL. */

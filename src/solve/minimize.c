@@ -1,6 +1,8 @@
-/* L-BFGS in a graph. The last pairs of a step s and the change y of the gradient are rows of two
- * matrices, newest first; a pair that does not exist yet, or along which the gradient did not grow,
- * has 1 / <s,y> = 0 and does nothing. */
+/* Minima in a graph, by L-BFGS and by Newton's method, with one line search and one gradient.
+ *
+ * Of L-BFGS the last pairs of a step s and the change y of the gradient are rows of two matrices,
+ * newest first; a pair that does not exist yet, or along which the gradient did not grow, has
+ * 1 / <s,y> = 0 and does nothing. */
 #define BL_KEEP_PLACE
 #include <math.h>
 
@@ -34,7 +36,7 @@ static bl_tensor value_at(bl_graph *g, const problem *p, bl_tensor x, bl_tensor 
     return value;
 }
 
-/* --- the direction ---------------------------------------------------------------------------- */
+/* --- the direction of L-BFGS ------------------------------------------------------------------ */
 
 /* x: the rows s, y and 1 / <s,y> of a pair. */
 static void newest_to_oldest(bl_graph *g, const bl_tensor *carry, const bl_tensor *x,
@@ -118,7 +120,8 @@ static void search(bl_graph *g, line *l, bl_tensor first, bl_tensor slope, bl_te
 
 /* --- the iteration ---------------------------------------------------------------------------- */
 
-enum { X, SLOPE, HEIGHT, STEPS_S, STEPS_Y, INVERSE, SCALE, PROGRESS, CARRIES };
+enum { X, SLOPE, HEIGHT, PROGRESS, NEWTON_CARRIES };
+enum { STEPS_S = NEWTON_CARRIES, STEPS_Y, INVERSE, SCALE, CARRIES };
 
 static bl_tensor steepness(bl_tensor slope)
 {
@@ -139,7 +142,18 @@ static bl_tensor push(bl_tensor rows, bl_tensor row)
     return bl_concat(parts, 2, 0);
 }
 
-static void take_step(bl_graph *g, const bl_tensor *carry, bl_tensor *next, void *context)
+/* To where a search ended. Where no length was found, the lowest that was tried may still be an
+ * improvement. */
+static void move(const bl_tensor *carry, const bl_tensor *last, bl_tensor *next)
+{
+    bl_tensor lower = bl_lt(last[VALUE], carry[HEIGHT]);
+    next[X] = bl_select(lower, last[AT], carry[X]);
+    next[SLOPE] = bl_select(lower, last[GRADIENT], carry[SLOPE]);
+    next[HEIGHT] = bl_select(lower, last[VALUE], carry[HEIGHT]);
+    next[PROGRESS] = lower;
+}
+
+static void lbfgs_step(bl_graph *g, const bl_tensor *carry, bl_tensor *next, void *context)
 {
     const problem *p = context;
     bl_tensor slope = carry[SLOPE], none = bl_eq(carry[SCALE], 0);
@@ -149,12 +163,7 @@ static void take_step(bl_graph *g, const bl_tensor *carry, bl_tensor *next, void
     bl_tensor size = bl_max(1, bl_sqrt(dot(slope, slope))), last[LINE_CARRIES];
     search(g, &l, bl_select(none, bl_div(1, size), bl_ones_like(size)), slope, last);
 
-    /* Where no length was found, the lowest that was tried may still be an improvement. */
-    bl_tensor lower = bl_lt(last[VALUE], carry[HEIGHT]);
-    next[X] = bl_select(lower, last[AT], carry[X]);
-    next[SLOPE] = bl_select(lower, last[GRADIENT], slope);
-    next[HEIGHT] = bl_select(lower, last[VALUE], carry[HEIGHT]);
-    next[PROGRESS] = lower;
+    move(carry, last, next);
     bl_tensor s = bl_sub(next[X], carry[X]), y = bl_sub(next[SLOPE], slope), sy = dot(s, y);
     bl_tensor grew = bl_gt(sy, 0), divisor = bl_select(grew, sy, bl_ones_like(sy));
     bl_tensor yy = dot(y, y);
@@ -164,18 +173,14 @@ static void take_step(bl_graph *g, const bl_tensor *carry, bl_tensor *next, void
     next[SCALE] = bl_select(grew, bl_div(sy, bl_select(grew, yy, bl_ones_like(yy))), carry[SCALE]);
 }
 
-static bl_tensor iterate(bl_graph *g, problem *p, bl_tensor start, int memory, bl_solution *report)
+static bl_tensor iterate(bl_graph *g, problem *p, bl_tensor start, bl_while_body *step,
+                         bl_tensor *carry, int carries, bl_solution *report)
 {
-    int64_t n = bl_type_count(bl_type_of(start)), k = memory > 0 ? memory : MEMORY;
-    bl_dtype dtype = bl_type_of(start).dtype;
-    bl_tensor carry[CARRIES], last[CARRIES];
-    carry[X] = bl_reshape(bl_stop_gradient(start), BL_SHAPE(n));
+    bl_tensor last[CARRIES];
+    carry[X] = bl_reshape(bl_stop_gradient(start), BL_SHAPE(-1));
     carry[HEIGHT] = value_at(g, p, carry[X], &carry[SLOPE]);
-    carry[STEPS_S] = carry[STEPS_Y] = bl_full(g, dtype, BL_SHAPE(k, n), 0);
-    carry[INVERSE] = bl_full(g, dtype, BL_SHAPE(k), 0);
-    carry[SCALE] = bl_full(g, dtype, BL_SCALAR, 0);
     carry[PROGRESS] = bl_full(g, BL_BOOL, BL_SCALAR, 1);
-    bl_tensor steps = bl_while(g, p->limit, goes_on, take_step, p, carry, CARRIES, last);
+    bl_tensor steps = bl_while(g, p->limit, goes_on, step, p, carry, carries, last);
     bl_tensor residual = bl_stop_gradient(steepness(last[SLOPE]));
     if (report)
         *report = (bl_solution){steps, residual, last[PROGRESS]};
@@ -199,48 +204,123 @@ static bl_tensor hessian_product(bl_graph *g, bl_tensor v, const bl_tensor *para
     return product;
 }
 
+/* The point, and then these parameters. */
+static bl_tensor *with_point(bl_graph *g, const problem *p, bl_tensor x, const bl_tensor *parameter)
+{
+    size_t bytes = (size_t)(p->parameters + 1) * sizeof(bl_tensor);
+    bl_tensor *all = bl_arena_alloc(bl_graph_arena(g), bytes);
+    if (!all) {
+        bl_out_of_memory(g);
+        return NULL;
+    }
+    all[0] = x;
+    for (int i = 0; i < p->parameters; i++)
+        all[1 + i] = parameter[i];
+    return all;
+}
+
 static void gradient_of_minimum(bl_graph *g, const bl_tensor *input, const bl_tensor *output,
                                 const bl_tensor *cotangent, bl_tensor *gradient, void *context)
 {
     problem *p = context;
-    size_t bytes = (size_t)(p->parameters + 1) * sizeof(bl_tensor);
-    bl_tensor *own = bl_arena_alloc(bl_graph_arena(g), bytes), x, slope;
-    bl_tensor *all = bl_arena_alloc(bl_graph_arena(g), bytes);
-    if (!own || !all) {
-        bl_out_of_memory(g);
-        return;
-    }
+    bl_tensor x, slope;
     bl_override_gradient(output, 1, input, p->parameters, gradient_of_minimum, p, &x);
-    all[0] = x;
-    for (int i = 0; i < p->parameters; i++) {
-        all[1 + i] = input[i];
-        own[i] = bl_apart(g, input[i]);
+    bl_tensor *all = with_point(g, p, x, input), *own = with_point(g, p, bl_apart(g, x), input);
+    if (!all || !own)
+        return;
+    for (int i = 0; i < p->parameters; i++)
+        own[1 + i] = bl_apart(g, input[i]);
+    bl_tensor l = (bl_conjugate_gradients)(hessian_product, p, all, 1 + p->parameters, cotangent[0],
+                                           p->tolerance, p->limit, NULL);
+    bl_tensor value = p->objective(g, own[0], own + 1, p->context);
+    bl_grad(value, own, 1, &slope);
+    l = bl_neg(l);
+    bl_vjp(&slope, &l, 1, own + 1, p->parameters, gradient);
+}
+
+/* --- Newton's method -------------------------------------------------------------------------- */
+
+static void newton_step(bl_graph *g, const bl_tensor *carry, bl_tensor *next, void *context)
+{
+    problem *p = context;
+    bl_tensor *all = with_point(g, p, bl_reshape(carry[X], p->shape), p->parameter);
+    if (!all)
+        return;
+    bl_tensor slope = carry[SLOPE], size = bl_sqrt(dot(slope, slope)), last[LINE_CARRIES];
+    bl_tensor exact = bl_mul(size, bl_min(0.5, bl_sqrt(size)));
+    bl_tensor found = (bl_conjugate_gradients)(hessian_product, p, all, 1 + p->parameters,
+                                               bl_reshape(slope, p->shape), exact,
+                                               bl_type_count(bl_type_of(slope)), NULL);
+    found = bl_reshape(found, BL_SHAPE(-1));
+    bl_tensor descends = bl_gt(dot(found, slope), 0);
+    bl_tensor direction = bl_neg(bl_select(descends, found, slope));
+    line l = {p, carry[X], direction, carry[HEIGHT], dot(slope, direction)};
+    search(g, &l, bl_ones_like(size), slope, last);
+    move(carry, last, next);
+}
+
+/* The problem, which is kept by the graph; NULL if memory is short. */
+static problem *keep(bl_graph *g, const problem *given)
+{
+    problem *p = bl_arena_alloc(bl_graph_arena(g), sizeof *p);
+    bl_tensor *kept =
+        bl_arena_alloc(bl_graph_arena(g), (size_t)(given->parameters + 1) * sizeof *kept);
+    if (!p || !kept) {
+        bl_out_of_memory(g);
+        return NULL;
     }
-    bl_tensor adjoint = (bl_conjugate_gradients)(hessian_product, p, all, 1 + p->parameters,
-                                                 cotangent[0], p->tolerance, p->limit, NULL);
-    x = bl_apart(g, x);
-    bl_tensor value = p->objective(g, x, own, p->context);
-    bl_grad(value, &x, 1, &slope);
-    adjoint = bl_neg(adjoint);
-    bl_vjp(&slope, &adjoint, 1, own, p->parameters, gradient);
+    for (int i = 0; i < given->parameters; i++)
+        kept[i] = given->parameter[i];
+    *p = *given;
+    p->parameter = kept;
+    return p;
+}
+
+static bl_graph *graph_of(const problem *p, bl_tensor start)
+{
+    bl_graph *g = bl_innermost(start.graph, p->parameter, p->parameters);
+    return bl_innermost(g, &p->tolerance, 1);
+}
+
+static bl_tensor with_gradient(problem *p, bl_tensor x)
+{
+    if (p->parameters)
+        bl_override_gradient(&x, 1, p->parameter, p->parameters, gradient_of_minimum, p, &x);
+    return x;
 }
 
 bl_tensor(bl_minimize)(bl_objective *objective, void *context, const bl_tensor *parameter,
-                    int parameters, bl_tensor start, int memory, bl_tensor tolerance, int64_t limit,
-                    bl_solution *report)
+                       int parameters, bl_tensor start, int memory, bl_tensor tolerance,
+                       int64_t limit, bl_solution *report)
 {
     if (!bl_need_tensor("minimize", start))
         return bl_spoil(start.graph, "minimize");
-    bl_graph *g = bl_innermost(bl_innermost(start.graph, parameter, parameters), &tolerance, 1);
-    problem *p = bl_arena_alloc(bl_graph_arena(g), sizeof *p);
-    bl_tensor x, *kept = bl_arena_alloc(bl_graph_arena(g), (size_t)(parameters + 1) * sizeof *kept);
-    if (!p || !kept)
-        return bl_out_of_memory(g);
-    for (int i = 0; i < parameters; i++)
-        kept[i] = parameter[i];
-    *p = (problem){objective, context, parameters, kept, tolerance, bl_type_of(start).shape, limit};
-    x = iterate(g, p, start, memory, report);
-    if (parameters)
-        bl_override_gradient(&x, 1, kept, parameters, gradient_of_minimum, p, &x);
-    return x;
+    bl_type type = bl_type_of(start);
+    problem given = {objective, context, parameters, parameter, tolerance, type.shape, limit};
+    bl_graph *g = graph_of(&given, start);
+    problem *p = keep(g, &given);
+    if (!p)
+        return bl_poisoned(g);
+    int64_t n = bl_type_count(type), k = memory > 0 ? memory : MEMORY;
+    bl_tensor carry[CARRIES];
+    carry[STEPS_S] = carry[STEPS_Y] = bl_full(g, type.dtype, BL_SHAPE(k, n), 0);
+    carry[INVERSE] = bl_full(g, type.dtype, BL_SHAPE(k), 0);
+    carry[SCALE] = bl_full(g, type.dtype, BL_SCALAR, 0);
+    return with_gradient(p, iterate(g, p, start, lbfgs_step, carry, CARRIES, report));
+}
+
+bl_tensor(bl_newton)(bl_objective *objective, void *context, const bl_tensor *parameter,
+                     int parameters, bl_tensor start, bl_tensor tolerance, int64_t limit,
+                     bl_solution *report)
+{
+    if (!bl_need_tensor("newton", start))
+        return bl_spoil(start.graph, "newton");
+    problem given = {objective, context, parameters, parameter, tolerance, bl_type_of(start).shape,
+                     limit};
+    bl_graph *g = graph_of(&given, start);
+    problem *p = keep(g, &given);
+    bl_tensor carry[NEWTON_CARRIES];
+    if (!p)
+        return bl_poisoned(g);
+    return with_gradient(p, iterate(g, p, start, newton_step, carry, NEWTON_CARRIES, report));
 }

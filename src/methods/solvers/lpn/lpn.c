@@ -1,7 +1,7 @@
 /* Learned proximal networks. Fang, Buchanan and Sulam, ICLR 2024, arXiv 2310.14344. The gradient of
- * an input-convex network psi is the proximal operator of some function, which is learned from clean
- * examples alone: a regulariser for inverse problems. The proximal matching loss makes it that of
- * -log p, the MAP denoiser, where squares would give the posterior mean.
+ * an input-convex network psi is the proximal operator of some function, which is learned from
+ * clean examples alone: a regulariser for inverse problems. The proximal matching loss makes it
+ * that of -log p, the MAP denoiser, where squares would give the posterior mean.
  *
  * Training needs the gradient of a loss of a gradient: the engine's, of bl_grad's. */
 #include "methods/method.h"
@@ -10,8 +10,8 @@
 
 /* --- the potential ---------------------------------------------------------------------------- */
 
-/* Weights that must not be negative are checked where the function is called, not in training, where
- * the step after which they are clamped comes later. */
+/* Weights that must not be negative are checked where the function is called, not in training,
+ * where the step after which they are clamped comes later. */
 #define PARAMETERS(IN)                                                                             \
     IN(l0, "f32[H,D]", "grad", "first weights")                                                    \
     IN(w, "f32[K,H,H]", "grad, rows > 0", "weights between layers, not negative")                  \
@@ -240,7 +240,7 @@ static bl_tensor flat(bl_tensor x)
 static bl_tensor conv_potential(const struct lpn_conv_train_loss *f, bl_tensor x)
 {
     int64_t size = bl_dim(x, 1);
-    bl_tensor half = bl_resize_bilinear(x, size / 2, size / 2); /* means of 2 x 2 blocks */
+    bl_tensor half = bl_resize_bilinear(x, size / 2, size / 2);    /* means of 2 x 2 blocks */
     bl_tensor quarter = bl_resize_bilinear(x, size / 4, size / 4); /* of the middle of 4 x 4 */
     bl_tensor z = activation(conv3(x, f->c0, 1), f->beta);
     z = bl_add(bl_add(conv3(z, f->c1, 2), conv3(x, f->r1, 2)), f->b1);
@@ -386,8 +386,9 @@ const bl_method bl_lpn = {
     .family = "solvers",
     .paper = "Fang, Buchanan and Sulam 2024, arXiv 2310.14344",
     .summary = "learns a regulariser for inverse problems whose denoiser is exactly proximal",
-    .when = "For denoising, deblurring, tomography, from clean examples only, where iterations must "
-            "converge or the regulariser itself is wanted. A step is a second-order gradient.",
+    .when =
+        "For denoising, deblurring, tomography, from clean examples only, where iterations must "
+        "converge or the regulariser itself is wanted. A step is a second-order gradient.",
     .functions = {&lpn_train_loss_contract, &lpn_prox_contract, &lpn_pm_loss_contract,
                   &lpn_conv_train_loss_contract, &lpn_prior_contract, &lpn_pgd_step_contract,
                   &lpn_admm_step_contract},

@@ -1,5 +1,5 @@
-/* MAID, an adaptively inexact first-order method for bilevel problems. Salehi, Mukherjee, Roberts and
- * Ehrhardt 2025, arXiv 2308.10098. Regularisation parameters theta are learned by descent on
+/* MAID, an adaptively inexact first-order method for bilevel problems. Salehi, Mukherjee, Roberts
+ * and Ehrhardt 2025, arXiv 2308.10098. Regularisation parameters theta are learned by descent on
  * f(theta) = g(x(theta)), where x(theta) minimises a strongly convex h(x, theta). Neither x nor the
  * gradient of f is ever exact: a bound on the error of the gradient decides how accurate both must
  * be, and a line search that accounts for the error decides how long a step may be.
@@ -24,7 +24,7 @@
     IN(noisy, "f32[X...]", "optional, rows > 0", "tv: images [B,S,S]")                             \
     IN(clean, "f32[X...]", "optional, rows > 0", "tv: the same without noise")
 #define PROBLEM(OPT) OPT(problem, BL_REQUIRED_WORD, PROBLEMS, "which h and g")
-#define EACH(X) X(a1) X(a2) X(a3) X(b1) X(b2) X(xt) X(yt) X(xv) X(yv) X(noisy) X(clean)
+#define EACH(X)      X(a1) X(a2) X(a3) X(b1) X(b2) X(xt) X(yt) X(xv) X(yv) X(noisy) X(clean)
 
 /* A problem and its data in double; what was not given is a bare number. */
 typedef struct bilevel {
@@ -55,11 +55,11 @@ static bl_tensor length(bl_tensor x)
     return bl_sqrt(inner(x, x));
 }
 
-/* Of a contract's fields, and of a host function's arrays. */
-#define TAKE(name)     .name = in_double(f->name),
-#define GIVEN(fields)  ((bilevel){.problem = f->problem, EACH(TAKE)})
-#define CONST(name)    .name = constant_of(graph, &f->name),
-#define ON_ARRAYS(fields) ((bilevel){.problem = f->problem, EACH(CONST)})
+/* From the fields f of a contract, and from the arrays f of a host function. */
+#define TAKE(name)        .name = in_double(f->name),
+#define OF_FIELDS        ((bilevel){.problem = f->problem, EACH(TAKE)})
+#define CONST(name)       .name = constant_of(graph, &f->name),
+#define OF_ARRAYS        ((bilevel){.problem = f->problem, EACH(CONST)})
 
 static bl_tensor constant_of(bl_graph *graph, const bl_array *array)
 {
@@ -221,7 +221,7 @@ static bl_tensor upper_curvature(bl_graph *graph, const bilevel *p, bl_tensor x)
 
 BL_CONTRACT(maid_lower, MAID_LOWER, "the lower objective and its constants")
 {
-    bilevel p = GIVEN(f);
+    bilevel p = OF_FIELDS;
     bl_tensor x = in_double(f->x), theta = in_double(f->theta), mu, lip;
     if (!fits(graph, &p, x, theta))
         return;
@@ -240,7 +240,7 @@ BL_CONTRACT(maid_lower, MAID_LOWER, "the lower objective and its constants")
 
 BL_CONTRACT(maid_upper, MAID_UPPER, "the upper objective and its constant")
 {
-    bilevel p = GIVEN(f);
+    bilevel p = OF_FIELDS;
     bl_tensor x = in_double(f->x);
     if (!fits(graph, &p, x, bl_number(0)))
         return;
@@ -310,12 +310,12 @@ static bl_tensor solve_lower(bl_graph *graph, const bilevel *p, bl_tensor start,
 
 BL_CONTRACT_APART(maid_lower_solve, MAID_LOWER_SOLVE, "accelerated gradient with a certificate")
 {
-    bilevel p = GIVEN(f);
+    bilevel p = OF_FIELDS;
     bl_tensor x = in_double(f->x), theta = in_double(f->theta);
     if (!fits(graph, &p, x, theta))
         return;
-    f->out_x = in_single(
-        solve_lower(graph, &p, x, theta, in_double(f->eps), f->max_iter, &f->out_iters));
+    f->out_x =
+        in_single(solve_lower(graph, &p, x, theta, in_double(f->eps), f->max_iter, &f->out_iters));
 }
 
 /* --- the hypergradient ------------------------------------------------------------------------ */
@@ -383,7 +383,7 @@ static hypergradient hypergradient_at(bilevel *p, bl_tensor x, bl_tensor theta, 
 
 BL_CONTRACT(maid_jacobian_norm, MAID_JACOBIAN_NORM, "power iteration on the mixed derivatives")
 {
-    bilevel p = GIVEN(f);
+    bilevel p = OF_FIELDS;
     bl_tensor at[] = {in_double(f->x), in_double(f->theta)}, v0 = in_double(f->v0);
     if (fits(graph, &p, at[0], at[1]))
         f->norm = in_single(bl_power_iteration(mixed_product, &p, at, 2, v0, f->iters));
@@ -472,13 +472,13 @@ BL_HOST(maid_hypergrad, MAID_HYPERGRAD, "the inexact hypergradient")
 static bl_status evaluate_hypergradient(struct maid_hypergrad *f, compiled *c)
 {
     bl_graph *graph = c->graph;
-    bilevel p = ON_ARRAYS(f);
+    bilevel p = OF_ARRAYS;
     bl_tensor x = bl_input(graph, "x", BL_F32, f->x.type.shape);
     bl_tensor theta = bl_input(graph, "theta", BL_F32, f->theta.type.shape);
     if (!fits(graph, &p, in_double(x), in_double(theta)))
         return bl_graph_status(graph);
-    hypergradient h = hypergradient_at(&p, in_double(x), in_double(theta), bl_number(f->delta),
-                                       f->max_iter);
+    hypergradient h =
+        hypergradient_at(&p, in_double(x), in_double(theta), bl_number(f->delta), f->max_iter);
     bl_tensor out[] = {in_single(h.z), in_single(h.q), h.solution.steps,
                        in_single(h.solution.residual), h.solution.good};
     BL_TRY(compile(c, (bl_tensor[]){x, theta}, 2, out, 5));
@@ -606,7 +606,7 @@ BL_HOST_APART(maid_run, MAID_RUN, "descent on the upper objective with adaptive 
 static bl_status build_solve(const struct maid_run *f, compiled *c)
 {
     bl_graph *graph = c->graph;
-    bilevel p = ON_ARRAYS(f);
+    bilevel p = OF_ARRAYS;
     bl_tensor x = bl_input(graph, "x", BL_F64, f->x.type.shape), steps, slope;
     bl_tensor theta = bl_input(graph, "theta", BL_F64, f->theta.type.shape);
     bl_tensor eps = bl_input(graph, "eps", BL_F64, BL_SCALAR);
@@ -626,7 +626,7 @@ enum { OUT_Z, OUT_GOOD, OUT_JACOBIAN, OUT_MU, OUT_LG, OUT_LENGTH, SLOPE_OUTPUTS 
 static bl_status build_slope(const struct maid_run *f, compiled *c)
 {
     bl_graph *graph = c->graph;
-    bilevel p = ON_ARRAYS(f);
+    bilevel p = OF_ARRAYS;
     bl_tensor x = bl_input(graph, "x", BL_F64, f->x.type.shape), mu, lip;
     bl_tensor theta = bl_input(graph, "theta", BL_F64, f->theta.type.shape), at[] = {x, theta};
     bl_tensor delta = bl_input(graph, "delta", BL_F64, BL_SCALAR);
@@ -635,8 +635,8 @@ static bl_status build_slope(const struct maid_run *f, compiled *c)
     bl_tensor out[SLOPE_OUTPUTS] = {
         [OUT_Z] = h.z,
         [OUT_GOOD] = h.solution.good,
-        [OUT_JACOBIAN] = bl_power_iteration(mixed_product, &p, at, 2, constant_of(graph, &f->v0),
-                                            f->power),
+        [OUT_JACOBIAN] =
+            bl_power_iteration(mixed_product, &p, at, 2, constant_of(graph, &f->v0), f->power),
         [OUT_MU] = mu,
         [OUT_LG] = upper_curvature(graph, &p, x),
         [OUT_LENGTH] = h.slope_length};
@@ -659,8 +659,8 @@ static bl_status begin(struct maid_run *f, search *s)
 /* solve's outputs become the lower solution for theta, from the x that was accepted last. */
 static bl_status solve_at(search *s, bl_array theta)
 {
-    return bl_run(s->solve.program,
-                  (bl_array[]){s->x, theta, view(BL_SCALAR, &s->eps)}, s->solve.out);
+    return bl_run(s->solve.program, (bl_array[]){s->x, theta, view(BL_SCALAR, &s->eps)},
+                  s->solve.out);
 }
 
 /* The solution that was found becomes x. */
@@ -688,16 +688,15 @@ static bl_status find_direction(struct maid_run *f, search *s, bool *found)
     for (;;) {
         BL_TRY(solve_at(s, s->theta));
         accept_solution(s);
-        BL_TRY(bl_run(s->slope.program,
-                      (bl_array[]){s->x, s->theta, view(BL_SCALAR, &s->delta)}, out));
+        BL_TRY(bl_run(s->slope.program, (bl_array[]){s->x, s->theta, view(BL_SCALAR, &s->delta)},
+                      out));
         if (!bl_array_get(&out[OUT_GOOD], 0))
             return refuse_curvature();
         double mu = bl_array_get(&out[OUT_MU], 0), jnorm = bl_array_get(&out[OUT_JACOBIAN], 0);
         double gnorm = bl_array_get(&out[OUT_LENGTH], 0), z = size_of(&out[OUT_Z]);
         s->lg = bl_array_get(&out[OUT_LG], 0);
         double c = s->lg * jnorm / mu + f->lhinv * gnorm * jnorm + f->lj * gnorm / mu;
-        double omega =
-            c * s->eps + jnorm / mu * s->delta + f->lj * s->lg / mu * s->eps * s->eps;
+        double omega = c * s->eps + jnorm / mu * s->delta + f->lj * s->lg / mu * s->eps * s->eps;
         s->z_square = z * z;
         *found = omega <= (1 - f->eta) * z;
         if (*found || !(s->eps >= FLOOR * fmax(1, size_of(&s->x))))

@@ -125,8 +125,8 @@ BL_CONTRACT_CHECKED(monge_gap_sinkhorn, MONGE_GAP_SINKHORN, "entropic optimal tr
     b = bl_div(b, bl_sum(b));
     bl_sinkhorn(in_double(f->c), a, b, eps, in_double(f->tol), f->max_iter, &t);
     f->ent_cost = in_single(t.value);
-    f->kl_cost = in_single(
-        bl_add(t.value, bl_mul(bl_stop_gradient(eps), bl_add(entropy(a), entropy(b)))));
+    f->kl_cost =
+        in_single(bl_add(t.value, bl_mul(bl_stop_gradient(eps), bl_add(entropy(a), entropy(b)))));
     f->plan = in_single(t.plan);
     f->f = in_single(t.f);
     f->g = in_single(t.g);
@@ -134,8 +134,8 @@ BL_CONTRACT_CHECKED(monge_gap_sinkhorn, MONGE_GAP_SINKHORN, "entropic optimal tr
     f->n_iter = t.steps;
 }
 
-/* Transport at cost c [n,m] between equal masses; returns log n + log m, the sum of the entropies of
- * the masses. */
+/* Transport at cost c [n,m] between equal masses; returns log n + log m, the sum of the entropies
+ * of the masses. */
 static double uniform_transport(bl_graph *graph, bl_tensor c, bl_tensor eps, bl_tensor tol,
                                 int64_t max_iter, bl_transport *t)
 {

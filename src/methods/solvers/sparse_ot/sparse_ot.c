@@ -96,16 +96,15 @@ static bl_tensor dual(const transport *t, shape_of_plan shape, bl_tensor alpha, 
     return bl_sub(bl_add(inner(alpha, t->a), inner(beta, t->b)), penalty);
 }
 
-/* <alpha,a> - sum_j [<alpha - cost_j, plan_j> - gamma/2 |plan_j|^2], for the plan whose rows are the
- * projections of (alpha - cost_j)/gamma; beta is what the dual would have. */
-static bl_tensor semidual(const transport *t, shape_of_plan shape, bl_tensor alpha,
-                          bl_tensor *plan, bl_tensor *beta)
+/* <alpha,a> - sum_j [<alpha - cost_j, plan_j> - gamma/2 |plan_j|^2], for the plan whose rows are
+ * the projections of (alpha - cost_j)/gamma; beta is what the dual would have. */
+static bl_tensor semidual(const transport *t, shape_of_plan shape, bl_tensor alpha, bl_tensor *plan,
+                          bl_tensor *beta)
 {
     bl_tensor s = bl_sub(bl_expand(alpha, 0), t->cost), tau;
     *plan = project(bl_div(s, shape.gamma), shape.k, bl_expand(t->b, 1), &tau);
     *beta = bl_neg(bl_squeeze(bl_mul(shape.gamma, tau), 1));
-    bl_tensor gain = bl_sub(inner(s, *plan),
-                            bl_mul(bl_mul(0.5, shape.gamma), inner(*plan, *plan)));
+    bl_tensor gain = bl_sub(inner(s, *plan), bl_mul(bl_mul(0.5, shape.gamma), inner(*plan, *plan)));
     return bl_sub(inner(alpha, t->a), gain);
 }
 
@@ -224,15 +223,16 @@ static bl_tensor largest(bl_tensor x)
 BL_CONTRACT_CHECKED(sparse_ot_solve, SPARSE_OT_SOLVE, "the plan, by L-BFGS", masses_check)
 {
     transport t = problem_of(f->a, f->b, f->cost);
-    shape_of_plan shape = {f->k, bl_stop_gradient(bl_add(bl_full(graph, BL_F64, BL_SCALAR, 0),
-                                                         in_double(f->gamma)))};
+    shape_of_plan shape = {
+        f->k, bl_stop_gradient(bl_add(bl_full(graph, BL_F64, BL_SCALAR, 0), in_double(f->gamma)))};
     bl_tensor p[] = {t.a, t.b, t.cost, shape.gamma}, plan, value;
     int64_t m = bl_dim(t.a, 0), n = bl_dim(t.b, 0);
     bool whole = bl_is(f->form, "dual");
     bl_tensor start = bl_full(graph, BL_F64, BL_SHAPE(whole ? m + n : m), 0);
     bl_solution solution;
-    bl_tensor x = bl_stop_gradient(bl_minimize(whole ? negative_dual : negative_semidual, &f->k, p, 4,
-                                            start, 0, in_double(f->tol), f->max_iter, &solution));
+    bl_tensor x =
+        bl_stop_gradient(bl_minimize(whole ? negative_dual : negative_semidual, &f->k, p, 4, start,
+                                     0, in_double(f->tol), f->max_iter, &solution));
     bl_tensor alpha = bl_slice_axis(x, 0, 0, m), beta = alpha;
     if (whole) {
         beta = bl_slice_axis(x, 0, m, m + n);
@@ -241,8 +241,7 @@ BL_CONTRACT_CHECKED(sparse_ot_solve, SPARSE_OT_SOLVE, "the plan, by L-BFGS", mas
         value = semidual(&t, shape, alpha, &plan, &beta);
     }
     bl_tensor rows = largest(bl_sub(bl_sum(plan, 0), t.a));
-    bl_tensor violation =
-        bl_stop_gradient(bl_max(rows, largest(bl_sub(bl_sum(plan, 1), t.b))));
+    bl_tensor violation = bl_stop_gradient(bl_max(rows, largest(bl_sub(bl_sum(plan, 1), t.b))));
     f->value = in_single(value);
     f->plan = in_single(bl_stop_gradient(bl_transpose(plan)));
     f->violation = in_single(violation);
