@@ -1,7 +1,7 @@
 /* Solvers: known answers, bounds, ties, and the corners that a caller may reach. */
 #include "support.h"
 
-#include "solve/solve.h"
+#include "ballast/solve.h"
 
 static void nearest_rows_come_in_order_and_ties_go_to_the_lower_row(void **state)
 {

@@ -1,7 +1,7 @@
 /* Solvers of dense linear systems and of functions of one variable: known answers, and corners. */
 #include "support.h"
 
-#include "solve/solve.h"
+#include "ballast/solve.h"
 
 /* --- linear systems --------------------------------------------------------------------------- */
 

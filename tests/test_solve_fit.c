@@ -3,7 +3,7 @@
 #include "support.h"
 
 #include "graph/node.h"
-#include "solve/solve.h"
+#include "ballast/solve.h"
 
 static double rosenbrock(const double *x, double *gradient, void *context)
 {

@@ -1,5 +1,5 @@
 /* Solvers for host functions: known answers, ties and corners. */
-#include "solve/solve.h"
+#include "ballast/solve.h"
 #include "support.h"
 
 static void equal_keys_keep_their_order_and_nan_is_last(void **state)

@@ -8,7 +8,7 @@
  * reading. What is computed with gradients, or inside a decoder's graph, is a graph function;
  * searches over candidates are on the host, in double. */
 #include "methods/method.h"
-#include "solve/solve.h"
+#include "ballast/solve.h"
 
 /* --- recurrence ------------------------------------------------------------------------------- */
 

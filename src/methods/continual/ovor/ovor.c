@@ -7,7 +7,7 @@
  * The official generator forgets to add the points that it draws around: center = origin with
  * normalize_query = false is what it computes, the default is what is meant. */
 #include "methods/method.h"
-#include "solve/solve.h"
+#include "ballast/solve.h"
 
 /* --- outliers --------------------------------------------------------------------------------- */
 

@@ -6,7 +6,7 @@
  * The first half of this file finds the facets, the second climbs. What is missing between them,
  * the gradient of a unit in its input, is bl_grad. */
 #include "methods/method.h"
-#include "solve/solve.h"
+#include "ballast/solve.h"
 
 /* The values of a in double, to release; NULL if memory is short. */
 static double *doubles(const bl_array *a)

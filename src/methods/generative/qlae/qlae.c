@@ -6,7 +6,7 @@
  * InfoMEC scores any code against known sources: modularity, explicitness and compactness, from
  * mutual information. Scores are on the host, in double. */
 #include "methods/method.h"
-#include "solve/solve.h"
+#include "ballast/solve.h"
 
 /* --- the quantizer and its loss --------------------------------------------------------------- */
 

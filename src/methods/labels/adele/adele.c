@@ -7,7 +7,7 @@
  *
  * We follow the official code (its medical part; options give the other's rules). */
 #include "methods/method.h"
-#include "solve/solve.h"
+#include "ballast/solve.h"
 
 /* Every label names a class or is to be ignored. */
 static bl_status check_labels(const bl_array *labels, int64_t classes, int64_t ignore)

@@ -6,7 +6,7 @@
  * The head normalises the rows of its last weights as the method's description and the authors'
  * stand-alone script do; weight_norm = false is what their released trainer computes. */
 #include "methods/method.h"
-#include "solve/solve.h"
+#include "ballast/solve.h"
 
 #define RANDOM_TEACHER_LOSS(IN, OPT, OUT)                                                          \
     IN(student, "f32[B,D]", "grad, rows > 0", "student outputs")                                   \

@@ -3,7 +3,7 @@
  * A / N^alpha + E, and the mean of the logits of several runs has a lower asymptote E again. Here
  * are the recipe's update and schedule, the ensemble, and the fits that compare recipes by E. */
 #include "methods/method.h"
-#include "solve/solve.h"
+#include "ballast/solve.h"
 
 /* --- the ensemble ----------------------------------------------------------------------------- */
 

@@ -7,7 +7,7 @@
  * Inputs have variance 1/N, descent is on the sum of squares, lambda are the eigenvalues of X^T X.
  * All in double, of which only the results are rounded. */
 #include "methods/method.h"
-#include "solve/solve.h"
+#include "ballast/solve.h"
 
 /* What student, teacher and descent are like, as options of several functions. */
 #define STUDENT(OPT)                                                                               \

@@ -3,7 +3,7 @@
  * or a smoother with weights distance^-alpha. Which one the activation decides, through its dual
  * map phi. All in double: what is iterated falls below what single precision holds. */
 #include "methods/method.h"
-#include "solve/solve.h"
+#include "ballast/solve.h"
 
 #define ACTIVATION(OPT)                                                                            \
     OPT(act, BL_REQUIRED_WORD, "relu|erf|sinh|hermite|optimal", "activation")                      \

@@ -7,7 +7,7 @@
  * and the remapping by rank are on the host. w is the vector of all weights of the model. */
 #include "ballast/program.h"
 #include "methods/method.h"
-#include "solve/solve.h"
+#include "ballast/solve.h"
 
 /* --- the distribution ------------------------------------------------------------------------- */
 

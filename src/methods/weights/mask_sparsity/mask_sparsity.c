@@ -6,7 +6,7 @@
  * The penalty and its gradient are graph functions, for every step; masks, cutting and counting
  * happen between phases and are on the host. */
 #include "methods/method.h"
-#include "solve/solve.h"
+#include "ballast/solve.h"
 
 /* --- pushing the condemned gammas to zero ----------------------------------------------------- */
 

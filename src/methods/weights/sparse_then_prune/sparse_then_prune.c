@@ -5,7 +5,7 @@
  * In spite of the name the penalty does not make attention sparse: a row of softmax sums to 1 and
  * log(1 + p^2) is convex there, so that the uniform row has the smallest penalty. */
 #include "methods/method.h"
-#include "solve/solve.h"
+#include "ballast/solve.h"
 
 /* mean log(1 + a^2) */
 static bl_tensor mean_log(bl_tensor a)
