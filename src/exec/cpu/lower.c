@@ -207,6 +207,8 @@ static bl_status choose_loop(lowering *l, const bl_node *node, cpu_instruction *
     const bl_loops *loops = l->plan->loops;
     bl_dtype from = cpu_node(l->plan, node->operand[node->op == BL_OP_select])->type.dtype;
     bool sx = false, sy = false, sw = false;
+    i->op = node->op;
+    i->dtype = from;
     BL_TRY(fit(l, &i->x, i->class, node->operands == 2, &sx));
     if (node->operands == 1) {
         i->loop = node->op == BL_OP_cast ? loops->cast[from][node->type.dtype]
@@ -215,11 +217,13 @@ static bl_status choose_loop(lowering *l, const bl_node *node, cpu_instruction *
     }
     BL_TRY(fit(l, &i->y, i->class, !sx, &sy));
     if (node->operands == 2) {
-        i->loop = loops->binary[node->op][from][sx ? BL_SV : sy ? BL_VS : BL_VV];
+        i->mode = sx ? BL_SV : sy ? BL_VS : BL_VV;
+        i->loop = loops->binary[node->op][from][i->mode];
         return BL_OK;
     }
     BL_TRY(fit(l, &i->w, i->class, true, &sw));
-    i->loop = loops->ternary[node->op][from][sy ? (sw ? BL_VSS : BL_VSV) : sw ? BL_VVS : BL_VVV];
+    i->mode = sy ? (sw ? BL_VSS : BL_VSV) : sw ? BL_VVS : BL_VVV;
+    i->loop = loops->ternary[node->op][from][i->mode];
     return BL_OK;
 }
 
@@ -542,6 +546,7 @@ static bl_status write_program(lowering *l)
         if (l->plan->fact[id].stored && !l->plan->fact[id].terminal)
             BL_TRY(store(l, id));
     }
+    BL_TRY(cpu_pair(l->plan->loops, p));
     BL_TRY(allocate(l, whole_rows));
     find_moving(p);
     p->heavy = p->rows * p->columns * p->each.count >= HEAVY;

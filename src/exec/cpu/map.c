@@ -187,6 +187,8 @@ static void step(const part *p, const cpu_instruction *i)
     case DO_REDUCE_ALL:
         reduce_all(p, i);
         break;
+    case DO_NOTHING:
+        break;
     }
 }
 

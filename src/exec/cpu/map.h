@@ -2,7 +2,8 @@
  *
  * The group's elements are rows x columns. A tile is a few whole rows, one row, or a stretch of
  * one; its values live in registers, which are stretches of scratch memory small enough for the
- * first cache. lower.c writes the program, map.c runs it. To add an instruction: a kind here, its
+ * first cache. lower.c writes the program, pair.c
+ * shortens it, map.c runs it. To add an instruction: a kind here, its
  * case in map.c's step, and a place in lower.c that emits it. */
 #ifndef BL_CPU_MAP_H
 #define BL_CPU_MAP_H
@@ -28,7 +29,8 @@ typedef enum cpu_instruction_kind {
     DO_REPEAT,        /* z, whole rows, from one row x */
     DO_REDUCE_ROW,    /* z, one a row, from x */
     DO_REDUCE_COLUMN, /* into state z */
-    DO_REDUCE_ALL
+    DO_REDUCE_ALL,
+    DO_NOTHING /* taken into another; never run */
 } cpu_instruction_kind;
 
 typedef struct cpu_instruction {
@@ -36,10 +38,12 @@ typedef struct cpu_instruction {
     cpu_class class; /* how many elements */
     cpu_class from;  /* of spread: what x is */
     bl_loop *loop;
+    bl_op op; /* of a loop: which primitive, and how its operands are read; pairs have none */
+    int mode;
     int32_t z, x, y, w; /* slots; z a state for column and all; -1: none */
     int reduction;      /* BL_SUM, .. */
-    bl_dtype dtype;
-    cpu_view view; /* of gather */
+    bl_dtype dtype;     /* of what is read */
+    cpu_view view;      /* of gather */
     void (*reduce)(void *z, const void *x, int64_t rows, int64_t columns);
 } cpu_instruction;
 
@@ -73,6 +77,7 @@ typedef struct cpu_program {
     bool heavy;                         /* worth waking another thread for */
 } cpu_program;
 
+bl_status cpu_pair(const bl_loops *loops, cpu_program *program);
 bl_status cpu_run_map(cpu_plan *plan, cpu_kernel *kernel);
 void cpu_free_program(void *program);
 

@@ -3,7 +3,7 @@
  * Each is a reduction of the argument to a short interval, a polynomial fitted there by weighted
  * minimax, and a reconstruction; special values are put right by selects at the end. Errors in
  * units in the last place against libm in double, over all binades (tests/test_cpu.c measures
- * them): exp 2, expm1 3, log 2, log1p 3, tanh 4, sigmoid 4, sin and cos 2, erf 3, atan 3, pow 1. To
+ * them): exp 2, expm1 3, log 2, log1p 3, tanh 4, sigmoid 4, sin and cos 2, erf 3, atan 3, pow 3. To
  * add one, write it here, list it in FAST_UNARY of loops.inc and add a row to the test. */
 #ifndef BL_CPU_VECTOR_MATH_H
 #define BL_CPU_VECTOR_MATH_H
@@ -256,58 +256,123 @@ static inline float vm_atan(float x)
     return x == x ? y : x;
 }
 
-/* log2 of a positive finite double that was a float: the mantissa's atanh series, in double. */
-static inline double log2_of(double x)
+/* A number as the sum of two floats, the second at most half a unit in the last place of the first.
+ */
+typedef struct twofold {
+    float high, low;
+} twofold;
+
+/* a + b, where |a| >= |b| or a is 0. */
+static inline twofold sum_of(float a, float b)
 {
-    uint64_t bits = bits_of_double(x);
-    int64_t exponent = (int64_t)(bits - 0x3fe6a09e667f3bcdu) >> 52;
-    double m = double_of(bits - ((uint64_t)exponent << 52));
-    double t = (m - 1.0) / (m + 1.0), s = t * t;
-    double p = 1.0 / 13.0;
-    p = p * s + 1.0 / 11.0;
-    p = p * s + 1.0 / 9.0;
-    p = p * s + 1.0 / 7.0;
-    p = p * s + 1.0 / 5.0;
-    p = p * s + 1.0 / 3.0;
-    return (p * s * t + t) * 2.8853900817779268147 + (double)exponent;
+    float high = a + b;
+    return (twofold){high, (a - high) + b};
 }
 
-static inline double exp2_of(double x)
+static inline twofold product_of(float a, float b)
 {
-    const double magic = 6755399441055744.0;
-    double c = x < -300.0 ? -300.0 : x;
-    c = c > 300.0 ? 300.0 : c;
-    double shifted = c + magic, r = (c - (shifted - magic)) * 0.69314718055994530942;
-    double p = 2.7557319223985893e-06;
-    p = p * r + 2.4801587301587302e-05;
-    p = p * r + 1.9841269841269841e-04;
-    p = p * r + 1.3888888888888889e-03;
-    p = p * r + 8.3333333333333333e-03;
-    p = p * r + 4.1666666666666667e-02;
-    p = p * r + 1.6666666666666667e-01;
-    p = p * r + 0.5;
-    p = p * r + 1.0;
-    p = p * r + 1.0;
-    return p * double_of((bits_of_double(shifted) + 1023) << 52);
+    float high = a * b;
+    return (twofold){high, fmaf(a, b, -high)};
 }
 
-/* |x|^y as 2^(y log2 |x|) in double; 0 and infinity are huge logarithms; the sign last. */
+/* log2 of a positive finite float: exponent + log2(1 + f), with log(1 + f) = f + f^2 (f (1/3 + f p)
+ * - 1/2), every step in two floats but the polynomial p. */
+static inline twofold log2_of(float x)
+{
+    int tiny = x < 1.17549435e-38f;
+    uint32_t bits = bits_of(tiny ? x * 8388608.0f : x);
+    int32_t exponent = (int32_t)(bits - 0x3f3504f3u) >> 23; /* mantissa in [sqrt(1/2), sqrt(2)) */
+    float f = float_of(bits - ((uint32_t)exponent << 23)) - 1.0f;
+    float p = -6.2003299594e-02f;
+    p = p * f + 1.0680516064e-01f;
+    p = p * f - 1.0728996992e-01f;
+    p = p * f + 1.1017874628e-01f;
+    p = p * f - 1.2436651438e-01f;
+    p = p * f + 1.4287196100e-01f;
+    p = p * f - 1.6668722034e-01f;
+    p = p * f + 2.0000006258e-01f;
+    p = p * f - 2.4999980628e-01f;
+    twofold third = sum_of(0.333333343f, p * f), cubic = product_of(third.high, f);
+    cubic.low += (third.low - 9.93410754e-09f) * f;
+    twofold factor = sum_of(-0.5f, cubic.high), square = product_of(f, f);
+    twofold rest = product_of(square.high, factor.high);
+    rest.low += square.high * (factor.low + cubic.low) + square.low * factor.high;
+    twofold log = sum_of(f, rest.high), scaled = product_of(log.high, 1.44269502f);
+    scaled.low += (log.low + rest.low) * 1.44269502f + log.high * 1.92596299e-08f;
+    twofold z = sum_of((float)(tiny ? exponent - 23 : exponent), scaled.high);
+    z.low += scaled.low;
+    return z;
+}
+
+/* 2^(n + d) for an integer n and |d| <= 1/2. */
+static inline float exp2_of(int32_t n, float d)
+{
+    int32_t half = n >> 1;
+    float p = 1.547471183e-04f;
+    p = p * d + 1.339998329e-03f;
+    p = p * d + 9.618010372e-03f;
+    p = p * d + 5.550328642e-02f;
+    p = p * d + 2.402265072e-01f;
+    p = p * d + 6.931471825e-01f;
+    return (p * d + 1.0f) * power_of_2(half) * power_of_2(n - half);
+}
+
+/* The integer nearest to x, |x| <= 200. */
+static inline reduced nearest(float x)
+{
+    const float magic = 12582912.0f;
+    float shifted = x + magic;
+    return (reduced){shifted - magic, (int32_t)(bits_of(shifted) - bits_of(magic))};
+}
+
+/* |x|^y as 2^(y log2 |x|); what has no such logarithm, and the sign, last. */
 static inline float vm_pow(float x, float y)
 {
-    double a = (double)fabsf(x);
-    double w = y > 1e30f ? 1e30 : y < -1e30f ? -1e30 : (double)y;
-    double log = log2_of(a);
-    log = a == 0.0 ? -1e300 : log;
-    log = a < (double)INFINITY ? log : 1e300;
-    log = a == a ? log : a;
-    double z = exp2_of(w * log);
-    float half = y * 0.5f, r = (float)z;
+    float a = fabsf(x), w = y > 1e30f ? 1e30f : y < -1e30f ? -1e30f : y;
+    twofold log = log2_of(a), z = product_of(log.high, w);
+    float c = z.high < -200.0f ? -200.0f : z.high;
+    c = c > 200.0f ? 200.0f : c;
+    float low = c == z.high ? z.low + log.low * w : 0.0f;
+    reduced near = nearest(c);
+    float r = exp2_of(near.n, (c - near.r) + low),
+          limit = (a == 0.0f) == (y > 0.0f) ? 0.0f : INFINITY;
+    r = ((a == 0.0f) | (a == INFINITY)) ? limit : r;
+    r = a == a ? r : a;
+    float half = y * 0.5f;
     int integer = floorf(y) == y, odd = integer & (floorf(half) != half);
     uint32_t negative = bits_of(x) & 0x80000000u;
     r = float_of(bits_of(r) ^ (odd ? negative : 0u));
     r = ((x < 0.0f) & (x > -INFINITY) & !integer) ? NAN : r;
     r = y == y ? r : y;
     return ((x == 1.0f) | (y == 0.0f)) ? 1.0f : r;
+}
+
+/* a^y for positive finite a and |y| <= POW_SMALL: only the integer part of log2 a needs more digits
+ * than a float, and its product with y is exact in two. */
+#define POW_SMALL 4.0f
+static inline float vm_small_power(float a, float y)
+{
+    int tiny = a < 1.17549435e-38f;
+    uint32_t bits = bits_of(tiny ? a * 8388608.0f : a);
+    int32_t exponent = (int32_t)(bits - 0x3f3504f3u) >> 23; /* mantissa in [sqrt(1/2), sqrt(2)) */
+    float f = float_of(bits - ((uint32_t)exponent << 23)) - 1.0f;
+    float p = -1.1297070980e-01f;
+    p = p * f + 1.8782453239e-01f;
+    p = p * f - 1.9061331451e-01f;
+    p = p * f + 2.0429642498e-01f;
+    p = p * f - 2.3963654041e-01f;
+    p = p * f + 2.8858524561e-01f;
+    p = p * f - 3.6069643497e-01f;
+    p = p * f + 4.8089790344e-01f;
+    p = p * f - 7.2134733200e-01f;
+    p = p * f + 1.4426950216e+00f;
+    twofold whole = product_of((float)(tiny ? exponent - 23 : exponent), y);
+    float rest = p * f * y, z = whole.high + rest;
+    float c = z < -200.0f ? -200.0f : z;
+    c = c > 200.0f ? 200.0f : c;
+    reduced near = nearest(c);
+    float d = (whole.high - near.r) + (rest + whole.low);
+    return exp2_of(near.n, c == z ? d : 0.0f);
 }
 
 #endif
