@@ -204,6 +204,70 @@ static void powers_are_accurate_everywhere(void **state)
         }
 }
 
+/* --- two primitives in one loop ----------------------------------------------------------------
+ */
+
+static double pair_expected(int first, int second, double x, double y, double w)
+{
+    const double p[BL_PAIR_FIRSTS] = {x + y, x + y, x - y, x - y, y - x,
+                                      x * y, x * y, x / y, x / y};
+    const double z[BL_PAIR_SECONDS] = {p[first] + w, p[first] - w, w - p[first], p[first] * w,
+                                       p[first] / w};
+    return z[second];
+}
+
+static void pairs_are_the_two_in_turn(void **state)
+{
+    enum { N = 37 };
+    const bl_loops *set[3];
+    bl_random random = bl_random_new(bl_key_from_seed(5));
+    float x[N], y[N], w[N], z[N];
+    (void)state;
+    for (int i = 0; i < N; i++) {
+        x[i] = (float)bl_random_gauss(&random);
+        y[i] = 1 + (float)bl_random_uniform(&random);
+        w[i] = 1 + (float)bl_random_uniform(&random);
+    }
+    for (int l = sets_of_loops(set) - 1; l >= 0; l--)
+        for (int first = 0; first < BL_PAIR_FIRSTS; first++)
+            for (int second = 0; second < BL_PAIR_SECONDS; second++)
+                for (int single = 0; single < 2; single++) {
+                    bool one_y = first == BL_ADD_VS || first == BL_SUB_VS || first == BL_FROM_VS ||
+                                 first == BL_MUL_VS || first == BL_DIV_VS;
+                    set[l]->pair[first][second][single](z, x, y, w, N);
+                    for (int i = 0; i < N; i++) {
+                        double e =
+                            pair_expected(first, second, (double)x[i], (double)y[one_y ? 0 : i],
+                                          (double)w[single ? 0 : i]);
+                        if (!(fabs((double)z[i] - e) <= 1e-6 * (4 + fabs(e))))
+                            fail_msg("pair %d %d %d of %s: %.9g, expected %.9g", first, second,
+                                     single, set[l]->name, (double)z[i], e);
+                    }
+                }
+}
+
+static void exponentials_of_differences_are_those_of_exp(void **state)
+{
+    enum { N = 35 };
+    const bl_loops *set[3];
+    float x[N], y[N], z[N], d[N], e[N];
+    (void)state;
+    for (int i = 0; i < N; i++)
+        x[i] = (float)(i * i) - 200, y[i] = (float)i / 3;
+    x[3] = INFINITY, x[4] = -INFINITY, x[5] = NAN;
+    for (int l = sets_of_loops(set) - 1; l >= 0; l--)
+        for (int single = 0; single < 2; single++) {
+            for (int i = 0; i < N; i++)
+                d[i] = x[i] - y[single ? 0 : i];
+            set[l]->sub_exp[single](z, x, y, y, N);
+            set[l]->unary[BL_OP_exp][BL_F32](e, d, d, d, N);
+            assert_memory_equal(z, e, sizeof z);
+            set[l]->finite_else[single](z, x, x, y, N);
+            for (int i = 0; i < N; i++)
+                assert_true(z[i] == (isfinite(x[i]) ? x[i] : y[single ? 0 : i]));
+        }
+}
+
 /* --- reductions on large and odd shapes ---------------------------------------------------------
  */
 
@@ -550,6 +614,8 @@ int main(void)
         cmocka_unit_test(random_graphs_agree_with_the_reference),
         cmocka_unit_test(functions_are_accurate_everywhere),
         cmocka_unit_test(powers_are_accurate_everywhere),
+        cmocka_unit_test(pairs_are_the_two_in_turn),
+        cmocka_unit_test(exponentials_of_differences_are_those_of_exp),
         TEST(reductions_agree_on_odd_shapes),
         TEST(axes_in_the_middle_agree),
         TEST(long_sums_keep_their_digits),

@@ -26,9 +26,11 @@ enum {
     BL_FROM_VS,
     BL_MUL_VV,
     BL_MUL_VS,
+    BL_DIV_VV,
+    BL_DIV_VS,
     BL_PAIR_FIRSTS
 };
-enum { BL_THEN_ADD, BL_THEN_SUB, BL_THEN_FROM, BL_THEN_MUL, BL_PAIR_SECONDS };
+enum { BL_THEN_ADD, BL_THEN_SUB, BL_THEN_FROM, BL_THEN_MUL, BL_THEN_DIV, BL_PAIR_SECONDS };
 
 /* Sums: what each part of a reduction accumulates. */
 enum { BL_SUM, BL_MAX, BL_MIN, BL_REDUCTIONS };

@@ -36,7 +36,7 @@ static int read_slots(const cpu_instruction *i, int32_t slot[3])
 static bool is_arithmetic(const cpu_instruction *i)
 {
     return i->kind == DO_LOOP && i->dtype == BL_F32 &&
-           (i->op == BL_OP_add || i->op == BL_OP_sub || i->op == BL_OP_mul);
+           (i->op == BL_OP_add || i->op == BL_OP_sub || i->op == BL_OP_mul || i->op == BL_OP_div);
 }
 
 /* The instruction that writes a slot, if it can be drawn into instruction `at`: nobody else reads
@@ -58,10 +58,12 @@ static cpu_instruction *writer_of(const pairing *p, int32_t slot, int32_t at)
     return first;
 }
 
-/* The row of the table for the first of two; a single x is brought to the second place. */
+/* The row of the table for the first of two, or -1; a single x is brought to the second place. */
 static int first_of(cpu_instruction *i)
 {
     bool single_x = i->mode == BL_SV, single = single_x || i->mode == BL_VS;
+    if (i->op == BL_OP_div)
+        return single_x ? -1 : single ? BL_DIV_VS : BL_DIV_VV;
     if (single_x) {
         int32_t x = i->x;
         i->x = i->y;
@@ -74,12 +76,19 @@ static int first_of(cpu_instruction *i)
     return single_x ? BL_FROM_VS : single ? BL_SUB_VS : BL_SUB_VV;
 }
 
+/* The column for the second, whose left (or right) operand is the first; -1: there is none. */
 static int second_of(const cpu_instruction *i, bool left)
 {
-    return i->op == BL_OP_add   ? BL_THEN_ADD
-           : i->op == BL_OP_mul ? BL_THEN_MUL
-           : left               ? BL_THEN_SUB
-                                : BL_THEN_FROM;
+    switch (i->op) {
+    case BL_OP_add:
+        return BL_THEN_ADD;
+    case BL_OP_mul:
+        return BL_THEN_MUL;
+    case BL_OP_div:
+        return left ? BL_THEN_DIV : -1;
+    default:
+        return left ? BL_THEN_SUB : BL_THEN_FROM;
+    }
 }
 
 static bool join_arithmetic(const pairing *p, int32_t at)
@@ -88,14 +97,15 @@ static bool join_arithmetic(const pairing *p, int32_t at)
     if (!is_arithmetic(i))
         return false;
     for (int left = 1; left >= 0; left--) {
-        if (i->x == i->y || i->mode == (left ? BL_SV : BL_VS))
-            continue; /* the other operand is what repeats */
+        if (i->x == i->y || i->mode == (left ? BL_SV : BL_VS) || second_of(i, left) < 0)
+            continue; /* the other operand is what repeats, or nothing fits */
         cpu_instruction *first = writer_of(p, left ? i->x : i->y, at);
-        if (!first || !is_arithmetic(first))
+        int row = first && is_arithmetic(first) ? first_of(first) : -1;
+        if (row < 0)
             continue;
-        int32_t other = left ? i->y : i->x;
-        i->loop = p->loops->pair[first_of(first)][second_of(i, left)][i->mode != BL_VV];
-        i->x = first->x, i->y = first->y, i->w = other;
+        i->w = left ? i->y : i->x;
+        i->loop = p->loops->pair[row][second_of(i, left)][i->mode != BL_VV];
+        i->x = first->x, i->y = first->y;
         i->op = BL_OPS;
         first->kind = DO_NOTHING;
         return true;
