@@ -225,8 +225,8 @@ static void pairs_are_the_two_in_turn(void **state)
     (void)state;
     for (int i = 0; i < N; i++) {
         x[i] = (float)bl_random_gauss(&random);
-        y[i] = 1 + (float)bl_random_uniform(&random);
-        w[i] = 1 + (float)bl_random_uniform(&random);
+        y[i] = 1 + fabsf((float)bl_random_gauss(&random));
+        w[i] = 1 + fabsf((float)bl_random_gauss(&random));
     }
     for (int l = sets_of_loops(set) - 1; l >= 0; l--)
         for (int first = 0; first < BL_PAIR_FIRSTS; first++)
