@@ -58,6 +58,9 @@ typedef struct bl_loops {
     /* c[m,n] = sum over k of a[m,k] b[k,n], each with its strides. */
     void (*gemm)(int64_t m, int64_t n, int64_t k, const float *a, int64_t a_row, int64_t a_column,
                  const float *b, int64_t b_row, int64_t b_column, float *c, int64_t c_row);
+    void (*gemm_f64)(int64_t m, int64_t n, int64_t k, const double *a, int64_t a_row,
+                     int64_t a_column, const double *b, int64_t b_row, int64_t b_column, double *c,
+                     int64_t c_row);
     void (*philox)(const uint32_t *key, uint32_t word2, uint32_t word3, uint64_t first_block,
                    int64_t blocks, uint32_t *out);
 } bl_loops;

@@ -182,8 +182,9 @@ bool cpu_dot_reads(const cpu_plan *plan, const bl_node *node, const cpu_view *vi
 typedef struct small_run {
     const cpu_plan *plan;
     const product *product;
-    const float *a, *b;
-    float *z;
+    const void *a, *b;
+    void *z;
+    bool real64;
 } small_run;
 
 static void run_small_one(void *context, int64_t i, int thread)
@@ -191,41 +192,28 @@ static void run_small_one(void *context, int64_t i, int thread)
     const small_run *run = context;
     const product *p = run->product;
     (void)thread;
-    run->plan->loops->gemm(p->m, p->n, p->k, run->a + i * p->a.batch, p->a.row, p->a.column,
-                           run->b + i * p->b.batch, p->b.row, p->b.column, run->z + i * p->m * p->n,
-                           p->n);
+    if (run->real64)
+        run->plan->loops->gemm_f64(p->m, p->n, p->k, (const double *)run->a + i * p->a.batch,
+                                   p->a.row, p->a.column, (const double *)run->b + i * p->b.batch,
+                                   p->b.row, p->b.column, (double *)run->z + i * p->m * p->n, p->n);
+    else
+        run->plan->loops->gemm(p->m, p->n, p->k, (const float *)run->a + i * p->a.batch, p->a.row,
+                               p->a.column, (const float *)run->b + i * p->b.batch, p->b.row,
+                               p->b.column, (float *)run->z + i * p->m * p->n, p->n);
 }
 
 static bl_status run_small(cpu_plan *plan, cpu_kernel *kernel)
 {
     const product *p = kernel->data;
     const bl_node *node = cpu_node(plan, kernel->node);
-    small_run run = {plan, p, cpu_operand(plan, node, 0), cpu_operand(plan, node, 1),
-                     plan->address[kernel->node]};
+    small_run run = {.plan = plan,
+                     .product = p,
+                     .a = cpu_operand(plan, node, 0),
+                     .b = cpu_operand(plan, node, 1),
+                     .z = plan->address[kernel->node],
+                     .real64 = node->type.dtype == BL_F64};
     bool heavy = p->batch * p->m * p->n * p->k > 16 * SMALL_PRODUCT;
     cpu_pool_run(heavy ? plan->pool : NULL, run_small_one, &run, p->batch);
-    return BL_OK;
-}
-
-static bl_status run_f64(cpu_plan *plan, cpu_kernel *kernel)
-{
-    const product *p = kernel->data;
-    const bl_node *node = cpu_node(plan, kernel->node);
-    const double *a = cpu_operand(plan, node, 0), *b = cpu_operand(plan, node, 1);
-    double *z = plan->address[kernel->node];
-    memset(z, 0, (size_t)(p->batch * p->m * p->n) * sizeof *z);
-    for (int64_t i = 0; i < p->batch; i++, a += p->a.batch, b += p->b.batch)
-        for (int64_t m = 0; m < p->m; m++, z += p->n)
-            for (int64_t k = 0; k < p->k; k++) {
-                double x = a[m * p->a.row + k * p->a.column];
-                const double *row = b + k * p->b.row;
-                if (p->b.column == 1)
-                    for (int64_t n = 0; n < p->n; n++)
-                        z[n] += x * row[n];
-                else
-                    for (int64_t n = 0; n < p->n; n++)
-                        z[n] += x * row[n * p->b.column];
-            }
     return BL_OK;
 }
 
@@ -301,12 +289,23 @@ static bool make_product_task(dnnl_engine_t engine, product *p, int number)
     return make_task(engine, describe(engine, &operation, NULL), d, &p->task[number]);
 }
 
+/* Few tasks, as each packs its operands anew: a power of two about the square root of the work. */
+static double wanted_tasks(double work)
+{
+    double tasks = 1;
+    while (2 * tasks * tasks * TASK_PRODUCT <= work)
+        tasks *= 2;
+    return tasks;
+}
+
+/* Rows are shared out, unless both operands lie row by row: then columns, if there are enough. */
 static bool make_product(dnnl_engine_t engine, product *p)
 {
-    double wanted = (double)(p->batch * p->m) * (double)(p->n * p->k) / TASK_PRODUCT;
-    p->cut = p->batch > 1 ? 0 : p->m > 2 * p->n ? 1 : 2;
+    double work = (double)(p->batch * p->m) * (double)(p->n * p->k);
+    bool plain = p->a.column == 1 && p->b.column == 1;
+    p->cut = p->batch > 1 ? 0 : plain && p->m <= 2 * p->n ? 2 : 1;
     int64_t length = p->cut == 0 ? p->batch : p->cut == 1 ? p->m : p->n;
-    p->tasks = cut(length, p->cut == 0 ? 1 : 64, wanted, &p->stretch);
+    p->tasks = cut(length, p->cut == 0 ? 1 : 64, wanted_tasks(work), &p->stretch);
     for (int t = 0; t < p->tasks; t++)
         if (!make_product_task(engine, p, t))
             return false;
@@ -333,12 +332,9 @@ bl_status cpu_prepare_dot(cpu_plan *plan, cpu_kernel *kernel, const bl_node *nod
         p->batch *= node->type.shape.dim[i];
     if (!matrix_of(&a, ta, &p->a) || !matrix_of(&b, tb, &p->b))
         return BL_UNSUPPORTED;
-    if (node->type.dtype == BL_F64) {
-        kernel->run = run_f64;
-        kernel->how = "dot";
-        return BL_OK;
-    }
-    dnnl_engine_t e = p->m * p->n * p->k > SMALL_PRODUCT ? engine_of(plan) : NULL;
+    bool thin = p->m == 1 || p->n == 1 || p->k == 1; /* where oneDNN 2.6 has reference code only */
+    bool small = node->type.dtype == BL_F64 || thin || p->m * p->n * p->k <= SMALL_PRODUCT;
+    dnnl_engine_t e = small ? NULL : engine_of(plan);
     bool large = e && make_product(e, p);
     if (any_starved(p->task))
         return bl_no_memory(sizeof *p);
