@@ -13,18 +13,21 @@
 #include "study/report.h"
 #include "study/store.h"
 
+enum { UNSET = -1 };
+
 typedef struct flags {
     cli_plan plan;
     cli_texts arms;
-    int64_t seeds, workers;
+    int64_t seeds, workers, trials;
     double alpha, min_effect;
-    const char *store, *html;
+    const char *store, *html, *preset, *save_preset;
     bool json, fresh;
 } flags;
 
 /* The canonical texts of the arms: the baseline first, none twice. */
 typedef struct arm_list {
     char *at[CLI_TEXTS_MAX + 1];
+    const char *given[CLI_TEXTS_MAX + 1]; /* as the user wrote them */
     int count;
 } arm_list;
 
@@ -45,6 +48,7 @@ static bl_status add_arm(arm_list *arms, const bl_job_data *data, const char *te
     bool baseline = !strcmp(arm.text, "baseline");
     if (status == BL_OK && (!baseline || !arms->count)) {
         arms->at[arms->count] = bl_copy_text(arm.text);
+        arms->given[arms->count] = text;
         status = arms->at[arms->count] ? BL_OK : bl_no_memory(0);
         arms->count += status == BL_OK;
     }
@@ -82,6 +86,7 @@ static bl_status collect_arms(const flags *f, const bl_job_data *data, arm_list 
  * --------------------------------------------------------------------------------------- */
 typedef struct meter {
     const bl_job_data *data;
+    const char *what; /* "runs", "trial runs" */
     bool terminal;
     double last; /* second of the last line in a pipe */
 } meter;
@@ -115,8 +120,8 @@ static void show_progress(void *context, const bl_study_progress *p)
     char left[32] = "?";
     if (rate > 0 && here >= 0.5)
         duration((p->total - p->done - p->failed - p->doing) / rate, left);
-    fprintf(stderr, "%s%d of %d runs, %.3g a second, about %s left%s",
-            m->terminal ? "\r\033[K" : "", p->done, p->total, rate, left, m->terminal ? "" : "\n");
+    fprintf(stderr, "%s%d of %d %s, %.3g a second, about %s left%s", m->terminal ? "\r\033[K" : "",
+            p->done, p->total, m->what, rate, left, m->terminal ? "" : "\n");
     if (m->terminal && finished)
         fputs("\r\033[K", stderr);
     fflush(stderr);
@@ -170,6 +175,28 @@ static bl_status own_path(char path[4096])
     return BL_OK;
 }
 
+/* Tunes every arm, or reads the preset, and puts the chosen settings into the options; `setting` is
+ * room for them. */
+static bl_status freeze(const flags *f, const bl_job_data *data, const arm_list *arms, meter *m,
+                        bl_study_options *options, bl_tuning *tuning, const char **setting)
+{
+    if (f->preset) {
+        BL_TRY(bl_preset_read(f->preset, options->arm, options->arms, tuning));
+    } else {
+        m->what = "trial runs";
+        BL_TRY(bl_tune(options, data, arms->given, (int)f->trials, tuning));
+        m->what = "runs";
+        m->last = 0;
+        options->fresh = false; /* what was stored is forgotten by now */
+        options->start = NULL;  /* and the data are shown */
+    }
+    for (int a = 0; a < options->arms; a++)
+        setting[a] = tuning->choice[a].setting;
+    options->arm = setting;
+    options->choice = tuning->choice;
+    return f->save_preset ? bl_preset_write(tuning, data, f->save_preset) : BL_OK;
+}
+
 static bl_status study(const flags *f, const bl_plan *plan, const bl_job_data *data,
                        const arm_list *arms, const char *command, bool *incomplete)
 {
@@ -178,7 +205,7 @@ static bl_status study(const flags *f, const bl_plan *plan, const bl_job_data *d
     char *store = f->store ? bl_copy_text(f->store) : bl_store_default_path();
     if (!store)
         return bl_no_memory(0);
-    meter m = {.data = data, .terminal = isatty(STDERR_FILENO)};
+    meter m = {.data = data, .what = "runs", .terminal = isatty(STDERR_FILENO)};
     const char *const worker[] = {program, "worker", NULL};
     bl_study_options options = {.plan = plan,
                                 .arm = (const char *const *)arms->at,
@@ -192,7 +219,13 @@ static bl_status study(const flags *f, const bl_plan *plan, const bl_job_data *d
                                 .report = show_progress,
                                 .context = &m,
                                 .stop = cli_catch_interrupt()};
-    bl_status status = bl_study_run(&options, data);
+    bl_tuning tuning = {0};
+    const char **setting = bl_alloc((size_t)arms->count * sizeof *setting);
+    bl_status status = setting ? BL_OK : bl_no_memory(0);
+    if (status == BL_OK && (f->preset || f->trials > 0))
+        status = freeze(f, data, arms, &m, &options, &tuning, setting);
+    if (status == BL_OK)
+        status = bl_study_run(&options, data);
     if (status == BL_INTERRUPTED)
         status = bl_fail(BL_INTERRUPTED,
                          "interrupted; what was finished is kept, and the same command goes on");
@@ -204,6 +237,8 @@ static bl_status study(const flags *f, const bl_plan *plan, const bl_job_data *d
     if (status == BL_OK && outcome.compared < outcome.arms - 1)
         *incomplete = true;
     bl_outcome_free(&outcome);
+    bl_tuning_free(&tuning);
+    bl_release(setting);
     bl_release(store);
     return status;
 }
@@ -213,6 +248,12 @@ static bl_status compare(const flags *f, const char *path, const char *command, 
 {
     if (f->html)
         BL_TRY(cli_check_output(f->html, "html"));
+    if (f->save_preset)
+        BL_TRY(cli_check_output(f->save_preset, "save-preset"));
+    if (f->preset && f->trials > 0)
+        return bl_fail(BL_INVALID, "--preset and --trials exclude each other: a preset is tuned");
+    if (f->save_preset && !f->preset && f->trials == 0)
+        return bl_fail(BL_INVALID, "--save-preset has nothing to save with --trials 0");
     bl_plan plan;
     BL_TRY(cli_plan_make(&f->plan, path, &plan));
     bl_job_data *data = NULL;
@@ -243,7 +284,8 @@ static char *joined_command(int argc, char **argv)
 
 int cli_compare(int argc, char **argv)
 {
-    flags f = {.seeds = 10, .workers = sysconf(_SC_NPROCESSORS_ONLN), .alpha = 0.05};
+    flags f = {
+        .seeds = 10, .trials = UNSET, .workers = sysconf(_SC_NPROCESSORS_ONLN), .alpha = 0.05};
     cli_plan_declare(&f.plan);
     const cli_option options[] = {
         {.name = "", .text = "Comparison"},
@@ -262,6 +304,26 @@ int cli_compare(int argc, char **argv)
          .text = "paired replicates of every arm (default 10)",
          .low = 2,
          .high = 1000},
+        {.name = "trials",
+         .kind = CLI_INTEGER,
+         .value = &f.trials,
+         .argument = "N",
+         .text = "tune every arm, the baseline included, by N trials of two seeds each, over "
+                 "learning rate, weight decay and the options that ARM leaves open (default 12, "
+                 "which makes a study three times as long: a verdict without them is on the recipe "
+                 "as much as on the method; 0: no tuning, for a first look)",
+         .low = 0,
+         .high = BL_TRIALS_MOST},
+        {.name = "save-preset",
+         .kind = CLI_TEXT,
+         .value = &f.save_preset,
+         .argument = "FILE",
+         .text = "write the settings that tuning chose"},
+        {.name = "preset",
+         .kind = CLI_TEXT,
+         .value = &f.preset,
+         .argument = "FILE",
+         .text = "use the settings of a file written by --save-preset"},
         {.name = "min-effect",
          .kind = CLI_NUMBER,
          .value = &f.min_effect,
@@ -324,6 +386,8 @@ int cli_compare(int argc, char **argv)
     int code = cli_parse(&usage, argc, argv, &operands);
     if (code >= 0)
         return code;
+    if (f.trials == UNSET && !f.preset)
+        f.trials = 12;
     char *command = joined_command(argc, argv);
     bool incomplete = false;
     bl_status status =

@@ -236,6 +236,14 @@ static void json_is_as_documented(void **state)
     assert_int_equal(bl_read_file(BALLAST_SOURCE_DIR "/docs/json.md", &document, &length), BL_OK);
     fill(f, true, 1);
     f->outcome.arm[3].failed = 1; /* some fields are there for such an arm only */
+    double best[] = {80, 81};
+    bl_choice choice = {.arm = (char *)"elr",
+                        .setting = (char *)"elr @ learning_rate=0.1",
+                        .trials = 2,
+                        .chosen = 1,
+                        .best = best,
+                        .seconds = 3};
+    f->outcome.arm[1].choice = &choice;
     json_t *json;
     assert_int_equal(bl_outcome_json(&f->outcome, true, &json), BL_OK);
     bl_text seen = {0};

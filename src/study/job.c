@@ -10,11 +10,12 @@
 #include <string.h>
 
 #include "methods/method.h"
+#include "study/setting.h"
 #include "tasks/task.h"
 
 /* The parts of one replicate, ready for training. */
 typedef struct prepared {
-    int replicate;   /* -1: none */
+    int replicate;   /* -1: none; of trials, counted from FIRST_TRIAL */
     bool validation; /* a part is held out */
     bool raw;        /* images as u8, for arms that change them */
     bl_preparation *preparation;
@@ -33,6 +34,9 @@ struct bl_job_data {
     prepared *last; /* the cache: one job runs at a time */
 };
 
+/* Trials have replicates of their own, which no comparison uses again. */
+enum { FIRST_TRIAL = 1 << 30 };
+
 enum {
     SOURCE_SPLIT,
     SOURCE_SUBSET,
@@ -41,7 +45,8 @@ enum {
     SOURCE_INIT,
     SOURCE_ORDER,
     SOURCE_AUGMENTATION,
-    SOURCE_NULL
+    SOURCE_NULL,
+    SOURCE_TRIAL
 };
 
 static bl_key source_key(const bl_plan *plan, int replicate, uint32_t source)
@@ -72,10 +77,10 @@ bl_plan bl_plan_new(void)
     TEXT(task)                                                                                     \
     TEXT(label_noise)                                                                              \
     TEXT(model)                                                                                    \
-    TEXT(optimizer) TEXT(schedule) TEXT(loss) NUMBER(test_fraction) NUMBER(imbalance)              \
-        NUMBER(learning_rate) NUMBER(weight_decay) NUMBER(momentum) INTEGER(keep_columns)          \
-            INTEGER(train_count) INTEGER(study_seed) INTEGER(epochs) INTEGER(batch) INTEGER(width) \
-                INTEGER(depth)
+    TEXT(optimizer)                                                                                \
+    TEXT(schedule) TEXT(loss) NUMBER(test_fraction) NUMBER(imbalance) NUMBER(learning_rate)        \
+        NUMBER(weight_decay) NUMBER(momentum) INTEGER(keep_columns) INTEGER(train_count)           \
+            INTEGER(study_seed) INTEGER(epochs) INTEGER(batch) INTEGER(width) INTEGER(depth)
 
 json_t *bl_plan_to_json(const bl_plan *plan)
 {
@@ -328,9 +333,9 @@ static bl_status marked_rows(const bl_array *from, const uint8_t *marks, uint8_t
     return BL_OK;
 }
 
-static bl_status divide(prepared *p, const uint8_t *marks, int64_t held)
+static bl_status divide(prepared *p, const uint8_t *marks, int64_t held, bl_part *validation)
 {
-    bl_part all = p->data.train, *train = &p->data.train, *validation = &p->data.validation;
+    bl_part all = p->data.train, *train = &p->data.train;
     *train = (bl_part){.count = all.count - held};
     *validation = (bl_part){.count = held};
     bl_status status = marked_rows(&all.inputs, marks, 0, train->count, &train->inputs);
@@ -348,11 +353,13 @@ static bl_status divide(prepared *p, const uint8_t *marks, int64_t held)
     return status;
 }
 
-/* A tenth of the training part, its wrong labels included: nobody has clean ones there. Everything
- * before (rows, labels, preparation) is that of the arms that hold nothing out. */
-static bl_status hold_out(const bl_job_data *j, int replicate, const bl_split *s, prepared *p)
+/* Moves a stratified share of the training part to `out`, its wrong labels included: nobody has
+ * clean ones there. Everything before (rows, labels, preparation) is that of the arms that hold
+ * nothing out. The rows of the split that stay are kept in it. */
+static bl_status hold_out(const bl_job_data *j, int replicate, uint32_t source, int64_t part,
+                          bl_split *s, prepared *p, bl_part *out)
 {
-    int64_t count = s->train_count, held = count >= 20 ? count / 10 : 1;
+    int64_t count = s->train_count, held = count >= 2 * part ? count / part : 1;
     if (count < 2)
         return bl_fail(BL_INVALID, "%s: of %lld training examples none can be held out",
                        j->set.name, (long long)count);
@@ -360,14 +367,18 @@ static bl_status hold_out(const bl_job_data *j, int replicate, const bl_split *s
     uint8_t *marks = bl_alloc((size_t)count);
     bl_status status = rows && marks ? BL_OK : bl_no_memory((size_t)count);
     if (status == BL_OK)
-        status = bl_subset(&j->set, s->train, count, held,
-                           source_key(j->plan, replicate, SOURCE_SUBSET), rows);
+        status =
+            bl_subset(&j->set, s->train, count, held, source_key(j->plan, replicate, source), rows);
     if (status == BL_OK) {
         for (int64_t i = 0, k = 0; i < count && k < held; i++)
             if (s->train[i] == rows[k])
                 marks[i] = 1, k++;
-        status = divide(p, marks, held);
+        status = divide(p, marks, held, out);
     }
+    s->train_count = 0;
+    for (int64_t i = 0; status == BL_OK && i < count; i++)
+        if (!marks[i])
+            s->train[s->train_count++] = s->train[i];
     bl_release(rows);
     bl_release(marks);
     return status;
@@ -404,12 +415,15 @@ static bl_status prepare(const bl_job_data *j, int replicate, bool validation, b
         status = bl_preparation_fit(&j->set, s.train, s.train_count, &p->preparation);
     if (status == BL_OK)
         status = part_of(j, p, s.train, s.train_count, &p->data.train);
-    if (status == BL_OK)
+    bool trial = replicate >= FIRST_TRIAL; /* the test part is not even read */
+    if (status == BL_OK && !trial)
         status = part_of(j, p, s.test, s.test_count, &p->data.test);
     if (status == BL_OK)
         status = spoil(j, replicate, p);
+    if (status == BL_OK && trial)
+        status = hold_out(j, replicate, SOURCE_TRIAL, 5, &s, p, &p->data.test);
     if (status == BL_OK && validation)
-        status = hold_out(j, replicate, &s, p);
+        status = hold_out(j, replicate, SOURCE_SUBSET, 10, &s, p, &p->data.validation);
     if (status == BL_OK && raw)
         status = pixel_scale(p);
     p->data.classes = j->set.target_kind == BL_CLASSES ? j->set.classes : 0;
@@ -598,30 +612,37 @@ static bl_run_keys run_keys(const bl_plan *plan, int replicate, bool null)
     return keys;
 }
 
-static bl_status run(const bl_job *job, const bl_job_data *j, const bl_arm *arm,
+static bl_status run(const bl_job *job, const bl_job_data *j, const bl_setting *setting,
                      const bl_progress *progress, bl_run_result *result)
 {
     const prepared *p;
+    const bl_arm *arm = &setting->arm;
+    int replicate = setting->tuning ? FIRST_TRIAL + job->replicate : job->replicate;
     BL_TRY(fits(j, arm));
-    BL_TRY(prepared_for(j, job->replicate, arm, &p));
+    BL_TRY(prepared_for(j, replicate, arm, &p));
     bl_experiment experiment = {.recipe = j->recipe,
                                 .data = &p->data,
                                 .arm = arm,
-                                .keys = run_keys(job->plan, job->replicate, arm->null),
+                                .keys = run_keys(job->plan, replicate, arm->null),
                                 .threads = 1,
                                 .checkpoint = job->checkpoint,
                                 .checkpoint_every = (j->recipe.epochs + 9) / 10,
-                                .curve_points = 20};
+                                .curve_points = setting->tuning ? 0 : 20};
+    if (!isnan(setting->learning_rate))
+        experiment.recipe.learning_rate = setting->learning_rate;
+    if (!isnan(setting->weight_decay))
+        experiment.recipe.weight_decay = setting->weight_decay;
     return bl_train(&experiment, progress, result);
 }
 
 bl_status bl_job_run(const bl_job *job, const bl_job_data *j, const bl_progress *progress,
                      bl_run_result *result)
 {
-    bl_arm arm = {0};
-    BL_TRY(bl_arm_parse(job->arm, &arm));
-    bl_status status = run(job, j, &arm, progress, result);
-    bl_arm_free(&arm);
+    bl_setting setting;
+    bl_status status = bl_setting_parse(job->arm, &setting);
+    if (status == BL_OK)
+        status = run(job, j, &setting, progress, result);
+    bl_setting_free(&setting);
     return status;
 }
 

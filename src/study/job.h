@@ -33,7 +33,7 @@ bl_plan bl_plan_new(void);
 
 typedef struct bl_job {
     const bl_plan *plan;
-    const char *arm; /* canonical text */
+    const char *arm; /* canonical text, or a setting of an arm: study/setting.h */
     int replicate;
     const char
         *checkpoint; /* path: resumed from where it exists, written when interrupted; or NULL */
@@ -63,7 +63,8 @@ bl_status bl_job_check_arm(const bl_job_data *data,
 
 /* Replicate r's keys are derive(derive(study, r), source) for split, noise, init, order,
  * augmentation. The null arm uses other init, order and augmentation keys on the same split and
- * noise. */
+ * noise. A trial ("tuning ..") draws from keys that no replicate has, trains on four fifths of the
+ * training part and is scored on the fifth, spoiled labels included; the test part is not read. */
 bl_status bl_job_run(const bl_job *job, const bl_job_data *data, const bl_progress *progress,
                      bl_run_result *result);
 

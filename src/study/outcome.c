@@ -200,9 +200,12 @@ static bl_status new_arms(const bl_study_options *options, bl_outcome *o)
         return bl_no_memory((size_t)options->arms * sizeof *o->arm);
     while (o->arms < options->arms) {
         bl_arm_outcome *arm = &o->arm[o->arms];
-        *arm = (bl_arm_outcome){.arm = options->arm[o->arms++],
+        const bl_choice *choice = options->choice ? &options->choice[o->arms] : NULL;
+        *arm = (bl_arm_outcome){.arm = choice ? choice->arm : options->arm[o->arms],
+                                .choice = choice,
                                 .result = bl_alloc(n * sizeof *arm->result),
                                 .score = bl_alloc(n * sizeof *arm->score)};
+        o->arms++;
         if (!arm->result || !arm->score)
             return bl_no_memory(n);
     }
@@ -315,6 +318,18 @@ static json_t *runs_json(const bl_outcome *o, const bl_arm_outcome *arm, bool ti
     return runs;
 }
 
+static json_t *choice_json(const bl_choice *c, bool timing)
+{
+    json_t *best = json_array();
+    for (int i = 0; i < c->trials; i++)
+        json_array_append_new(best, real(c->best[i]));
+    json_t *json = json_pack("{s:s,s:i,s:i,s:i,s:o}", "setting", c->setting, "trials", c->trials,
+                             "chosen", c->chosen, "diverged", c->diverged, "best", best);
+    if (json && timing)
+        json_object_set_new(json, "timing", json_pack("{s:o}", "seconds", real(c->seconds)));
+    return json;
+}
+
 static json_t *arm_json(const bl_outcome *o, int a, bool timing)
 {
     const bl_arm_outcome *arm = &o->arm[a];
@@ -326,6 +341,8 @@ static json_t *arm_json(const bl_outcome *o, int a, bool timing)
         json_object_set_new(json, "error", json_string(arm->error ? arm->error : "not run"));
     if (json && a > 0 && !arm->failed)
         json_object_set_new(json, "comparison", comparison_json(&arm->comparison));
+    if (json && arm->choice)
+        json_object_set_new(json, "tuning", choice_json(arm->choice, timing));
     if (json && timing)
         json_object_set_new(json, "timing",
                             json_pack("{s:o,s:o}", "seconds", real(arm->seconds),
@@ -340,13 +357,14 @@ bl_status bl_outcome_json(const bl_outcome *o, bool timing, json_t **out)
         json_array_append_new(arms, arm_json(o, a, timing));
     char hash[17];
     snprintf(hash, sizeof hash, "%016llx", (unsigned long long)bl_job_data_hash(o->data));
-    *out = json_pack(
-        "{s:i,s:s,s:s,s:s,s:o,s:s,s:b,s:b,s:I,s:I,s:i,s:f,s:o,s:b,s:o}", "schema", 1, "ballast",
-        BALLAST_VERSION, "data", bl_job_summary(o->data), "data_hash", hash, "plan",
-        bl_plan_to_json(o->plan), "metric", o->metric, "higher_is_better", o->higher_is_better,
-        "resplit", o->resplit, "train_count", (json_int_t)o->train_count, "test_count",
-        (json_int_t)o->test_count, "replicates", o->replicates, "alpha", o->alpha, "min_effect",
-        o->min_effect > 0 ? json_real(o->min_effect) : json_null(), "tuned", false, "arms", arms);
+    *out = json_pack("{s:i,s:s,s:s,s:s,s:o,s:s,s:b,s:b,s:I,s:I,s:i,s:f,s:o,s:b,s:o}", "schema", 1,
+                     "ballast", BALLAST_VERSION, "data", bl_job_summary(o->data), "data_hash", hash,
+                     "plan", bl_plan_to_json(o->plan), "metric", o->metric, "higher_is_better",
+                     o->higher_is_better, "resplit", o->resplit, "train_count",
+                     (json_int_t)o->train_count, "test_count", (json_int_t)o->test_count,
+                     "replicates", o->replicates, "alpha", o->alpha, "min_effect",
+                     o->min_effect > 0 ? json_real(o->min_effect) : json_null(), "tuned",
+                     o->arm[0].choice != NULL, "arms", arms);
     if (!*out)
         return bl_fail(BL_NO_MEMORY, "memory is short for the result as JSON");
     return BL_OK;

@@ -4,10 +4,11 @@
 #define BL_STUDY_OUTCOME_H
 
 #include "study/stats.h"
-#include "study/study.h"
+#include "study/tune.h"
 
 typedef struct bl_arm_outcome {
     const char *arm;
+    const bl_choice *choice; /* how it was tuned; NULL: untuned */
     int runs, failed, diverged;
     char *error;              /* of the first failed run, or NULL */
     json_t **result;          /* [replicates], as bl_run_result_to_json; NULL where it failed */

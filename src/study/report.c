@@ -644,6 +644,80 @@ static void population(const bl_outcome *o, bl_text *text)
                       "so an arm that is undecided or hurts here may do better when tuned.</p>\n");
 }
 
+/* --- tuning ----------------------------------------------------------------------------------- */
+/* Best-of-k is shown for k = 1, 2, 4, .. and the whole budget. */
+static int next_budget(int k, int trials)
+{
+    return k < trials && 2 * k > trials ? trials : 2 * k;
+}
+
+static void tuning_head(int trials, const char *metric, bool measured, bl_text *text)
+{
+    bl_text_add(text, "<thead><tr><th scope=\"col\">arm</th><th scope=\"col\">setting</th>");
+    for (int k = 1; k <= trials; k = next_budget(k, trials))
+        bl_text_add(text, "<th scope=\"col\" class=\"n\">%s, best of %d</th>", metric, k);
+    bl_text_add(text, "%s</tr></thead>\n<tbody>\n",
+                measured ? "<th scope=\"col\" class=\"n\">diverged</th><th scope=\"col\" "
+                           "class=\"n\">seconds</th>"
+                         : "");
+}
+
+static void tuning_row(const page *p, const bl_arm_outcome *arm, bl_text *text)
+{
+    const bl_choice *c = arm->choice;
+    bl_text_add(text, "<tr>");
+    arm_name(text, arm);
+    bl_text_add(text, "<td class=\"words\"><code>");
+    breakable(text, c->setting);
+    bl_text_add(text, "</code></td>");
+    for (int k = 1; k <= c->trials; k = next_budget(k, c->trials)) {
+        open_cell(text);
+        number(text, scaled(p, c->best[k - 1]), p->digits.mean, false);
+        bl_text_add(text, "</td>");
+    }
+    if (c->trials) {
+        bl_text_add(text, "<td class=\"n\">%d</td>", c->diverged);
+        short_number(text, c->seconds, "");
+    }
+    bl_text_add(text, "</tr>\n");
+}
+
+static void tuning(page *p)
+{
+    const bl_outcome *o = p->outcome;
+    const bl_choice *c = o->arm[0].choice;
+    bl_text *text = &p->text;
+    open_section(text, "How the arms were tuned");
+    if (!c) {
+        bl_text_add(text, "<p>No arm was tuned: each is <b>untuned</b>, with its default options "
+                          "and the recipe's learning rate and weight decay. With --trials 12 each "
+                          "gets the same search, the baseline included.</p>\n");
+        close_section(text);
+        return;
+    }
+    if (c->trials)
+        bl_text_add(text,
+                    "<p>Every arm, the baseline included, had %d trials: the first is the arm as "
+                    "given, the others are points of a scrambled Halton sequence over learning "
+                    "rate, weight decay and the options that were left open. A trial's score is "
+                    "the mean of %d seeds, which nothing else uses, on a held-out fifth of the "
+                    "training examples. The test part was read after the choice.%s</p>\n",
+                    c->trials, BL_TUNING_SEEDS,
+                    o->resplit
+                        ? " Trials split the data anew, as replicates do, so that an example "
+                          "tested here may have been trained on there."
+                        : "");
+    else
+        bl_text_add(text, "<p>The settings were read from a preset.</p>\n");
+    open_table(text);
+    tuning_head(c->trials, o->metric, c->trials > 0, text);
+    for (int a = 0; a < o->arms; a++)
+        tuning_row(p, &o->arm[a], text);
+    bl_text_add(text, "</tbody>");
+    close_table(text);
+    close_section(text);
+}
+
 static void reading(page *p)
 {
     const bl_outcome *o = p->outcome;
@@ -773,6 +847,7 @@ static void sections(page *p, const char *command)
     metrics(p);
     gain(p);
     scores(p);
+    tuning(p);
     reading(p);
     again(p, command);
     bl_text_add(text, "</main>\n</body>\n</html>\n");

@@ -12,9 +12,12 @@ typedef struct bl_study_progress {
     int done_before; /* found in the store */
 } bl_study_progress;
 
+typedef struct bl_choice bl_choice; /* study/tune.h */
+
 typedef struct bl_study_options {
     const bl_plan *plan;
-    const char *const *arm; /* canonical; the baseline first */
+    const char *const *arm;  /* canonical arms or settings; the baseline first */
+    const bl_choice *choice; /* [arms]: which arms they are settings of; NULL: untuned */
     int arms, replicates, workers;
     const char *store;            /* path */
     bool fresh;                   /* forget what the store has of this plan */

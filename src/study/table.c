@@ -204,7 +204,10 @@ static void explanation(const bl_arm_outcome *arm, bool colour, bl_text *text)
     bl_effect_text(arm, &did);
     bl_text_add(text, "  = ");
     colour_verdict(text, arm->comparison.verdict, colour, verdict);
-    if (did.at && strlen(verdict) + did.length + 6 <= 80) {
+    size_t untuned = arm->choice ? 0 : strlen("; untuned");
+    if (untuned)
+        bl_text_add(text, "; untuned");
+    if (did.at && strlen(verdict) + untuned + did.length + 6 <= 80) {
         bl_text_add(text, "; %s\n", did.at);
     } else {
         bl_text_add(text, "\n");
@@ -251,6 +254,23 @@ static void long_name(const char *name, bl_text *text)
     bl_text_add(text, "\n%*s", NAME, "");
 }
 
+/* "    tuned (trial 7 of 12): learning_rate=0.021,.." */
+static void choice(const bl_choice *c, bl_text *text)
+{
+    bl_text line = {0};
+    if (c->trials)
+        bl_text_add(&line, "tuned, trial %d of %d is best: ", c->chosen + 1, c->trials);
+    else
+        bl_text_add(&line, "by preset: ");
+    bl_choice_text(c, &line);
+    if (c->diverged)
+        bl_text_add(&line, "; %d trial%s diverged", c->diverged, c->diverged == 1 ? "" : "s");
+    if (line.at)
+        folded(text, 4, line.at);
+    text->failed = text->failed || line.failed;
+    bl_text_free(&line);
+}
+
 static void row(const bl_outcome *o, int a, const bl_layout *l, bool colour, bl_text *text)
 {
     const bl_arm_outcome *arm = &o->arm[a];
@@ -263,6 +283,10 @@ static void row(const bl_outcome *o, int a, const bl_layout *l, bool colour, bl_
         return;
     }
     numbers(o, a, l, text);
+    if (a == 0 && !arm->choice)
+        bl_text_add(text, "    untuned\n");
+    if (arm->choice)
+        choice(arm->choice, text);
     if (a > 0)
         explanation(arm, colour, text);
     else if (arm->diverged) /* of an arm, its comparison says so */
@@ -284,6 +308,24 @@ static void head(const bl_outcome *o, const bl_layout *l, bl_text *text)
     bl_text_add(text, "\n");
 }
 
+/* How the arms were tuned, and on what. */
+static void tuning_note(const bl_outcome *o, bl_text *line)
+{
+    const bl_choice *c = o->arm[0].choice;
+    if (!c)
+        bl_text_add(line, " Arms are untuned;");
+    else if (!c->trials)
+        bl_text_add(line, " Settings by preset;");
+    else
+        bl_text_add(line,
+                    " Each arm had %d trials of %d seeds, scored on a held-out fifth of the "
+                    "training examples%s;",
+                    c->trials, BL_TUNING_SEEDS,
+                    o->resplit ? " of splits of their own, so that examples tested now may have "
+                                 "been among them"
+                               : "");
+}
+
 /* What the verdict speaks of, and how far to trust it. */
 static void footer(const bl_outcome *o, bl_text *text)
 {
@@ -297,10 +339,10 @@ static void footer(const bl_outcome *o, bl_text *text)
     else
         bl_text_add(&line, "Of new training runs (%lld examples) on this fixed test set of %lld.",
                     (long long)o->train_count, (long long)o->test_count);
-    bl_text_add(
-        &line, " Arms are untuned; %d paired replicates, seed %llu; p by Holm over %d arm%s at %g;",
-        o->replicates, (unsigned long long)o->plan->study_seed, o->compared,
-        o->compared == 1 ? "" : "s", o->alpha);
+    tuning_note(o, &line);
+    bl_text_add(&line, " %d paired replicates, seed %llu; p by Holm over %d arm%s at %g;",
+                o->replicates, (unsigned long long)o->plan->study_seed, o->compared,
+                o->compared == 1 ? "" : "s", o->alpha);
     if (o->min_effect > 0)
         bl_text_add(&line, " equivalent means within %g;", o->min_effect);
     bl_text_add(&line, " cost is counted work per step; data %016llx.",

@@ -89,7 +89,7 @@ head -c 200 /dev/urandom >pictures/dog/2.png
 head -c 100 /dev/urandom >model.safetensors
 echo 'not a database, just text that is long enough to look like a file with something in it' >store.db
 
-compare="$ballast compare"
+compare="$ballast compare --trials 0"
 train="$ballast train"
 quick="--seeds 6 --epochs 1"
 

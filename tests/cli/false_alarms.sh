@@ -30,7 +30,7 @@ table() {
 alarms() {
     : >"$work/p"
     for ((seed = 1; seed <= studies; seed++)); do
-        "$ballast" compare "$work/train.csv" --target kind --epochs 2 --seeds 6 --arm null \
+        "$ballast" compare "$work/train.csv" --target kind --epochs 2 --seeds 6 --trials 0 --arm null \
             --study-seed $seed --store "$work/store.db" --json "$@" 2>"$work/error" |
             sed -n 's/^ *"p": \([-0-9.e]*\),*$/\1/p' >>"$work/p" || cat "$work/error"
     done

@@ -15,7 +15,7 @@ failed=0
 start() {
     local store=$work/$1.db name=$2
     shift 2
-    "$ballast" compare digits --epochs 12 --seeds 4 --arm elr --arm mixup+ema --arm null \
+    "$ballast" compare digits --epochs 12 --seeds 4 --trials 0 --arm elr --arm mixup+ema --arm null \
         --store "$store" --workers 2 "$@" >"$work/$name.out" 2>"$work/$name.error" &
     pid=$!
 }

@@ -1,0 +1,292 @@
+/* Tuning: the trials as one more study, then the best of each arm. The preset file is
+ * {"schema":1,"metric":"accuracy","trials":12,"seeds":2,"arms":[{"arm":..,"setting":..,"score":..}]}.
+ */
+#include "study/tune.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "study/setting.h"
+#include "study/space.h"
+
+/* The trials of all arms as arms of a study, arm by arm. */
+typedef struct trials {
+    int arms, trials;
+    char **setting; /* [arms * trials] */
+    char **job;     /* the same, as trials */
+} trials;
+
+static bool is_null(const char *arm)
+{
+    return !strcmp(arm, "null");
+}
+
+static void free_texts(char **text, int count)
+{
+    for (int i = 0; text && i < count; i++)
+        bl_release(text[i]);
+    bl_release(text);
+}
+
+static void free_trials(trials *t)
+{
+    free_texts(t->setting, t->arms * t->trials);
+    free_texts(t->job, t->arms * t->trials);
+    *t = (trials){0};
+}
+
+static bl_status add_trials(const bl_study_options *o, const bl_job_data *data, const char *given,
+                            trials *t)
+{
+    bl_space space;
+    bl_status status = bl_space_new(given, bl_job_recipe(data), o->plan->study_seed, &space);
+    for (int i = 0; i < t->trials && status == BL_OK; i++) {
+        char **setting = &t->setting[t->arms * t->trials + i];
+        status = bl_space_setting(&space, i, setting);
+        if (status == BL_OK && !(t->job[t->arms * t->trials + i] = bl_setting_trial(*setting)))
+            status = bl_no_memory(0);
+    }
+    bl_space_free(&space);
+    return status;
+}
+
+static bl_status list_trials(const bl_study_options *o, const bl_job_data *data,
+                             const char *const *given, int count, trials *t)
+{
+    size_t room = (size_t)o->arms * (size_t)count;
+    *t = (trials){.trials = count,
+                  .setting = bl_alloc(room * sizeof *t->setting),
+                  .job = bl_alloc(room * sizeof *t->job)};
+    bl_status status = t->setting && t->job ? BL_OK : bl_no_memory(room);
+    for (int a = 0; a < o->arms && status == BL_OK; a++) {
+        if (is_null(o->arm[a]))
+            continue;
+        status = add_trials(o, data, given[a], t);
+        t->arms++;
+    }
+    return status;
+}
+
+/* --- choosing --------------------------------------------------------------------------------- */
+/* The mean over the seeds; NaN if one of them diverged or failed. */
+static double score_of(json_t *const *result, const char *metric)
+{
+    double sum = 0;
+    for (int s = 0; s < BL_TUNING_SEEDS; s++) {
+        const json_t *value = json_object_get(json_object_get(result[s], "metrics"), metric);
+        if (!json_is_number(value) || json_is_true(json_object_get(result[s], "diverged")))
+            return NAN;
+        sum += json_number_value(value);
+    }
+    return sum / BL_TUNING_SEEDS;
+}
+
+/* The best of the trials; of equal ones the first, so that the arm as given wins a tie. */
+static bl_status choose(const trials *t, int arm, json_t *const *result, const bl_job_data *data,
+                        bl_choice *choice)
+{
+    bool higher;
+    const char *metric = bl_job_primary_metric(data, &higher);
+    double best = NAN;
+    if (!(choice->best = bl_alloc((size_t)t->trials * sizeof *choice->best)))
+        return bl_no_memory((size_t)t->trials);
+    choice->trials = t->trials;
+    for (int i = 0; i < t->trials; i++) {
+        json_t *const *run = result + (arm * t->trials + i) * BL_TUNING_SEEDS;
+        double score = score_of(run, metric);
+        if (isnan(score))
+            choice->diverged++;
+        else if (isnan(best) || (higher ? score > best : score < best)) {
+            best = score;
+            choice->chosen = i;
+        }
+        choice->best[i] = best;
+        for (int s = 0; s < BL_TUNING_SEEDS; s++)
+            choice->seconds +=
+                json_number_value(json_object_get(json_object_get(run[s], "timing"), "seconds"));
+    }
+    choice->setting = bl_copy_text(t->setting[arm * t->trials + choice->chosen]);
+    return choice->setting ? BL_OK : bl_no_memory(0);
+}
+
+/* The baseline's choice under the name of null. */
+static bl_status take_over(const bl_choice *baseline, bl_choice *choice)
+{
+    choice->setting = bl_format("null%s", baseline->setting + strlen("baseline"));
+    choice->trials = baseline->trials;
+    choice->chosen = baseline->chosen;
+    choice->diverged = baseline->diverged;
+    if (!choice->setting)
+        return bl_no_memory(0);
+    if (!baseline->best)
+        return BL_OK;
+    size_t bytes = (size_t)baseline->trials * sizeof *choice->best;
+    if (!(choice->best = bl_alloc(bytes)))
+        return bl_no_memory(bytes);
+    memcpy(choice->best, baseline->best, bytes);
+    return BL_OK;
+}
+
+static bl_status new_choices(const char *const *arm, int arms, bl_tuning *out)
+{
+    if (!(out->choice = bl_alloc((size_t)arms * sizeof *out->choice)))
+        return bl_no_memory((size_t)arms);
+    for (; out->arms < arms; out->arms++)
+        if (!(out->choice[out->arms].arm = bl_copy_text(arm[out->arms])))
+            return bl_no_memory(0);
+    return BL_OK;
+}
+
+static bl_status choose_all(const bl_study_options *jobs, const bl_job_data *data, const trials *t,
+                            bl_tuning *out)
+{
+    size_t runs = (size_t)jobs->arms * BL_TUNING_SEEDS;
+    json_t **result = bl_alloc(runs * sizeof *result);
+    char **error = bl_alloc((size_t)jobs->arms * sizeof *error);
+    bl_status status =
+        result && error ? bl_study_results(jobs, data, result, error) : bl_no_memory(runs);
+    for (int a = 0, tuned = 0; a < out->arms && status == BL_OK; a++)
+        status = is_null(out->choice[a].arm) ? take_over(&out->choice[0], &out->choice[a])
+                                             : choose(t, tuned++, result, data, &out->choice[a]);
+    for (size_t i = 0; result && i < runs; i++)
+        json_decref(result[i]);
+    bl_release(result);
+    free_texts(error, jobs->arms);
+    return status;
+}
+
+bl_status bl_tune(const bl_study_options *o, const bl_job_data *data, const char *const *given,
+                  int count, bl_tuning *out)
+{
+    *out = (bl_tuning){.trials = count};
+    if (count < 1 || count > BL_TRIALS_MOST)
+        return bl_fail(BL_INVALID, "%d trials: must be from 1 to %d", count, BL_TRIALS_MOST);
+    if (strcmp(o->arm[0], "baseline") != 0)
+        return bl_fail(BL_INVALID, "the first arm must be the baseline, not %s", o->arm[0]);
+    trials t;
+    bl_status status = list_trials(o, data, given, count, &t);
+    bl_study_options jobs = *o;
+    jobs.arm = (const char *const *)t.job;
+    jobs.arms = t.arms * t.trials;
+    jobs.replicates = BL_TUNING_SEEDS;
+    if (status == BL_OK)
+        status = new_choices(o->arm, o->arms, out);
+    if (status == BL_OK)
+        status = bl_study_run(&jobs, data);
+    if (status == BL_OK)
+        status = choose_all(&jobs, data, &t, out);
+    free_trials(&t);
+    return status;
+}
+
+void bl_tuning_free(bl_tuning *tuning)
+{
+    for (int a = 0; tuning->choice && a < tuning->arms; a++) {
+        bl_release(tuning->choice[a].arm);
+        bl_release(tuning->choice[a].setting);
+        bl_release(tuning->choice[a].best);
+    }
+    bl_release(tuning->choice);
+    *tuning = (bl_tuning){0};
+}
+
+/* --- telling ---------------------------------------------------------------------------------- */
+/* The options of "elr(lambda=1.7)+ema @ learning_rate=.." that the name lacks, and its numbers. */
+void bl_choice_text(const bl_choice *choice, bl_text *text)
+{
+    const char *numbers = strstr(choice->setting, " @ ");
+    size_t arm = numbers ? (size_t)(numbers - choice->setting) : strlen(choice->setting);
+    bool own = strlen(choice->arm) == arm && !strncmp(choice->arm, choice->setting, arm);
+    if (!own)
+        bl_text_add(text, "%.*s", (int)arm, choice->setting);
+    if (numbers)
+        bl_text_add(text, "%s%s", own ? "" : ", ", numbers + 3);
+    else if (own)
+        bl_text_add(text, "as given");
+}
+
+/* --- presets ---------------------------------------------------------------------------------- */
+static json_t *choice_json(const bl_choice *c)
+{
+    double score = c->trials ? c->best[c->trials - 1] : NAN;
+    return json_pack("{s:s,s:s,s:o}", "arm", c->arm, "setting", c->setting, "score",
+                     isfinite(score) ? json_real(score) : json_null());
+}
+
+bl_status bl_preset_write(const bl_tuning *tuning, const bl_job_data *data, const char *path)
+{
+    json_t *arms = json_array();
+    for (int a = 0; a < tuning->arms; a++)
+        json_array_append_new(arms, choice_json(&tuning->choice[a]));
+    bool higher;
+    char hash[17];
+    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)bl_job_data_hash(data));
+    json_t *json =
+        json_pack("{s:i,s:s,s:s,s:s,s:i,s:i,s:o}", "schema", 1, "ballast", BALLAST_VERSION,
+                  "metric", bl_job_primary_metric(data, &higher), "data_hash", hash, "trials",
+                  tuning->trials, "seeds", BL_TUNING_SEEDS, "arms", arms);
+    char *text =
+        json ? json_dumps(json, JSON_INDENT(1) | JSON_SORT_KEYS | JSON_REAL_PRECISION(17)) : NULL;
+    bl_status status = text ? bl_write_file(path, text, strlen(text))
+                            : bl_fail(BL_NO_MEMORY, "memory is short for the preset");
+    free(text);
+    json_decref(json);
+    return status;
+}
+
+static bl_status read_choice(const char *path, const json_t *arms, bl_choice *choice)
+{
+    size_t i;
+    json_t *entry;
+    json_array_foreach(arms, i, entry)
+    {
+        const char *arm = json_string_value(json_object_get(entry, "arm")),
+                   *setting = json_string_value(json_object_get(entry, "setting"));
+        if (!arm || !setting || strcmp(arm, choice->arm) != 0)
+            continue;
+        bl_setting parsed;
+        bl_status status = bl_setting_parse(setting, &parsed);
+        bl_setting_free(&parsed);
+        if (status != BL_OK)
+            return bl_fail_in(status, "preset %s", path);
+        choice->setting = bl_copy_text(setting);
+        return choice->setting ? BL_OK : bl_no_memory(strlen(setting));
+    }
+    return bl_fail(BL_INVALID, "preset %s has no setting for the arm %s: tune it there too", path,
+                   choice->arm);
+}
+
+static bl_status read_choices(const char *path, const json_t *json, bl_tuning *out)
+{
+    const json_t *arms = json_object_get(json, "arms");
+    if (json_integer_value(json_object_get(json, "schema")) != 1 || !json_is_array(arms))
+        return bl_fail(BL_INVALID, "preset %s: not written by --save-preset", path);
+    out->preset = true;
+    out->trials = (int)json_integer_value(json_object_get(json, "trials"));
+    for (int a = 0; a < out->arms; a++)
+        if (!is_null(out->choice[a].arm))
+            BL_TRY(read_choice(path, arms, &out->choice[a]));
+    for (int a = 0; a < out->arms; a++)
+        if (is_null(out->choice[a].arm))
+            BL_TRY(take_over(&out->choice[0], &out->choice[a]));
+    return BL_OK;
+}
+
+bl_status bl_preset_read(const char *path, const char *const *arm, int arms, bl_tuning *out)
+{
+    *out = (bl_tuning){0};
+    char *text;
+    size_t size;
+    BL_TRY(bl_read_file(path, &text, &size));
+    json_error_t where;
+    json_t *json = json_loads(text, 0, &where);
+    bl_release(text);
+    bl_status status =
+        json ? new_choices(arm, arms, out)
+             : bl_fail(BL_INVALID, "preset %s, line %d: %s", path, where.line, where.text);
+    if (status == BL_OK)
+        status = read_choices(path, json, out);
+    json_decref(json);
+    return status;
+}
