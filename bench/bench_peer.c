@@ -1,11 +1,14 @@
-/* Ballast as a peer in the comparison of whole training steps with PyTorch and JAX.
+/* Ballast as a peer in the comparison of whole training steps with PyTorch and JAX (bench/run.py).
  *
- *     BALLAST_BENCH_INPUTS=FOLDER bench_peer --threads N WORKLOAD..
+ *     bench_peer --inputs FOLDER --threads N [--turns] WORKLOAD..
  *
- * FOLDER is what bench/peer_inputs.py wrote. Prints a line of JSON a workload: median, quartiles
- * and least milliseconds a step, losses before any update and after three, set-up milliseconds.
- * Timing follows the peers' rule: samples of at least a millisecond, those in which the process was
- * preempted are dropped. To add a workload: write its loss, list it in `workloads`. */
+ * FOLDER is what bench/peer_inputs.py wrote. Prints a line of JSON a workload: milliseconds to
+ * build, differentiate and compile, and to the first result; losses before any update and after
+ * three; the norm of all parameters (or of the gradients, where only those are wanted) after four
+ * steps. Then it times the step for three seconds and prints the median; or, with --turns, for
+ * every line SECONDS of the standard input runs steps for so long and prints the samples: pairs of
+ * milliseconds a step and how often the process was preempted meanwhile. A sample is at least a
+ * millisecond long. To add a workload: write its loss, list it in `workloads`. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,7 +19,7 @@
 #include "ballast/program.h"
 #include "base/base.h"
 
-enum { MOST = 256, BATCHES = 4 };
+enum { MOST = 256, BATCHES = 4, ARRAYS = 64 };
 
 /* A step's program: state first (updated in place), then the batch; outputs are the next state and
  * the loss. */
@@ -29,9 +32,8 @@ typedef struct step {
     bl_tensor state[MOST], next[MOST];
     bl_array value[MOST];
     int states;
-    bl_tensor batch[4];
+    bl_tensor batch[ARRAYS];
     int batch_arrays, batches;
-    bl_tensor extra; /* ELR's bank */
 } step;
 
 static void die(const char *what)
@@ -68,8 +70,7 @@ static bl_tensor p(step *s, const char *format, ...)
     exit(2);
 }
 
-/* --- losses
- * ------------------------------------------------------------------------------------------- */
+/* --- losses ----------------------------------------------------------------------------------- */
 static bl_tensor mlp(step *s, bl_tensor x, bl_tensor (*activation)(bl_tensor))
 {
     for (int i = 0; i < s->parameters; i += 2) {
@@ -236,8 +237,18 @@ static bl_tensor gpt_loss(step *s)
                             bl_reshape(s->batch[1], BL_SHAPE(2048)));
 }
 
-/* --- updates
- * -------------------------------------------------------------------------------------------- */
+static bl_tensor rows_cross_entropy(step *s)
+{
+    return bl_cross_entropy(p(s, "logits"), s->batch[0]);
+}
+
+static bl_tensor rows_norm(step *s)
+{
+    bl_tensor y = bl_layer_normalize(p(s, "x"), p(s, "gain"), p(s, "shift"), 1e-5);
+    return bl_mean(bl_mul(y, s->batch[0]));
+}
+
+/* --- updates: what becomes of the state, given the gradients ---------------------------------- */
 static void momentum(step *s, const bl_tensor *g, double rate)
 {
     for (int i = 0; i < s->parameters; i++) {
@@ -280,9 +291,17 @@ static void adamw(step *s, const bl_tensor *g, double rate)
     adam_with(s, g, rate, 0.01);
 }
 
+/* Only the gradients are wanted: parameters stay, a state of the same shape takes the gradient. */
+static void keep(step *s, const bl_tensor *g, double rate)
+{
+    (void)rate;
+    for (int i = 0; i < s->parameters; i++)
+        s->next[add_state(s, bl_type_of(g[i]), NULL, 0)] = g[i];
+}
+
 static const struct workload {
     const char *name;
-    bl_tensor (*loss)(step *s);
+    bl_tensor (*loss)(step *s); /* NULL: a batch holds a gradient for each parameter */
     void (*update)(step *s, const bl_tensor *g, double rate);
     double rate;
 } workloads[] = {
@@ -294,14 +313,20 @@ static const struct workload {
     {"gradpen", gradpen_loss, momentum, 0.01},
     {"sinkhorn", sinkhorn_loss, descent, 51.2},
     {"elementwise", elementwise_loss, descent, 1},
+    {"xent64", rows_cross_entropy, keep, 0},
+    {"xent1024", rows_cross_entropy, keep, 0},
+    {"xent65536", rows_cross_entropy, keep, 0},
+    {"norm64", rows_norm, keep, 0},
+    {"norm1024", rows_norm, keep, 0},
+    {"norm65536", rows_norm, keep, 0},
+    {"momentum", NULL, momentum, 0.1},
+    {"adamw", NULL, adamw, 3e-4},
 };
 
-/* --- building
- * ---------------------------------------------------------------------------------------------- */
-static void read_inputs(step *s, const char *name)
+/* --- building --------------------------------------------------------------------------------- */
+static void read_inputs(step *s, const char *folder, const char *name)
 {
-    const char *folder = getenv("BALLAST_BENCH_INPUTS");
-    char *path = bl_format("%s/%s.safetensors", folder ? folder : ".", name);
+    char *path = bl_format("%s/%s.safetensors", folder, name);
     if (!path || bl_safetensors_read(path, &s->file) != BL_OK)
         die("inputs");
     bl_release(path);
@@ -312,43 +337,63 @@ static void read_inputs(step *s, const char *name)
             s->name[s->parameters] = e->name + 2;
             int at = add_state(s, e->array.type, &e->array, 0);
             s->parameter[s->parameters++] = s->state[at];
-        } else if (sscanf(e->name, "b/%d/%d", &batch, &array) == 2) {
+        } else if (sscanf(e->name, "b/%d/%d", &batch, &array) == 2 && batch < BATCHES &&
+                   array < ARRAYS) {
             s->batches = batch + 1 > s->batches ? batch + 1 : s->batches;
             s->batch_arrays = array + 1 > s->batch_arrays ? array + 1 : s->batch_arrays;
         }
     }
+}
+
+typedef struct runner {
+    bl_program *program;
+    bl_array in[MOST], out[MOST], batch[BATCHES][ARRAYS];
+    int states, batch_arrays, batches, step; /* step: the next one's number */
+    float loss;
+} runner;
+
+static bl_tensor build(step *s, const struct workload *w)
+{
     for (int j = 0; j < s->batch_arrays; j++) {
         char first[16];
         snprintf(first, sizeof first, "b/0/%d", j);
         bl_type type = bl_dictionary_find(&s->file, first)->type;
         s->batch[j] = bl_input(s->graph, "batch", type.dtype, type.shape);
     }
-}
-
-typedef struct runner {
-    bl_program *program;
-    bl_array in[MOST], out[MOST], batch[BATCHES][4];
-    int states, batch_arrays, batches;
-    float loss;
-} runner;
-
-static void compile(step *s, const struct workload *w, int threads, runner *r)
-{
-    bl_tensor loss = w->loss(s), gradient[MOST], in[MOST], out[MOST];
-    bl_donation donation[MOST];
+    if (!w->loss) {
+        w->update(s, s->batch, w->rate);
+        for (int i = 0; i < s->parameters; i++)
+            if (!strcmp(s->name[i], "fc.b"))
+                return bl_mean(bl_square(s->next[i]));
+    }
+    bl_tensor loss = w->loss(s), gradient[MOST];
     bl_grad(loss, s->parameter, s->parameters, gradient);
     w->update(s, gradient, w->rate);
+    return loss;
+}
+
+/* Inputs: all state, then the batch. Outputs: the state that changes, each in its own place, then
+ * the loss. */
+static void compile(step *s, const struct workload *w, int threads, runner *r)
+{
+    bl_tensor loss = build(s, w), in[MOST], out[MOST];
+    bl_donation donation[MOST];
+    int changed = 0;
     for (int i = 0; i < s->states; i++) {
         in[i] = s->state[i];
-        out[i] = s->next[i];
-        donation[i] = (bl_donation){i, i};
-        r->in[i] = r->out[i] = s->value[i];
+        r->in[i] = s->value[i];
+        if (s->next[i].id == s->state[i].id)
+            continue;
+        out[changed] = s->next[i];
+        r->out[changed] = s->value[i];
+        donation[changed] = (bl_donation){i, changed};
+        changed++;
     }
     memcpy(in + s->states, s->batch, (size_t)s->batch_arrays * sizeof *in);
-    out[s->states] = loss;
-    r->out[s->states] = (bl_array){{BL_F32, BL_SCALAR}, &r->loss};
-    bl_compile_options options = {.threads = threads, .donation = donation, .donations = s->states};
-    if (bl_compile(bl_device_cpu(), in, s->states + s->batch_arrays, out, s->states + 1, &options,
+    out[changed] = loss;
+    r->out[changed] = (bl_array){{BL_F32, BL_SCALAR}, &r->loss};
+    bl_compile_options options = {.threads = threads, .donation = donation, .donations = changed};
+    if (bl_compile(bl_device_cpu(), in, s->states + s->batch_arrays, out, changed + 1, &options,
                    &r->program) != BL_OK)
         die(w->name);
     r->states = s->states;
@@ -362,18 +407,29 @@ static void compile(step *s, const struct workload *w, int threads, runner *r)
         }
 }
 
-static void run(runner *r, int i)
+static float run(runner *r)
 {
     if (r->batch_arrays)
-        memcpy(r->in + r->states, r->batch[i % r->batches],
+        memcpy(r->in + r->states, r->batch[r->step % r->batches],
                (size_t)r->batch_arrays * sizeof *r->in);
+    r->step++;
     if (bl_run(r->program, r->in, r->out) != BL_OK)
         die("run");
+    return r->loss;
 }
 
-/* --- timing
- * --------------------------------------------------------------------------------------------------
- */
+/* Of all parameters, or of the gradients that `keep` put after them. */
+static double norm(const step *s, const struct workload *w)
+{
+    double sum = 0;
+    int first = w->update == keep ? s->parameters : 0;
+    for (int i = first; i < first + s->parameters; i++)
+        for (int64_t k = 0; k < bl_array_count(&s->value[i]); k++)
+            sum += bl_array_get(&s->value[i], k) * bl_array_get(&s->value[i], k);
+    return sqrt(sum);
+}
+
+/* --- timing ----------------------------------------------------------------------------------- */
 static double now(void)
 {
     struct timespec t;
@@ -390,82 +446,93 @@ static long preempted(void)
 
 typedef struct sample {
     long preempted;
-    double seconds;
+    double milliseconds; /* a step */
 } sample;
 
-static int by_seconds(const void *a, const void *b)
-{
-    const sample *x = a, *y = b;
-    return (x->seconds > y->seconds) - (x->seconds < y->seconds);
-}
+enum { SAMPLES = 20000 };
 
-static int by_preemption(const void *a, const void *b)
+static int take(runner *r, double seconds, sample samples[SAMPLES])
 {
-    const sample *x = a, *y = b;
-    return (x->preempted > y->preempted) - (x->preempted < y->preempted);
-}
-
-static void measure(runner *r, const char *name, int threads, const float loss[4], double setup)
-{
-    enum { SAMPLES = 20000 };
-    static sample samples[SAMPLES];
-    int step_number = 4, count = 0, clean = 0;
-    double best = 1e9, start = now(), clean_seconds = 0;
-    for (int k = 0; k < 3 || (now() - start < 0.7 && k < 10000); k++) {
-        double a = now();
-        run(r, step_number++);
-        best = fmin(best, now() - a);
+    double best = 1e9, end = now() + seconds;
+    for (int k = 0; k < 3; k++) {
+        double start = now();
+        run(r);
+        best = fmin(best, now() - start);
     }
-    int inner = (int)fmax(1, 0.001 / best);
-    for (start = now(); count < SAMPLES && now() - start < 10 && (clean_seconds < 3 || clean < 9);
-         count++) {
+    int inner = (int)fmax(1, 0.001 / best), count = 0;
+    for (; count < SAMPLES && (count < 2 || now() < end); count++) {
         long before = preempted();
-        double a = now();
+        double start = now();
         for (int k = 0; k < inner; k++)
-            run(r, step_number++);
-        double e = now() - a;
-        long n = preempted() - before;
-        clean += n == 0;
-        clean_seconds += n == 0 ? e : 0;
-        samples[count] = (sample){n, e / inner};
+            run(r);
+        double taken = now() - start;
+        samples[count] = (sample){preempted() - before, 1e3 * taken / inner};
     }
-    qsort(samples, (size_t)count, sizeof *samples, by_preemption);
-    long limit = clean >= 7 ? 0 : samples[count / 2].preempted;
-    int kept = 0;
-    while (kept < count && samples[kept].preempted <= limit)
-        kept++;
-    qsort(samples, (size_t)kept, sizeof *samples, by_seconds);
-    printf("{\"workload\": \"%s\", \"peer\": \"ballast\", \"threads\": %d, \"median_ms\": %.5f, "
-           "\"iqr\": [%.5f, %.5f], "
-           "\"min_ms\": %.5f, \"clean\": %d, \"samples\": %d, \"loss1\": %.6f, \"loss4\": %.6f, "
-           "\"setup_ms\": %.1f}\n",
-           name, threads, 1e3 * samples[kept / 2].seconds, 1e3 * samples[kept / 4].seconds,
-           1e3 * samples[3 * kept / 4].seconds, 1e3 * samples[0].seconds, clean, count,
-           (double)loss[0], (double)loss[3], 1e3 * setup);
-    fflush(stdout);
+    return count;
 }
 
-static void bench(const struct workload *w, int threads)
+static void take_turns(runner *r)
+{
+    static sample samples[SAMPLES];
+    for (double seconds; scanf("%lf", &seconds) == 1; fflush(stdout)) {
+        int count = take(r, seconds, samples);
+        for (int i = 0; i < count; i++)
+            printf("%s[%.6f, %ld]", i ? ", " : "[", samples[i].milliseconds, samples[i].preempted);
+        puts("]");
+    }
+}
+
+static int by_time(const void *a, const void *b)
+{
+    const sample *x = a, *y = b;
+    return (x->milliseconds > y->milliseconds) - (x->milliseconds < y->milliseconds);
+}
+
+static void time_alone(runner *r)
+{
+    static sample samples[SAMPLES];
+    int count = take(r, 3, samples), clean = 0;
+    for (int i = 0; i < count; i++)
+        if (samples[i].preempted == 0)
+            samples[clean++] = samples[i];
+    if (clean < 3) {
+        puts("  fewer than three samples without preemption");
+        return;
+    }
+    qsort(samples, (size_t)clean, sizeof *samples, by_time);
+    printf("  %.5g ms [%.5g, %.5g], least %.5g, %d samples, %d dropped\n",
+           samples[clean / 2].milliseconds, samples[clean / 4].milliseconds,
+           samples[3 * clean / 4].milliseconds, samples[0].milliseconds, clean, count - clean);
+}
+
+static void bench(const struct workload *w, const char *folder, int threads, bool turns)
 {
     static step s;
     static runner r;
     s = (step){.graph = bl_graph_new()};
     r = (runner){0};
-    read_inputs(&s, w->name);
+    read_inputs(&s, folder, w->name);
     double start = now();
     compile(&s, w, threads, &r);
-    double setup = now() - start;
-    float loss[4];
-    for (int i = 0; i < 4; i++) {
-        run(&r, i);
-        loss[i] = r.loss;
-    }
-    measure(&r, w->name, threads, loss, setup);
+    double setup = now() - start, loss1 = run(&r), first = now() - start, loss4 = 0;
+    for (int i = 0; i < 3; i++)
+        loss4 = run(&r);
+    bl_work work = bl_program_work(r.program);
+    printf("{\"workload\": \"%s\", \"peer\": \"ballast\", \"threads\": %d, \"setup_ms\": %.2f, "
+           "\"first_ms\": %.2f, \"loss1\": %.7g, \"loss4\": %.7g, \"norm\": %.7g, "
+           "\"kernels\": %lld}\n",
+           w->name, threads, 1e3 * setup, 1e3 * first, loss1, loss4, norm(&s, w),
+           (long long)work.kernels);
+    fflush(stdout);
     if (getenv("BENCH_EXPLAIN")) {
         char *text = bl_program_explain(r.program);
         fputs(text ? text : "", stderr);
         free(text);
     }
+    if (turns)
+        take_turns(&r);
+    else
+        time_alone(&r);
     bl_program_free(r.program);
     for (int i = 0; i < s.states; i++)
         bl_array_free(&s.value[i]);
@@ -473,22 +540,28 @@ static void bench(const struct workload *w, int threads)
     bl_graph_free(s.graph);
 }
 
+static const struct workload *find(const char *name)
+{
+    for (size_t k = 0; k < sizeof workloads / sizeof *workloads; k++)
+        if (!strcmp(workloads[k].name, name))
+            return &workloads[k];
+    fprintf(stderr, "bench_peer: there is no workload %s\n", name);
+    exit(2);
+}
+
 int main(int argc, char **argv)
 {
     int threads = 1;
-    for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "--threads") && i + 1 < argc) {
+    const char *folder = ".";
+    bool turns = false;
+    for (int i = 1; i < argc; i++)
+        if (!strcmp(argv[i], "--threads") && i + 1 < argc)
             threads = atoi(argv[++i]);
-            continue;
-        }
-        size_t k = 0, count = sizeof workloads / sizeof *workloads;
-        while (k < count && strcmp(workloads[k].name, argv[i]) != 0)
-            k++;
-        if (k == count) {
-            fprintf(stderr, "bench_peer: there is no workload %s\n", argv[i]);
-            return 2;
-        }
-        bench(&workloads[k], threads);
-    }
+        else if (!strcmp(argv[i], "--inputs") && i + 1 < argc)
+            folder = argv[++i];
+        else if (!strcmp(argv[i], "--turns"))
+            turns = true;
+        else
+            bench(find(argv[i]), folder, threads, turns);
     return 0;
 }

@@ -1,0 +1,349 @@
+#!/usr/bin/env python3
+"""Ballast beside PyTorch (eager and compiled) and JAX: whole training steps, on the same cores, in turns.
+
+    cmake --build build --target bench
+    python3 bench/run.py [--threads 1 | 2] [--json FILE] [WORKLOAD ..]
+    python3 bench/run.py --setup WORKLOAD ..       time to the first result, nothing cached
+    python3 bench/run.py --load WORKLOAD ..        one thread and two while another process spins
+
+Needs numpy, safetensors, torch and jax; the peers run in the Python that runs this. All peers of a
+workload are started, compile, and report their losses before any update and after three and the norm of
+their parameters; a disagreement is an error. Then they are timed in turns: in every round each has the
+machine for --turn seconds, in alternating order. A sample in which the process was preempted is dropped.
+Printed are medians and quartiles in milliseconds, Ballast's median over the best peer's, and the floor:
+what the step's multiplications, bytes and exponentials take at the rates that bench_peak measures at the
+start. A star marks a median of samples that were not free of preemption. --idle-wait holds every turn back until other processes leave the machine alone. --gate COMMAND is
+for a machine shared through a lock: it is started before a round, says so by a line when the machine is
+ours, and ends when its input is closed, for example "flock /tmp/lock sh -c 'echo; cat'"."""
+import argparse
+import contextlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+import peer_inputs
+
+PEERS = ["torch-eager", "torch-compile", "jax-jit", "ballast"]
+# Not tried: torch.compile unrolls the 600 iterations of sinkhorn and needs many minutes.
+LEFT_OUT = {("sinkhorn", "torch-compile")}
+AGREEMENT = 2e-3  # relative; the peers differ in the order of their sums
+FEWEST = 7        # samples without preemption, for these alone to count
+
+
+# --- floors --------------------------------------------------------------------------------------------------
+MLP = [784 * 512, 512 * 512, 512 * 10]  # weights of the layers
+
+
+def resnet20_products():
+    """Multiply-adds of forward and both backward products; the first layer's input needs no gradient."""
+    stem, total, channels, side = 1024 * 27 * 16, 0, 16, 32
+    for stage, width in enumerate((16, 32, 64)):
+        for block in range(3):
+            side = side // 2 if stage and not block else side
+            total += side * side * 9 * (channels * width + width * width)
+            channels = width
+    return 128 * (2 * stem + 3 * (total + 640))
+
+
+def gpt_products():
+    """Of attention only the half below the diagonal."""
+    weights = 4 * 128 * (384 + 128 + 512 + 512) + 128 * 256
+    attention = 4 * 16 * 4 * 128 * 129 // 2 * 32 * 6
+    return 2048 * weights * 3 + attention
+
+
+ROWS = peer_inputs.ROW_ELEMENTS
+RESNET20_PARAMETERS = 269722  # numbers in its 59 arrays
+# Multiply-adds; bytes that have to be read or written even if all else is fused; whether these fit in the
+# last cache; exponentials, logarithms and the like, each counted as one exponential.
+WORK = {
+    "mlp": (128 * (3 * sum(MLP) - MLP[0]), 16 * sum(MLP), True, 0),
+    "elr": (128 * (3 * sum(MLP) - MLP[0]), 16 * sum(MLP), True, 0),
+    "gradpen": (128 * (6 * sum(MLP) - MLP[0]), 16 * sum(MLP), True, 0),
+    "resnet20": (resnet20_products(), 0, False, 0),
+    "gpt": (gpt_products(), 0, False, 2048 * 128 * 2 + 2048 * 512 * 4),
+    "tiny": (64 * (3 * (320 + 1024 + 32) - 320), 24 * 1441, True, 64 * 64),
+    "sinkhorn": (0, 5 * 200 * 4 * 512 * 512, True, 3 * 200 * 512 * 512),
+    "elementwise": (0, 8 * (1 << 22), False, 6 * (1 << 22)),
+    "momentum": (0, 20 * RESNET20_PARAMETERS, True, 0),
+    "adamw": (0, 28 * RESNET20_PARAMETERS, True, 0),
+}
+for length in (64, 1024, 65536):
+    WORK["xent%d" % length] = (0, 8 * ROWS, False, ROWS)
+    WORK["norm%d" % length] = (0, 12 * ROWS, False, 0)
+
+
+def floor(name, peak):
+    """Milliseconds: the largest of what products, bytes and exponentials take."""
+    products, bytes_, cached, exponentials = WORK[name]
+    return 1e-6 * max(2 * products / peak["gflops"], bytes_ / peak["cache" if cached else "memory"], exponentials / peak["gexp"])
+
+
+# --- a quiet machine -----------------------------------------------------------------------------------------
+def processor_time():
+    """Busy and all ticks of all processors so far."""
+    with open("/proc/stat") as f:
+        ticks = [int(x) for x in f.readline().split()[1:9]]
+    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
+
+
+def wait_until_idle(seconds, share=0.05):
+    """Until others use less than that share of the machine, or until time is up."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        before = processor_time()
+        time.sleep(0.4)
+        after = processor_time()
+        if after[0] - before[0] < share * (after[1] - before[1]):
+            return
+
+
+@contextlib.contextmanager
+def gate(command):
+    if not command:
+        yield
+        return
+    child = subprocess.Popen(shlex.split(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child.stdout.readline()
+    try:
+        yield
+    finally:
+        child.stdin.close()
+        child.wait()
+
+
+# --- peers ---------------------------------------------------------------------------------------------------
+def command_of(peer, workload, threads, options):
+    common = ["--inputs", options.inputs, "--threads", str(threads)]
+    if peer == "ballast":
+        return [os.path.join(options.build, "bench_peer"), *common, "--turns", workload]
+    library, mode = peer.split("-")
+    script = os.path.join(HERE, "peer_%s.py" % library)
+    return [sys.executable, script, *common, *(["--mode", mode] if library == "torch" else []), workload]
+
+
+class Peer:
+    """A running peer; it has set up and waits for its turns."""
+
+    def __init__(self, peer, workload, threads, options, pin=True, cache=None):
+        self.name, self.samples = peer, []
+        cache = cache or os.path.join(tempfile.gettempdir(), "ballast-bench-cache")
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "JAX_PLATFORMS": "cpu",
+                       "TORCHINDUCTOR_CACHE_DIR": cache}
+        if threads == 1:
+            environment["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+        processors = sorted(os.sched_getaffinity(0))
+        chosen = processors[-threads:] if pin else processors
+        self.child = subprocess.Popen(command_of(peer, workload, threads, options), env=environment, stdin=subprocess.PIPE,
+                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                      preexec_fn=lambda: os.sched_setaffinity(0, chosen))
+        self.about = None
+
+    def ready(self):
+        line = self.child.stdout.readline()
+        if not line:
+            raise RuntimeError("%s: %s" % (self.name, self.child.communicate()[1].strip()[-800:]))
+        self.about = json.loads(line)
+        return self
+
+    def turn(self, seconds):
+        print(seconds, file=self.child.stdin, flush=True)
+        self.samples += json.loads(self.child.stdout.readline())
+
+    def close(self):
+        self.child.stdin.close()
+        self.child.stdout.close()
+        self.child.wait()
+
+    def summary(self, every=False):
+        """Median and quartiles of the samples without preemption (or of every sample). A library whose
+        own threads push each other off the processor has too few of them: of its samples the less
+        preempted half counts, ties included. Samples are never chosen by their time."""
+        limit = float("inf") if every else 0
+        if sum(preempted <= limit for _, preempted in self.samples) < FEWEST:
+            limit = float(np.median([preempted for _, preempted in self.samples]))
+        counted = [t for t, preempted in self.samples if preempted <= limit]
+        low, median, high = np.percentile(counted, [25, 50, 75])
+        return dict(median=median, quartiles=[low, high], samples=len(counted), dropped=len(self.samples) - len(counted),
+                    disturbed=limit > 0 and not every)
+
+
+def disagreement(peers):
+    """What the peers do not agree on, in words."""
+    found = []
+    for key in ("loss1", "loss4", "norm"):
+        values = {p.name: p.about[key] for p in peers}
+        scale = max(abs(v) for v in values.values())
+        if not scale < float("inf") or max(values.values()) - min(values.values()) > AGREEMENT * scale:
+            found.append("%s: %s" % (key, values))
+    return "; ".join(found)
+
+
+def measure(workload, options):
+    names = [p for p in PEERS if p in options.peers and (workload, p) not in LEFT_OUT]
+    peers = []
+    try:
+        for name in names:  # one after another: each sets up on a machine of its own
+            peers.append(Peer(name, workload, options.threads, options))
+            peers[-1].ready()
+        for number in range(options.rounds):
+            for p in peers if number % 2 == 0 else peers[::-1]:
+                with gate(options.gate):
+                    wait_until_idle(options.idle_wait)
+                    p.turn(options.turn)
+        apart = disagreement(peers)
+        result = dict(workload=workload, threads=options.threads, error=apart or None,
+                      peers={p.name: dict(p.about, **p.summary()) for p in peers})
+    finally:
+        for p in peers:
+            p.close()
+    others = [v["median"] for k, v in result["peers"].items() if k != "ballast"]
+    own = result["peers"].get("ballast", {}).get("median")
+    result["ratio"] = own / min(others) if own and others else None
+    return result
+
+
+# --- tables --------------------------------------------------------------------------------------------------
+def cell(p):
+    if not p:
+        return "-"
+    return "%.4g [%.4g, %.4g]%s" % (p["median"], *p["quartiles"], " *" if p["disturbed"] else "")
+
+
+def print_head(options, peak):
+    print("%d thread%s; bench_peak: %.1f GFLOP/s, memory %.1f GB/s, cache %.1f GB/s, %.2fe9 exp/s\n" % (
+        options.threads, "s" if options.threads > 1 else "", peak["gflops"], peak["memory"], peak["cache"], peak["gexp"]))
+    names = [p for p in PEERS if p in options.peers]
+    print("| workload | %s | ratio to the best peer | floor | Ballast over floor |" % " | ".join(names))
+    print("|" + "---|" * (len(names) + 4), flush=True)
+
+
+def print_row(r, options):
+    own = r["peers"].get("ballast", {}).get("median")
+    print("| %s | %s | %s | %.3g | %s |" % (
+        r["workload"], " | ".join(cell(r["peers"].get(p)) for p in PEERS if p in options.peers),
+        "%.2f" % r["ratio"] if r["ratio"] else "-", r["floor"], "%.1f" % (own / r["floor"]) if own else "-"), flush=True)
+    if r["error"]:
+        print("DISAGREE on %s: %s" % (r["workload"], r["error"]), file=sys.stderr)
+
+
+def time_steps(options):
+    results = []
+    with gate(options.gate):
+        wait_until_idle(options.idle_wait)
+        peak = json.loads(subprocess.run([os.path.join(options.build, "bench_peak"), str(options.threads)], check=True,
+                                         capture_output=True, text=True).stdout)
+    print_head(options, peak)
+    for workload in options.workloads:
+        try:
+            r = measure(workload, options)
+        except RuntimeError as error:
+            print("%s: %s" % (workload, error), file=sys.stderr)
+            results.append(dict(workload=workload, error=str(error)))
+            continue
+        results.append(dict(r, floor=floor(workload, peak)))
+        print_row(results[-1], options)
+    return dict(peak=peak, steps=results)
+
+
+def time_setup(options):
+    """Milliseconds from nothing (libraries loaded, inputs read) to the first result, and the median of
+    the repeats; caches of compiled code start empty each time."""
+    results = []
+    print("| time to the first result, ms | %s | Ballast without its first step |" % " | ".join(options.peers))
+    print("|" + "---|" * (len(options.peers) + 2), flush=True)
+    for workload in options.workloads:
+        row = dict(workload=workload, threads=options.threads, error=None)
+        for name in options.peers:
+            about = []
+            for _ in range(options.rounds if name != "torch-compile" else 1):
+                with tempfile.TemporaryDirectory() as cache:
+                    wait_until_idle(options.idle_wait)
+                    peer = Peer(name, workload, options.threads, options, cache=cache).ready()
+                    about.append(peer.about)
+                    peer.close()
+            row[name] = float(np.median([a["first_ms"] for a in about]))
+            if name == "ballast":
+                row["built"] = float(np.median([a["setup_ms"] for a in about]))
+        results.append(row)
+        print("| %s | %s | %s |" % (workload, " | ".join("%.0f" % row[p] for p in options.peers),
+                                    "%.0f" % row["built"] if "built" in row else "-"), flush=True)
+    return dict(setup=results)
+
+
+def time_under_load(options):
+    """One thread and two, on all processors, while a process spins on one of them. Every sample counts:
+    preemption is what is measured. The ratio's spread: quartiles of the medians of single turns."""
+    results = []
+    busy = [sys.executable, "-c", "while True: pass"]
+    print("| with one processor kept busy | 1 thread | 2 threads | 2 over 1 | quartiles over turns | |\n|---|---|---|---|---|---|", flush=True)
+    for workload in options.workloads:
+        peers = [Peer("ballast", workload, threads, options, pin=False).ready() for threads in (1, 2)]
+        ratios = []
+        for number in range(options.rounds):
+            with gate(options.gate):
+                load = subprocess.Popen(busy, preexec_fn=lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}))
+                medians = {}
+                try:
+                    for p in peers if number % 2 == 0 else peers[::-1]:
+                        before = len(p.samples)
+                        p.turn(options.turn)
+                        medians[p.about["threads"]] = np.median([t for t, _ in p.samples[before:]])
+                finally:
+                    load.terminate()
+                    load.wait()
+            ratios.append(medians[2] / medians[1])
+        for p in peers:
+            p.close()
+        one, two = (p.summary(every=True) for p in peers)
+        low, middle, high = np.percentile(ratios, [25, 50, 75])
+        slower = low > 1 + options.noise
+        results.append(dict(workload=workload, one=one, two=two, ratios=ratios, error="two threads are slower" if slower else None))
+        print("| %s | %s | %s | %.2f | %.2f to %.2f | %s |" % (workload, cell(one), cell(two), middle, low, high,
+                                                          "SLOWER" if slower else "not slower"), flush=True)
+    return dict(load=results)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("workloads", nargs="*", help="all if none: " + " ".join(peer_inputs.WORKLOADS))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--peers", type=lambda s: s.split(","), default=PEERS, help="comma-separated, of " + ",".join(PEERS))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--turn", type=float, default=1.0, help="seconds of timing in a turn")
+    parser.add_argument("--idle-wait", type=float, default=20, help="seconds to wait at most for a quiet machine")
+    parser.add_argument("--gate", help="command that holds the machine during a turn")
+    parser.add_argument("--build", default=os.path.join(HERE, "..", "build"))
+    parser.add_argument("--inputs", help="folder for the inputs; one that goes away if not given")
+    parser.add_argument("--json", help="file for the results")
+    parser.add_argument("--noise", type=float, default=0.05, help="--load: how much slower two threads may be")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--setup", action="store_true")
+    mode.add_argument("--load", action="store_true")
+    options = parser.parse_args()
+    options.workloads = options.workloads or list(peer_inputs.WORKLOADS)
+    unknown = set(options.workloads) - set(peer_inputs.WORKLOADS) or set(options.peers) - set(PEERS)
+    if unknown:
+        sys.exit("there is no " + ", ".join(sorted(unknown)))
+    with tempfile.TemporaryDirectory() as scratch:
+        options.inputs = options.inputs or scratch
+        os.makedirs(options.inputs, exist_ok=True)
+        for workload in options.workloads:
+            peer_inputs.write(options.inputs, workload)
+        found = (time_setup if options.setup else time_under_load if options.load else time_steps)(options)
+    if options.json:
+        with open(options.json, "w") as f:
+            json.dump(found, f, indent=1)
+    return 1 if any(r["error"] for rows in found.values() if isinstance(rows, list) for r in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
