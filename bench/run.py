@@ -12,9 +12,10 @@ their parameters; a disagreement is an error. Then they are timed in turns: in e
 machine for --turn seconds, in alternating order. A sample in which the process was preempted is dropped.
 Printed are medians and quartiles in milliseconds, Ballast's median over the best peer's, and the floor:
 what the step's multiplications, bytes and exponentials take at the rates that bench_peak measures at the
-start. A star marks a median of samples that were not free of preemption. --idle-wait holds every turn back until other processes leave the machine alone. --gate COMMAND is
-for a machine shared through a lock: it is started before a round, says so by a line when the machine is
-ours, and ends when its input is closed, for example "flock /tmp/lock sh -c 'echo; cat'"."""
+start. A star marks a median of samples that were not free of preemption. --idle-wait holds every turn
+back until other processes leave the machine alone. --gate COMMAND is for a machine shared through a
+lock: it is started before a round, prints a line once the machine is ours, and ends when its input is
+closed, for example "flock /tmp/lock sh -c 'echo; cat'"."""
 import argparse
 import contextlib
 import json
@@ -195,8 +196,8 @@ def measure(workload, options):
             peers.append(Peer(name, workload, options.threads, options))
             peers[-1].ready()
         for number in range(options.rounds):
-            for p in peers if number % 2 == 0 else peers[::-1]:
-                with gate(options.gate):
+            with gate(options.gate):
+                for p in peers if number % 2 == 0 else peers[::-1]:
                     wait_until_idle(options.idle_wait)
                     p.turn(options.turn)
         apart = disagreement(peers)
