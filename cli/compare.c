@@ -9,7 +9,7 @@
 #include "cli.h"
 #include "methods/method.h"
 #include "plan_options.h"
-#include "study/outcome.h"
+#include "study/across.h"
 #include "study/report.h"
 #include "study/store.h"
 
@@ -129,12 +129,9 @@ static void show_progress(void *context, const bl_study_progress *p)
 
 /* --- output
  * -------------------------------------------------------------------------------------------- */
-static bl_status print_json(const bl_outcome *outcome)
+static bl_status print_json(json_t *json)
 {
-    json_t *json;
-    BL_TRY(bl_outcome_json(outcome, true, &json));
     char *text = json_dumps(json, JSON_INDENT(1) | JSON_SORT_KEYS | JSON_REAL_PRECISION(17));
-    json_decref(json);
     bl_status status = text ? cli_write(NULL, text) : bl_no_memory(0);
     if (status == BL_OK)
         status = cli_write(NULL, "\n");
@@ -157,11 +154,14 @@ static bl_status print_table(const bl_outcome *outcome)
     return status;
 }
 
-static bl_status tell(const flags *f, const bl_outcome *outcome, const char *command)
+static bl_status print_across(const bl_across *across)
 {
-    if (f->html)
-        BL_TRY(bl_report_write(outcome, command, f->html));
-    return f->json ? print_json(outcome) : print_table(outcome);
+    bl_text table = {0};
+    bl_status status = bl_across_table(across, &table);
+    if (status == BL_OK)
+        status = cli_write(NULL, table.at);
+    bl_text_free(&table);
+    return status;
 }
 
 /* --- the study
@@ -197,19 +197,44 @@ static bl_status freeze(const flags *f, const bl_job_data *data, const arm_list 
     return f->save_preset ? bl_preset_write(tuning, data, f->save_preset) : BL_OK;
 }
 
-static bl_status study(const flags *f, const bl_plan *plan, const bl_job_data *data,
-                       const arm_list *arms, const char *command, bool *incomplete)
+/* A data set with its study; the outcome borrows from all of it. */
+typedef struct study {
+    bl_plan plan;
+    bl_job_data *data;
+    arm_list arms;
+    bl_tuning tuning;
+    const char **setting;
+    bl_outcome outcome;
+} study;
+
+static void close_study(study *s)
+{
+    bl_outcome_free(&s->outcome);
+    bl_tuning_free(&s->tuning);
+    bl_release(s->setting);
+    free_arms(&s->arms);
+    bl_job_data_close(s->data);
+    bl_plan_free(&s->plan);
+}
+
+static bl_status open_study(const flags *f, const char *path, study *s)
+{
+    BL_TRY(cli_plan_make(&f->plan, path, &s->plan));
+    BL_TRY(bl_job_data_open(&s->plan, &s->data));
+    BL_TRY(collect_arms(f, s->data, &s->arms));
+    s->setting = bl_alloc((size_t)s->arms.count * sizeof *s->setting);
+    return s->setting ? BL_OK : bl_no_memory(0);
+}
+
+static bl_status run_study(const flags *f, const char *store, study *s)
 {
     char program[4096];
     BL_TRY(own_path(program));
-    char *store = f->store ? bl_copy_text(f->store) : bl_store_default_path();
-    if (!store)
-        return bl_no_memory(0);
-    meter m = {.data = data, .what = "runs", .terminal = isatty(STDERR_FILENO)};
+    meter m = {.data = s->data, .what = "runs", .terminal = isatty(STDERR_FILENO)};
     const char *const worker[] = {program, "worker", NULL};
-    bl_study_options options = {.plan = plan,
-                                .arm = (const char *const *)arms->at,
-                                .arms = arms->count,
+    bl_study_options options = {.plan = &s->plan,
+                                .arm = (const char *const *)s->arms.at,
+                                .arms = s->arms.count,
                                 .replicates = (int)f->seeds,
                                 .workers = (int)f->workers,
                                 .store = store,
@@ -219,32 +244,81 @@ static bl_status study(const flags *f, const bl_plan *plan, const bl_job_data *d
                                 .report = show_progress,
                                 .context = &m,
                                 .stop = cli_catch_interrupt()};
-    bl_tuning tuning = {0};
-    const char **setting = bl_alloc((size_t)arms->count * sizeof *setting);
-    bl_status status = setting ? BL_OK : bl_no_memory(0);
-    if (status == BL_OK && (f->preset || f->trials > 0))
-        status = freeze(f, data, arms, &m, &options, &tuning, setting);
+    bl_status status = BL_OK;
+    if (f->preset || f->trials > 0)
+        status = freeze(f, s->data, &s->arms, &m, &options, &s->tuning, s->setting);
     if (status == BL_OK)
-        status = bl_study_run(&options, data);
+        status = bl_study_run(&options, s->data);
     if (status == BL_INTERRUPTED)
         status = bl_fail(BL_INTERRUPTED,
                          "interrupted; what was finished is kept, and the same command goes on");
-    bl_outcome outcome = {0};
-    if (status == BL_OK)
-        status = bl_outcome_new(&options, data, f->alpha, f->min_effect, &outcome);
-    if (status == BL_OK)
-        status = tell(f, &outcome, command);
-    if (status == BL_OK && outcome.compared < outcome.arms - 1)
-        *incomplete = true;
-    bl_outcome_free(&outcome);
-    bl_tuning_free(&tuning);
-    bl_release(setting);
-    bl_release(store);
+    return status == BL_OK ? bl_outcome_new(&options, s->data, f->alpha, f->min_effect, &s->outcome)
+                           : status;
+}
+
+/* --- one data set, or several
+ * ----------------------------------------------------------------------------------- */
+static bl_status tell_one(const flags *f, const bl_outcome *outcome, const char *command)
+{
+    if (f->html)
+        BL_TRY(bl_report_write(outcome, command, f->html));
+    if (!f->json)
+        return print_table(outcome);
+    json_t *json;
+    BL_TRY(bl_outcome_json(outcome, true, &json));
+    bl_status status = print_json(json);
+    json_decref(json);
     return status;
 }
 
-/* *incomplete: runs failed, so that some arm has no verdict. */
-static bl_status compare(const flags *f, const char *path, const char *command, bool *incomplete)
+static bl_status across_json(const study *s, int count, const bl_across *across)
+{
+    json_t *studies = json_array(), *json = json_object(), *rows = NULL;
+    bl_status status = BL_OK;
+    for (int i = 0; i < count && status == BL_OK; i++) {
+        json_t *one;
+        status = bl_outcome_json(&s[i].outcome, true, &one);
+        if (status == BL_OK)
+            json_array_append_new(studies, one);
+    }
+    if (status == BL_OK)
+        status = bl_across_json(across, &rows);
+    json_object_set_new(json, "schema", json_integer(1));
+    json_object_set_new(json, "studies", studies);
+    if (rows)
+        json_object_set_new(json, "across", rows);
+    if (status == BL_OK)
+        status = print_json(json);
+    json_decref(json);
+    return status;
+}
+
+static bl_status tell_several(const flags *f, const study *s, int count)
+{
+    const bl_outcome **outcome = bl_alloc((size_t)count * sizeof *outcome);
+    if (!outcome)
+        return bl_no_memory(0);
+    for (int i = 0; i < count; i++)
+        outcome[i] = &s[i].outcome;
+    bl_across across;
+    bl_status status = bl_across_new(outcome, count, &across);
+    for (int i = 0; i < count && status == BL_OK && !f->json; i++) {
+        char *title = bl_format("%s\n", s[i].plan.data);
+        status = title ? cli_write(NULL, title) : bl_no_memory(0);
+        bl_release(title);
+        if (status == BL_OK)
+            status = print_table(&s[i].outcome);
+        if (status == BL_OK)
+            status = cli_write(NULL, "\n");
+    }
+    if (status == BL_OK)
+        status = f->json ? across_json(s, count, &across) : print_across(&across);
+    bl_across_free(&across);
+    bl_release(outcome);
+    return status;
+}
+
+static bl_status check_flags(const flags *f, int sets)
 {
     if (f->html)
         BL_TRY(cli_check_output(f->html, "html"));
@@ -254,18 +328,35 @@ static bl_status compare(const flags *f, const char *path, const char *command, 
         return bl_fail(BL_INVALID, "--preset and --trials exclude each other: a preset is tuned");
     if (f->save_preset && !f->preset && f->trials == 0)
         return bl_fail(BL_INVALID, "--save-preset has nothing to save with --trials 0");
-    bl_plan plan;
-    BL_TRY(cli_plan_make(&f->plan, path, &plan));
-    bl_job_data *data = NULL;
-    arm_list arms = {0};
-    bl_status status = bl_job_data_open(&plan, &data);
+    if (sets > 1 && (f->html || f->save_preset))
+        return bl_fail(BL_INVALID, "--%s is of one data set, but there are %d",
+                       f->html ? "html" : "save-preset", sets);
+    return BL_OK;
+}
+
+/* *incomplete: runs failed, so that some arm has no verdict. */
+static bl_status compare(const flags *f, const cli_texts *paths, const char *command,
+                         bool *incomplete)
+{
+    BL_TRY(check_flags(f, paths->count));
+    char *store = f->store ? bl_copy_text(f->store) : bl_store_default_path();
+    study *s = bl_alloc((size_t)paths->count * sizeof *s);
+    bl_status status = store && s ? BL_OK : bl_no_memory(0);
+    int opened = 0;
+    for (; opened < paths->count && status == BL_OK;
+         opened++) /* all that is wrong, before any run */
+        status = open_study(f, paths->at[opened], &s[opened]);
+    for (int i = 0; i < paths->count && status == BL_OK; i++) {
+        status = run_study(f, store, &s[i]);
+        *incomplete = *incomplete || s[i].outcome.compared < s[i].outcome.arms - 1;
+    }
     if (status == BL_OK)
-        status = collect_arms(f, data, &arms);
-    if (status == BL_OK)
-        status = study(f, &plan, data, &arms, command, incomplete);
-    free_arms(&arms);
-    bl_job_data_close(data);
-    bl_plan_free(&plan);
+        status = paths->count > 1 ? tell_several(f, s, paths->count)
+                                  : tell_one(f, &s[0].outcome, command);
+    for (int i = 0; i < opened; i++)
+        close_study(&s[i]);
+    bl_release(s);
+    bl_release(store);
     return status;
 }
 
@@ -368,7 +459,7 @@ int cli_compare(int argc, char **argv)
     };
     const cli_usage usage = {
         .command = "compare",
-        .synopsis = "ballast compare DATA [--target COLUMN] [--arm ARM]... [OPTION]...",
+        .synopsis = "ballast compare DATA... [--target COLUMN] [--arm ARM]... [OPTION]...",
         .description =
             "Trains a baseline and each ARM on DATA several times, in pairs that share split, "
             "noise, initial "
@@ -378,10 +469,11 @@ int cli_compare(int argc, char **argv)
             "folders.\n\n"
             "  ballast compare prices.csv --target price\n"
             "  ballast compare digits --label-noise 0.4 --arm elr --arm \"mixup(alpha=0.2)\"\n\n"
+            "Several DATA have a verdict each, and one over them for every arm that all have.\n\n"
             "A killed comparison goes on with the same command, to the same result.",
         .options = {options, f.plan.options},
         .least = 1,
-        .most = 1};
+        .most = -1};
     cli_texts operands = {0};
     int code = cli_parse(&usage, argc, argv, &operands);
     if (code >= 0)
@@ -390,8 +482,7 @@ int cli_compare(int argc, char **argv)
         f.trials = 12;
     char *command = joined_command(argc, argv);
     bool incomplete = false;
-    bl_status status =
-        command ? compare(&f, operands.at[0], command, &incomplete) : bl_no_memory(0);
+    bl_status status = command ? compare(&f, &operands, command, &incomplete) : bl_no_memory(0);
     bl_release(command);
     if (status != BL_OK)
         return cli_fail("compare", status);
