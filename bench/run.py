@@ -14,8 +14,8 @@ Printed are medians and quartiles in milliseconds, Ballast's median over the bes
 what the step's multiplications, bytes and exponentials take at the rates that bench_peak measures at the
 start. A star marks a median of samples that were not free of preemption. --idle-wait holds every turn
 back until other processes leave the machine alone. --gate COMMAND is for a machine shared through a
-lock: it is started before a round, prints a line once the machine is ours, and ends when its input is
-closed, for example "flock /tmp/lock sh -c 'echo; cat'"."""
+lock: it is started before a workload's turns, prints a line once the machine is ours, and ends when its
+input is closed, for example "flock /tmp/lock sh -c 'echo; cat'"."""
 import argparse
 import contextlib
 import json
@@ -195,8 +195,8 @@ def measure(workload, options):
         for name in names:  # one after another: each sets up on a machine of its own
             peers.append(Peer(name, workload, options.threads, options))
             peers[-1].ready()
-        for number in range(options.rounds):
-            with gate(options.gate):
+        with gate(options.gate):
+            for number in range(options.rounds):
                 for p in peers if number % 2 == 0 else peers[::-1]:
                     wait_until_idle(options.idle_wait)
                     p.turn(options.turn)
@@ -289,8 +289,8 @@ def time_under_load(options):
     for workload in options.workloads:
         peers = [Peer("ballast", workload, threads, options, pin=False).ready() for threads in (1, 2)]
         ratios = []
-        for number in range(options.rounds):
-            with gate(options.gate):
+        with gate(options.gate):
+            for number in range(options.rounds):
                 load = subprocess.Popen(busy, preexec_fn=lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}))
                 medians = {}
                 try:
