@@ -301,7 +301,7 @@ def time_under_load(options):
                 finally:
                     load.terminate()
                     load.wait()
-            ratios.append(medians[2] / medians[1])
+                ratios.append(medians[2] / medians[1])
         for p in peers:
             p.close()
         one, two = (p.summary(every=True) for p in peers)

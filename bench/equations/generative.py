@@ -33,6 +33,19 @@ def adapt_unlearn_discriminator_loss(xp, i):
     return xp.mean(xp.softplus(-i.real_logits)) + xp.mean(xp.softplus(i.fake_logits))
 
 
+@row(lambda d: dict(x=d.normal(128, 784), v1=d.normal(784, 256, scale=0.05), c1=d.normal(256, scale=0.1), v2=d.normal(256, scale=0.1),
+                    c2=d.scalar(0.1)), "v1 c1 v2 c2", "penalty input_grad")
+def adapt_unlearn_r1_mlp(xp, i):
+    hidden = i.x @ i.v1 + i.c1
+    slope = (xp.where(hidden > 0, 1.0, 0.2) * i.v2) @ i.v1.mT + 0 * (i.c1[0] + i.c2)
+    return xp.mean(xp.sum(slope ** 2, -1)), slope
+
+
+@row(lambda d: dict(theta=d.normal(P), theta_ref=d.normal(P), fisher=d.uniform(P)), "theta", "loss", lam=0.1)
+def adapt_unlearn_ewc(xp, i):
+    return 0.05 * xp.sum(i.fisher * (i.theta - i.theta_ref) ** 2)
+
+
 # --- GigaTok -------------------------------------------------------------------------------------------
 @row(lambda d: dict(h=d.normal(8, 256, 768), f=d.normal(8, 256, 768)), "h", "loss weighted cosine")
 def gigatok_semantic_loss(xp, i):
@@ -107,6 +120,26 @@ def cross_init_reg(xp, i):
 def cross_init_loss(xp, i):
     diffusion, reg = xp.mean((i.eps_pred - i.eps_true) ** 2), drift(xp, i)
     return diffusion + reg, diffusion, reg
+
+
+# --- manifold entropy ------------------------------------------------------------------------------------
+EMBEDDINGS = (256, 128)
+
+
+@row(lambda d: dict(z_real=d.normal(*EMBEDDINGS), z_fake=d.normal(*EMBEDDINGS)), "z_real z_fake", "loss_d loss_g")
+def manifold_entropy_critic(xp, i):
+    return xp.mean(i.z_fake) - xp.mean(i.z_real), -xp.mean(i.z_fake)
+
+
+@row(lambda d: {k: d.normal(*EMBEDDINGS) for k in ("z_real", "z_real_aug", "z_fake", "z_fake_aug")}, "z_real z_fake", "loss")
+def manifold_entropy_dlle(xp, i):
+    return xp.mean((i.z_real - i.z_real_aug) ** 2) + xp.mean((i.z_fake - i.z_fake_aug) ** 2)
+
+
+@row(lambda d: dict(alpha=d.normal(256), **{k: d.normal(*EMBEDDINGS) for k in ("z_mix", "z_real", "z_fake", "noise")}), "z_mix", "loss")
+def manifold_entropy_disomap(xp, i):
+    a = i.alpha[:, None]
+    return xp.mean((i.z_mix - a * i.z_real - (1 - a) * i.z_fake - 0.05 * i.noise) ** 2)
 
 
 # --- DictAS ----------------------------------------------------------------------------------------------
