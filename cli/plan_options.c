@@ -42,6 +42,11 @@ void cli_plan_declare(cli_plan *p)
          .text = "tested share of each split (default 0.2)",
          .low = 0.01,
          .high = 0.9},
+        {.name = "fixed-split",
+         .kind = CLI_FLAG,
+         .value = &p->fixed_split,
+         .text = "one split for all: its test part is unseen while arms are tuned, and the verdict "
+                 "is on it alone"},
         {.name = "train",
          .kind = CLI_INTEGER,
          .value = &p->train,
@@ -182,6 +187,7 @@ bl_status cli_plan_make(const cli_plan *f, const char *data, bl_plan *plan)
         return bl_no_memory(0);
     }
     plan->keep_columns = f->keep_columns;
+    plan->fixed_split = f->fixed_split;
     plan->train_count = f->train;
     plan->test_fraction = f->test_share;
     plan->imbalance = f->imbalance;

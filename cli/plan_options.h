@@ -9,7 +9,7 @@
 typedef struct cli_plan {
     const char *target, *labels, *test, *task, *noise, *model, *optimizer, *schedule, *loss;
     cli_texts types;
-    bool keep_columns;
+    bool keep_columns, fixed_split;
     int64_t train, seed, epochs, batch, width, depth;
     double test_share, imbalance, learning_rate, weight_decay, momentum;
     cli_option options[32]; /* the table, pointing into this struct */

@@ -78,8 +78,9 @@ bl_plan bl_plan_new(void)
     TEXT(label_noise)                                                                              \
     TEXT(model)                                                                                    \
     TEXT(optimizer)                                                                                \
-    TEXT(schedule) TEXT(loss) NUMBER(test_fraction) NUMBER(imbalance) NUMBER(learning_rate)        \
-        NUMBER(weight_decay) NUMBER(momentum) INTEGER(keep_columns) INTEGER(train_count)           \
+    TEXT(schedule)                                                                                 \
+    TEXT(loss) NUMBER(test_fraction) NUMBER(imbalance) NUMBER(learning_rate) NUMBER(weight_decay)  \
+        NUMBER(momentum) INTEGER(keep_columns) INTEGER(fixed_split) INTEGER(train_count)           \
             INTEGER(study_seed) INTEGER(epochs) INTEGER(batch) INTEGER(width) INTEGER(depth)
 
 json_t *bl_plan_to_json(const bl_plan *plan)
@@ -265,6 +266,8 @@ static bl_status split(const bl_job_data *j, int replicate, bl_split *s)
 {
     double test = j->set.test_count ? 0 : j->plan->test_fraction > 0 ? j->plan->test_fraction : 0.2;
     bl_split_options options = {.test = test, .train = j->plan->train_count};
+    if (j->plan->fixed_split)
+        replicate = 0;
     BL_TRY(bl_split_new(&j->set, &options, source_key(j->plan, replicate, SOURCE_SPLIT), s));
     if (!(j->plan->imbalance > 1))
         return BL_OK;
@@ -554,7 +557,7 @@ uint64_t bl_job_data_hash(const bl_job_data *j)
 
 bool bl_job_resplits(const bl_job_data *j)
 {
-    return j->set.test_count == 0;
+    return j->set.test_count == 0 && !j->plan->fixed_split;
 }
 
 void bl_job_counts(const bl_job_data *j, int64_t *train, int64_t *test)

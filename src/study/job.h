@@ -16,8 +16,10 @@ typedef struct bl_plan {
     char *target; /* these four as in bl_data_options */
     char *columns, *labels, *test;
     bool keep_columns;
-    char *task;           /* "classification", "regression"; NULL: by the data */
-    int64_t train_count;  /* subsample of the training part; 0: all */
+    char *task;          /* "classification", "regression"; NULL: by the data */
+    int64_t train_count; /* subsample of the training part; 0: all */
+    bool fixed_split; /* one split for all replicates and trials, so that the test part stays unseen
+                       * until the comparison; results speak of it alone */
     double test_fraction; /* of re-splits, where there is no fixed test part; 0: 0.2 */
     char *label_noise;    /* of the training part, as bl_noise_parse reads it: "0.4", "pairs:.." */
     double imbalance;     /* first over last class, as bl_imbalance; 0: as it is */
