@@ -121,7 +121,8 @@ static void every_field_of_a_plan_survives(void **state)
     json_error_t error;
     json_t *json =
         json_loads("{\"batch\":8,\"columns\":\"a=drop\",\"data\":\"d\",\"depth\":3,\"epochs\":4,"
-                   "\"imbalance\":5.5,\"keep_columns\":1,\"label_noise\":\"0.4\",\"labels\":\"l\","
+                   "\"fixed_split\":1,\"imbalance\":5.5,\"keep_columns\":1,\"label_noise\":\"0.4\","
+                   "\"labels\":\"l\","
                    "\"learning_rate\":0.1,\"loss\":\"absolute\",\"model\":\"mlp\",\"momentum\":0.9,"
                    "\"optimizer\":\"sgd\",\"schedule\":\"step\",\"study_seed\":9007199254740993,"
                    "\"target\":\"t\",\"task\":\"regression\",\"test\":\"x\",\"test_fraction\":0.3,"
