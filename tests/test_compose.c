@@ -75,6 +75,50 @@ static void distances_need_rows_of_equal_length(void **state)
                  "square_distances: f32[2,2] and f32[3,1], expected rows of equal length");
 }
 
+/* --- rows, products, systems -------------------------------------------------------------------
+ */
+
+static void one_entry_of_an_axis(void **state)
+{
+    bl_tensor x = input(state, BL_F64, 2, 3), z = bl_pick(x, 1, 2), last = bl_pick(x, -2, 1);
+    const double *values = VALUES(1, 2, 3, 4, 5, 6);
+    expect_type(z, "f64[2]");
+    expect_result(z, x, values, VALUES(3, 6));
+    expect_result(last, x, values, VALUES(4, 5, 6));
+    expect_gradient(bl_sum(bl_square(z)), x, values, VALUES(0, 0, 6, 0, 0, 12));
+}
+
+static void products_and_lengths_over_all_entries(void **state)
+{
+    bl_tensor x = input(state, BL_F32, 2, 2);
+    const double *values = VALUES(3, 0, 0, -4);
+    expect_result(bl_length(x), x, values, VALUES(5));
+    expect_gradient(bl_length(x), x, values, VALUES(0.6, 0, 0, -0.8));
+    expect_gradient(bl_length(x), x, VALUES(0, 0, 0, 0), VALUES(0, 0, 0, 0));
+    expect_result(bl_inner(x, bl_iota(*state, BL_F32, S(2, 2), 1)), x, values, VALUES(-4));
+    expect_gradient(bl_inner(x, x), x, values, VALUES(6, 0, 0, -8));
+    expect_type(bl_inner(bl_to_f64(x), 2), "f64[]");
+}
+
+static void short_rows_are_divided_by_the_floor(void **state)
+{
+    bl_tensor x = input(state, BL_F64, 2, 2), floor = bl_full(*state, BL_F64, BL_SCALAR, 2);
+    expect_result(bl_unit_rows(x, floor), x, VALUES(3, 4, 0, 1), VALUES(0.6, 0.8, 0, 0.5));
+}
+
+/* x^T x = [[2,0],[0,8]], so rows of b are divided by 4 and 10. */
+static void ridge_systems(void **state)
+{
+    bl_tensor b = input(state, BL_F64, 2, 2);
+    bl_array rows = array_of((bl_type){BL_F64, S(3, 2)}, VALUES(1, 2, 1, -2, 0, 0));
+    bl_tensor x = bl_constant(*state, &rows), z = bl_ridge_solve(b, x, 2);
+    bl_array_free(&rows);
+    expect_result(z, b, VALUES(4, 10, 8, -5), VALUES(1, 1, 2, -0.5));
+    expect_gradient(bl_sum(z), b, VALUES(0, 0, 0, 0), VALUES(0.25, 0.1, 0.25, 0.1));
+    expect_result(bl_identity(*state, BL_F64, 2), b, VALUES(0, 0, 0, 0), VALUES(1, 0, 0, 1));
+    expect_type(bl_identity(*state, BL_F32, 0), "f32[0,0]");
+}
+
 /* --- small integers ----------------------------------------------------------------------------
  */
 
@@ -392,6 +436,8 @@ static void errors_name_what_is_wrong(void **state)
             "fold: needs windows [B,H',W',h,w,C], not f32[2,3]");
     REFUSES(bl_fold(bl_patches(image, 2, 2, F(0)), S(1, 5, 4, 3), F(0)),
             "fold: the windows of f32[1,5,4,3] are f32[1,4,3,2,2,3], not f32[1,3,3,2,2,3]");
+    REFUSES(bl_ridge_solve(matrix, bl_transpose(matrix), 1),
+            "ridge_solve: needs b[k,n] and x[m,n], not f32[2,3] and f32[3,2]");
     REFUSES(bl_linear(matrix, image, 0),
             "linear: needs x[..,I] and w[O,I], not f32[2,3] and f32[1,4,4,3]");
     REFUSES(bl_multi_head_attention(bl_expand(matrix, 0), bl_expand(matrix, 0),
@@ -433,6 +479,10 @@ int main(void)
         TEST(padding_is_zero_and_dilation_skips),
         TEST(distances_of_all_rows_to_all_rows),
         TEST(distances_need_rows_of_equal_length),
+        TEST(one_entry_of_an_axis),
+        TEST(products_and_lengths_over_all_entries),
+        TEST(short_rows_are_divided_by_the_floor),
+        TEST(ridge_systems),
         TEST(fold_adds_up_what_overlaps),
         TEST(a_convolution_is_patches_times_the_filter),
         TEST(windows_of_nothing),

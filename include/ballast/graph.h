@@ -121,6 +121,8 @@ BL_API bl_tensor bl_cast(bl_tensor x, bl_dtype dtype); /* to an integer: towards
 #define bl_trigamma(x) BL_AT(bl_trigamma(BL_T(x))) /* no gradient */
 #define bl_stop_gradient(x) BL_AT(bl_stop_gradient(BL_T(x)))
 #define bl_cast(x, dtype) BL_AT(bl_cast(BL_T(x), dtype))
+#define bl_to_f32(x) bl_cast(x, BL_F32)
+#define bl_to_f64(x) bl_cast(x, BL_F64)
 
 /* --- elementwise, two operands (broadcast; comparisons give bool) -------------------------- */
 #define BL_BINARY_BUILDERS(X)                                                                      \
@@ -169,6 +171,8 @@ BL_API bl_tensor bl_reverse(bl_tensor x, int axis);
 /* a new axis of size 1, which becomes axis `axis`. */
 BL_API bl_tensor bl_expand(bl_tensor x, int axis);
 BL_API bl_tensor bl_squeeze(bl_tensor x, int axis);           /* drops an axis of size 1 */
+/* x[..,i,..] for the index i of an axis, which is dropped; a negative axis counts from the end. */
+BL_API bl_tensor bl_pick(bl_tensor x, int axis, int64_t i);
 #define bl_reshape(x, ...) BL_AT(bl_reshape(BL_T(x), __VA_ARGS__))
 #define bl_broadcast(x, ...) BL_AT(bl_broadcast(BL_T(x), __VA_ARGS__))
 #define bl_transpose(...) BL_AT(BL_OVER(bl_transpose_to, __VA_ARGS__, BL_END)) /* without axes: all reversed */
@@ -179,6 +183,7 @@ BL_API bl_tensor bl_squeeze(bl_tensor x, int axis);           /* drops an axis o
 #define bl_expand(x, axis) BL_AT(bl_expand(BL_T(x), axis))
 #define bl_squeeze(x, axis) BL_AT(bl_squeeze(BL_T(x), axis))
 #define bl_reverse(x, axis) BL_AT(bl_reverse(BL_T(x), axis))
+#define bl_pick(x, axis, i) BL_AT(bl_pick(BL_T(x), axis, i))
 
 /* --- indexing (an index is i32; out of range is an error when the program runs) ------------- */
 /* z[i,..] = x[index[i],..]. */
@@ -363,8 +368,11 @@ BL_API bl_tensor bl_norm_keep(bl_tensor x, int axis);
 /* a[..,M,C] b[..,K,C] -> [..,M,K]: |a_m - b_k|^2, as sums of squared differences, exactly 0 for equal
  * rows. Leading axes broadcast. */
 BL_API bl_tensor bl_square_distances(bl_tensor a, bl_tensor b);
-/* x / max(|x|, floor) along the last axis. */
-BL_API bl_tensor bl_unit_rows(bl_tensor x, double floor);
+/* <a,b>: the sum of a b over all entries; and sqrt(<x,x>), with gradient 0 at 0. */
+BL_API bl_tensor bl_inner(bl_tensor a, bl_tensor b);
+BL_API bl_tensor bl_length(bl_tensor x);
+/* x / max(|x|, floor) along the last axis; floor is a number or broadcasts to [..,1]. */
+BL_API bl_tensor bl_unit_rows(bl_tensor x, bl_tensor floor);
 BL_API bl_tensor bl_global_norm(const bl_tensor *x, int count); /* sqrt of the sum of all squares */
 BL_API bl_tensor bl_max_pool2(bl_tensor x);   /* 2x2, stride 2, [B,H,W,C], H and W even */
 /* The largest of every window of rows x columns pixels, [B,H,W,C] -> [B,H',W',C]; what is padded is
@@ -410,6 +418,12 @@ BL_API bl_tensor bl_sort(bl_tensor x, int axis, bool descending);
 /* The k largest along the last axis, largest first, ties lowest index first: value and index (i32,
  * or NULL) are [..,k]. */
 BL_API void bl_top_k(bl_tensor x, int64_t k, bl_tensor *value, bl_tensor *index);
+/* [n,n] with ones on the diagonal, n >= 0. */
+BL_API bl_tensor bl_identity(bl_graph *g, bl_dtype dtype, int64_t n);
+/* b (x^T x + ridge I)^-1 by Cholesky, for b[k,n] x[m,n] and ridge, a number or scalar: row i is the
+ * w that minimises |x w|^2 + ridge |w|^2 - 2 <b_i,w>. Error when the program runs: x^T x + ridge I
+ * is not positive definite. */
+BL_API bl_tensor bl_ridge_solve(bl_tensor b, bl_tensor x, bl_tensor ridge);
 /* The `rank` largest singular values of svd and their vectors: the nearest matrix of that rank is
  * u diag(s) v^T. */
 BL_API void bl_truncated_svd(bl_tensor x, int64_t rank, bl_tensor *u, bl_tensor *s, bl_tensor *v);
@@ -462,7 +476,9 @@ BL_API bl_tensor bl_adam(bl_tensor gradient, bl_tensor step, bl_tensor beta1, bl
 #define bl_norm_keep(x, axis) BL_AT(bl_norm_keep(BL_T(x), axis))
 #define bl_square_distances(a, b) BL_AT(bl_square_distances(BL_T(a), BL_T(b)))
 #define bl_beta_symmetric(key, alpha, shape) BL_AT(bl_beta_symmetric(BL_T(key), BL_T(alpha), shape))
-#define bl_unit_rows(x, floor) BL_AT(bl_unit_rows(BL_T(x), floor))
+#define bl_unit_rows(x, floor) BL_AT(bl_unit_rows(BL_T(x), BL_T(floor)))
+#define bl_inner(a, b) BL_AT(bl_inner(BL_T(a), BL_T(b)))
+#define bl_length(x) BL_AT(bl_length(BL_T(x)))
 #define bl_global_norm(...) BL_AT(bl_global_norm(__VA_ARGS__))
 #define bl_max_pool2(x) BL_AT(bl_max_pool2(BL_T(x)))
 #define bl_max_pool(x, rows, ...) BL_AT(bl_max_pool(BL_T(x), rows, __VA_ARGS__))
@@ -484,6 +500,8 @@ BL_API bl_tensor bl_adam(bl_tensor gradient, bl_tensor step, bl_tensor beta1, bl
     BL_AT(bl_multi_head_attention(BL_T(q), BL_T(k), BL_T(v), BL_T(mask), heads))
 #define bl_sort(x, axis, descending) BL_AT(bl_sort(BL_T(x), axis, descending))
 #define bl_top_k(x, k, value, index) BL_AT(bl_top_k(BL_T(x), k, value, index))
+#define bl_identity(...) BL_AT(bl_identity(__VA_ARGS__))
+#define bl_ridge_solve(b, x, ridge) BL_AT(bl_ridge_solve(BL_T(b), BL_T(x), BL_T(ridge)))
 #define bl_truncated_svd(x, rank, u, s, v) BL_AT(bl_truncated_svd(BL_T(x), rank, u, s, v))
 #define bl_uniform(key, ...) BL_AT(bl_uniform(BL_T(key), __VA_ARGS__))
 #define bl_normal(key, ...) BL_AT(bl_normal(BL_T(key), __VA_ARGS__))

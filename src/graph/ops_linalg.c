@@ -86,7 +86,7 @@ static bl_tensor vectors(bl_tensor rows, int64_t from, int64_t to)
 
 static bl_tensor values(bl_tensor rows)
 {
-    return bl_squeeze(bl_slice_axis(rows, -1, 0, 1), -1);
+    return bl_pick(rows, -1, 0);
 }
 
 static bl_tensor symmetric_part(bl_tensor x)

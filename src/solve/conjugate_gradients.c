@@ -22,11 +22,6 @@ static size_t room(const linear_system *s)
     return (size_t)(1 + s->parameters) * sizeof(bl_tensor);
 }
 
-static bl_tensor dot(bl_tensor a, bl_tensor b)
-{
-    return bl_sum(bl_mul(a, b));
-}
-
 static bl_tensor goes_on(bl_graph *g, const bl_tensor *carry, void *context)
 {
     (void)g;
@@ -38,19 +33,19 @@ static void take_step(bl_graph *g, const bl_tensor *carry, bl_tensor *next, void
 {
     const linear_system *s = context;
     bl_tensor p = carry[DIRECTION], ap = s->map(g, p, s->parameter, s->context);
-    bl_tensor curvature = dot(p, ap), good = bl_gt(curvature, 0);
+    bl_tensor curvature = bl_inner(p, ap), good = bl_gt(curvature, 0);
     bl_tensor divisor = bl_select(good, curvature, bl_ones_like(curvature));
     bl_tensor length = bl_select(good, bl_div(carry[SQUARES], divisor), 0);
     next[X] = bl_add(carry[X], bl_mul(length, p));
     next[RESIDUAL] = bl_sub(carry[RESIDUAL], bl_mul(length, ap));
-    next[SQUARES] = dot(next[RESIDUAL], next[RESIDUAL]);
+    next[SQUARES] = bl_inner(next[RESIDUAL], next[RESIDUAL]);
     next[DIRECTION] = bl_add(next[RESIDUAL], bl_mul(bl_div(next[SQUARES], carry[SQUARES]), p));
     next[GOOD] = good;
 }
 
 static bl_tensor iterate(bl_graph *g, linear_system *s, bl_tensor b, bl_solution *report)
 {
-    bl_tensor carry[CARRIES] = {bl_zeros_like(b), b, b, dot(b, b),
+    bl_tensor carry[CARRIES] = {bl_zeros_like(b), b, b, bl_inner(b, b),
                                 bl_full(g, BL_BOOL, BL_SCALAR, 1)};
     bl_tensor last[CARRIES], steps;
     for (int i = 0; i < CARRIES; i++)

@@ -22,11 +22,6 @@ typedef struct problem {
     int64_t limit;
 } problem;
 
-static bl_tensor dot(bl_tensor a, bl_tensor b)
-{
-    return bl_sum(bl_mul(a, b));
-}
-
 /* The objective at x, a vector of g, and its gradient there. */
 static bl_tensor value_at(bl_graph *g, const problem *p, bl_tensor x, bl_tensor *slope)
 {
@@ -43,7 +38,7 @@ static void newest_to_oldest(bl_graph *g, const bl_tensor *carry, const bl_tenso
                              bl_tensor *next, bl_tensor *share, void *context)
 {
     (void)g, (void)context;
-    *share = bl_mul(x[2], dot(x[0], carry[0]));
+    *share = bl_mul(x[2], bl_inner(x[0], carry[0]));
     next[0] = bl_sub(carry[0], bl_mul(*share, x[1]));
 }
 
@@ -51,7 +46,7 @@ static void oldest_to_newest(bl_graph *g, const bl_tensor *carry, const bl_tenso
                              bl_tensor *next, bl_tensor *y, void *context)
 {
     (void)g, (void)y, (void)context;
-    bl_tensor share = bl_mul(x[2], dot(x[1], carry[0]));
+    bl_tensor share = bl_mul(x[2], bl_inner(x[1], carry[0]));
     next[0] = bl_add(carry[0], bl_mul(bl_sub(x[3], share), x[0]));
 }
 
@@ -95,7 +90,7 @@ static void try_length(bl_graph *g, const bl_tensor *carry, bl_tensor *next, voi
     next[VALUE] = value_at(g, l->problem, next[AT], &next[GRADIENT]);
     bl_tensor bound = bl_add(l->value, bl_mul(bl_mul(SUFFICIENT, length), l->slope));
     bl_tensor falls = bl_le(next[VALUE], bound);
-    bl_tensor turns = bl_ge(dot(next[GRADIENT], l->direction), bl_mul(CURVATURE, l->slope));
+    bl_tensor turns = bl_ge(bl_inner(next[GRADIENT], l->direction), bl_mul(CURVATURE, l->slope));
     next[FOUND] = bl_and(falls, turns);
     next[LOW] = bl_select(falls, length, carry[LOW]);
     next[HIGH] = bl_select(falls, carry[HIGH], length);
@@ -159,14 +154,14 @@ static void lbfgs_step(bl_graph *g, const bl_tensor *carry, bl_tensor *next, voi
     bl_tensor slope = carry[SLOPE], none = bl_eq(carry[SCALE], 0);
     bl_tensor scale = bl_select(none, bl_ones_like(carry[SCALE]), carry[SCALE]);
     bl_tensor direction = bl_neg(times_inverse(g, slope, &carry[STEPS_S], scale));
-    line l = {p, carry[X], direction, carry[HEIGHT], dot(slope, direction)};
-    bl_tensor size = bl_max(1, bl_sqrt(dot(slope, slope))), last[LINE_CARRIES];
+    line l = {p, carry[X], direction, carry[HEIGHT], bl_inner(slope, direction)};
+    bl_tensor size = bl_max(1, bl_sqrt(bl_inner(slope, slope))), last[LINE_CARRIES];
     search(g, &l, bl_select(none, bl_div(1, size), bl_ones_like(size)), slope, last);
 
     move(carry, last, next);
-    bl_tensor s = bl_sub(next[X], carry[X]), y = bl_sub(next[SLOPE], slope), sy = dot(s, y);
+    bl_tensor s = bl_sub(next[X], carry[X]), y = bl_sub(next[SLOPE], slope), sy = bl_inner(s, y);
     bl_tensor grew = bl_gt(sy, 0), divisor = bl_select(grew, sy, bl_ones_like(sy));
-    bl_tensor yy = dot(y, y);
+    bl_tensor yy = bl_inner(y, y);
     next[STEPS_S] = push(carry[STEPS_S], s);
     next[STEPS_Y] = push(carry[STEPS_Y], y);
     next[INVERSE] = push(carry[INVERSE], bl_select(grew, bl_div(1, divisor), 0));
@@ -200,7 +195,7 @@ static bl_tensor hessian_product(bl_graph *g, bl_tensor v, const bl_tensor *para
     bl_tensor x = bl_apart(g, parameter[0]), slope, product;
     bl_tensor value = p->objective(g, x, parameter + 1, p->context);
     bl_grad(value, &x, 1, &slope);
-    bl_grad(dot(slope, v), &x, 1, &product);
+    bl_grad(bl_inner(slope, v), &x, 1, &product);
     return product;
 }
 
@@ -246,15 +241,15 @@ static void newton_step(bl_graph *g, const bl_tensor *carry, bl_tensor *next, vo
     bl_tensor *all = with_point(g, p, bl_reshape(carry[X], p->shape), p->parameter);
     if (!all)
         return;
-    bl_tensor slope = carry[SLOPE], size = bl_sqrt(dot(slope, slope)), last[LINE_CARRIES];
+    bl_tensor slope = carry[SLOPE], size = bl_sqrt(bl_inner(slope, slope)), last[LINE_CARRIES];
     bl_tensor exact = bl_mul(size, bl_min(0.5, bl_sqrt(size)));
     bl_tensor found = (bl_conjugate_gradients)(hessian_product, p, all, 1 + p->parameters,
                                                bl_reshape(slope, p->shape), exact,
                                                bl_type_count(bl_type_of(slope)), NULL);
     found = bl_reshape(found, BL_SHAPE(-1));
-    bl_tensor descends = bl_gt(dot(found, slope), 0);
+    bl_tensor descends = bl_gt(bl_inner(found, slope), 0);
     bl_tensor direction = bl_neg(bl_select(descends, found, slope));
-    line l = {p, carry[X], direction, carry[HEIGHT], dot(slope, direction)};
+    line l = {p, carry[X], direction, carry[HEIGHT], bl_inner(slope, direction)};
     search(g, &l, bl_ones_like(size), slope, last);
     move(carry, last, next);
 }

@@ -10,15 +10,10 @@ typedef struct linear_map {
     const bl_tensor *parameter;
 } linear_map;
 
-static bl_tensor length(bl_tensor x)
-{
-    return bl_sqrt(bl_sum(bl_mul(x, x)));
-}
-
 /* x / |x|, or 0. */
 static bl_tensor unit(bl_tensor x)
 {
-    bl_tensor norm = length(x), positive = bl_gt(norm, 0);
+    bl_tensor norm = bl_length(x), positive = bl_gt(norm, 0);
     return bl_select(positive, bl_div(x, bl_select(positive, norm, bl_ones_like(norm))), 0);
 }
 
@@ -46,9 +41,9 @@ bl_tensor(bl_power_iteration)(bl_map *map, void *context, const bl_tensor *param
     bl_tensor first = bl_stop_gradient(unit(start)), next, all;
     bl_scan(g, steps, pass, &m, &first, 1, NULL, 0, &next, &all, 1);
     /* The last v that was multiplied; where A^T u was 0, so is the value. */
-    bl_tensor v = bl_stop_gradient(bl_squeeze(bl_slice_axis(all, 0, steps - 1, steps), 0));
+    bl_tensor v = bl_stop_gradient(bl_pick(all, 0, steps - 1));
     bl_tensor product = map(g, v, parameter, context);
-    bl_tensor u = bl_stop_gradient(unit(product)), value = bl_sum(bl_mul(u, product));
-    bl_tensor alive = bl_gt(length(bl_stop_gradient(next)), 0);
+    bl_tensor u = bl_stop_gradient(unit(product)), value = bl_inner(u, product);
+    bl_tensor alive = bl_gt(bl_length(bl_stop_gradient(next)), 0);
     return bl_select(alive, value, bl_zeros_like(value));
 }

@@ -1,6 +1,25 @@
-/* Composites of the decompositions: parts of them that several methods start from. */
+/* Composites of the decompositions: parts of them, and systems solved by them, that several methods
+ * start from. */
 #define BL_KEEP_PLACE
 #include "graph/build.h"
+
+bl_tensor(bl_identity)(bl_graph *g, bl_dtype dtype, int64_t n)
+{
+    bl_shape square = BL_SHAPE(n, n);
+    return bl_cast(bl_eq(bl_iota(g, BL_I32, square, 0), bl_iota(g, BL_I32, square, 1)), dtype);
+}
+
+bl_tensor(bl_ridge_solve)(bl_tensor b, bl_tensor x, bl_tensor ridge)
+{
+    if (!bl_need_tensor("ridge_solve", b) || !bl_need_tensor("ridge_solve", x))
+        return bl_poisoned(bl_graph_of((bl_tensor[]){b, x}, 2));
+    if (bl_rank(b) != 2 || bl_rank(x) != 2 || bl_dim(b, 1) != bl_dim(x, 1))
+        return bl_poison(x.graph, "ridge_solve: needs b[k,n] and x[m,n], not %s and %s",
+                         bl_show(bl_type_of(b)), bl_show(bl_type_of(x)));
+    bl_tensor identity = bl_identity(x.graph, bl_type_of(x).dtype, bl_dim(x, 1));
+    bl_tensor l = bl_cholesky(bl_add(bl_dot(x, x, true, false), bl_mul(ridge, identity)));
+    return bl_triangular_solve(l, bl_triangular_solve(l, b, true, true), true, false);
+}
 
 void(bl_truncated_svd)(bl_tensor x, int64_t rank, bl_tensor *u, bl_tensor *s, bl_tensor *v)
 {

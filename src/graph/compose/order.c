@@ -1,7 +1,12 @@
-/* Composites that put in order: sort and top-k, from argsort and take_along. Their gradients go
- * back to where each value came from. */
+/* Composites that pick and put in order: one entry of an axis; sort and top-k, from argsort and
+ * take_along. Their gradients go back to where each value came from. */
 #define BL_KEEP_PLACE
 #include "graph/build.h"
+
+bl_tensor(bl_pick)(bl_tensor x, int axis, int64_t i)
+{
+    return bl_squeeze(bl_slice_axis(x, axis, i, i + 1), axis);
+}
 
 bl_tensor(bl_sort)(bl_tensor x, int axis, bool descending)
 {

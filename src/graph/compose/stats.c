@@ -55,7 +55,17 @@ bl_tensor(bl_norm_keep)(bl_tensor x, int axis)
     return bl_sqrt(bl_sum_keep(bl_square(x), axis));
 }
 
-bl_tensor(bl_unit_rows)(bl_tensor x, double floor)
+bl_tensor(bl_inner)(bl_tensor a, bl_tensor b)
+{
+    return bl_sum(bl_mul(a, b));
+}
+
+bl_tensor(bl_length)(bl_tensor x)
+{
+    return bl_sqrt(bl_sum(bl_square(x)));
+}
+
+bl_tensor(bl_unit_rows)(bl_tensor x, bl_tensor floor)
 {
     return bl_div(x, bl_max(bl_norm_keep(x, -1), floor));
 }

@@ -172,7 +172,7 @@ BL_CONTRACT_APART(balora_loss, BALORA_LOSS, "a task's loss with the three penalt
 
     bl_tensor term[] = {c.loss, d.loss, s.loss}, loss = f->task_loss;
     for (int i = 0; i < 3; i++) {
-        bl_tensor weight = bl_squeeze(bl_slice_axis(f->weights, 0, i, i + 1), 0);
+        bl_tensor weight = bl_pick(f->weights, 0, i);
         loss = bl_add(loss, bl_mul(bl_stop_gradient(weight), term[i]));
     }
     f->out_loss = loss;

@@ -180,7 +180,7 @@ BL_CONTRACT(drt_calibrate, DRT_CALIBRATE, "moves the bank onto the current featu
 
 static bl_tensor head_loss(bl_tensor z, bl_tensor labels, bl_tensor w, bl_tensor b)
 {
-    return bl_cross_entropy(bl_add(bl_dot(z, w, false, true), b), labels);
+    return bl_cross_entropy(bl_linear(z, w, b), labels);
 }
 
 BL_CONTRACT(drt_loss, DRT_LOSS, "the head must classify current and pre-trained features")

@@ -35,7 +35,7 @@ BL_CONTRACT(ramt_mask, RAMT_MASK, "the binary mask of real numbers")
 BL_CONTRACT(ramt_masked_linear, RAMT_MASKED_LINEAR, "a dense layer with weights switched off")
 {
     bl_tensor w = bl_mul(bl_stop_gradient(f->w), binary(f->m, f->threshold));
-    f->y = bl_add(bl_dot(f->x, w, false, true), bl_stop_gradient(f->bias));
+    f->y = bl_linear(f->x, w, bl_stop_gradient(f->bias));
 }
 
 #define RAMT_MASK_PENALTY(IN, OPT, OUT)                                                            \

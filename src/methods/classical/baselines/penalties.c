@@ -162,7 +162,7 @@ static void spectral_loss(bl_step *s, const void *options)
         bl_tensor kept = bl_parameter_state(s, "u", i, BL_START_AT_PARAMETER);
         bl_tensor rows = bl_reshape(kept, BL_SHAPE(-1, bl_dim(kept, -1)));
         f.w = as_rows(s->raw[i]);
-        f.u = bl_squeeze(bl_slice_axis(rows, 0, 0, 1), 0);
+        f.u = bl_pick(rows, 0, 0);
         bl_call(base_spectral_penalty, &f);
         bl_set_parameter_state(s, "u", i, bl_broadcast(f.u_new, bl_type_of(kept).shape));
         total = bl_add(total, f.penalty);
@@ -200,7 +200,7 @@ BL_CONTRACT(base_orthogonality_penalty, BASE_ORTHOGONALITY_PENALTY,
     bool rows = bl_is(f->side, "rows") || (bl_is(f->side, "auto") && fewer_rows);
     int64_t n = bl_dim(f->w, rows ? 0 : 1);
     bl_tensor gram = bl_dot(f->w, f->w, !rows, rows);
-    bl_tensor identity = bl_onehot(bl_iota(graph, BL_I32, BL_SHAPE(n), 0), n, BL_F32);
+    bl_tensor identity = bl_identity(graph, BL_F32, n);
     f->penalty = bl_mul(f->lam, bl_sum(bl_square(bl_sub(gram, identity))));
 }
 

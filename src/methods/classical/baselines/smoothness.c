@@ -8,8 +8,8 @@
 /* f(x) = tanh(x w1^T + b1) w2^T + b2 */
 static bl_tensor two_layers(bl_tensor x, bl_tensor w1, bl_tensor b1, bl_tensor w2, bl_tensor b2)
 {
-    bl_tensor hidden = bl_tanh(bl_add(bl_dot(x, w1, false, true), b1));
-    return bl_add(bl_dot(hidden, w2, false, true), b2);
+    bl_tensor hidden = bl_tanh(bl_linear(x, w1, b1));
+    return bl_linear(hidden, w2, b2);
 }
 
 /* The derivative of sum(y) in x as rows [B, all else]: row b is that of example b. */
@@ -29,7 +29,7 @@ static bl_tensor jacobian_norm(bl_tensor x, bl_tensor logits, bl_tensor proj)
     double scale = (double)classes / (double)(projections * batch);
     bl_tensor total = bl_number(0);
     for (int64_t p = 0; p < projections; p++) {
-        bl_tensor v = bl_squeeze(bl_slice_axis(proj, 0, p, p + 1), 0);
+        bl_tensor v = bl_pick(proj, 0, p);
         total = bl_add(total, bl_sum(bl_square(slope_rows(bl_mul(v, logits), x))));
     }
     return bl_mul(0.5 * scale, total);

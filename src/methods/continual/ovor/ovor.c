@@ -320,7 +320,7 @@ BL_CONTRACT(ovor_prefix_attention, OVOR_PREFIX_ATTENTION, "multi-head attention 
     if (!prefix_fits(f->x, f->wqkv, f->bqkv, f->prompt, f->heads))
         return;
     bl_tensor tokens = bl_reshape(f->x, BL_SHAPE(N * T, D));
-    bl_tensor qkv = bl_add(bl_dot(tokens, f->wqkv, false, true), f->bqkv);
+    bl_tensor qkv = bl_linear(tokens, f->wqkv, f->bqkv);
     qkv = bl_reshape(qkv, BL_SHAPE(N, T, 3 * D));
     bl_tensor q = split_heads(third(qkv, 0), f->heads);
     bl_tensor k = split_heads(with_prefix(f->prompt, 0, P / 2, third(qkv, 1)), f->heads);

@@ -70,12 +70,6 @@ static bool encoder_fits(bl_graph *graph, const struct cross_init_encode *f)
     return false;
 }
 
-/* Entry `layer` of what is stacked. */
-static bl_tensor of_layer(bl_tensor stacked, int64_t layer)
-{
-    return bl_squeeze(bl_slice_axis(stacked, 0, layer, layer + 1), 0);
-}
-
 static bl_tensor causal(bl_graph *graph, int64_t length)
 {
     bl_shape square = BL_SHAPE(length, length);
@@ -89,7 +83,7 @@ static bl_tensor activated(bl_tensor x, const char *activation)
 
 static bl_tensor encoder_layer(const struct cross_init_encode *f, bl_tensor x, int64_t layer)
 {
-#define AT(weight) of_layer(f->weight, layer)
+#define AT(weight) bl_pick(f->weight, 0, layer)
     bl_tensor h = bl_layer_normalize(x, AT(ln1_g), AT(ln1_b), f->ln_eps.number);
     bl_tensor q = bl_linear(h, AT(wq), AT(bq)), k = bl_linear(h, AT(wk), AT(bk));
     bl_tensor v = bl_linear(h, AT(wv), AT(bv)), seen = causal(x.graph, bl_dim(x, 1));

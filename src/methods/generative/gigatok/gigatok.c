@@ -17,11 +17,6 @@
     OUT(weighted, "f32[]", "weight loss")                                                          \
     OUT(cosine, "f32[B,N]", "between the two features at each place")
 
-static bl_tensor unit(bl_tensor x, bl_tensor eps)
-{
-    return bl_div(x, bl_max(bl_norm_keep(x, -1), eps));
-}
-
 BL_CONTRACT(gigatok_semantic_loss, GIGATOK_SEMANTIC_LOSS,
             "ties a decoder's feature to a frozen teacher's")
 {
@@ -30,8 +25,8 @@ BL_CONTRACT(gigatok_semantic_loss, GIGATOK_SEMANTIC_LOSS,
                   (long long)bl_dim(f->h, 1), (long long)bl_dim(f->h, 2));
         return;
     }
-    bl_tensor teacher = unit(bl_stop_gradient(f->f), f->eps);
-    f->cosine = bl_sum(bl_mul(unit(f->h, f->eps), teacher), -1);
+    bl_tensor teacher = bl_unit_rows(bl_stop_gradient(f->f), f->eps);
+    f->cosine = bl_sum(bl_mul(bl_unit_rows(f->h, f->eps), teacher), -1);
     f->loss = bl_neg(bl_mean(f->cosine));
     f->weighted = bl_mul(f->weight, f->loss);
 }
@@ -46,19 +41,14 @@ BL_CONTRACT(gigatok_semantic_loss, GIGATOK_SEMANTIC_LOSS,
     IN(b3, "f32[F]", "grad", "")                                                                   \
     OUT(out, "f32[B,N,F]", "linear, SiLU, linear, SiLU, linear")
 
-static bl_tensor linear(bl_tensor x, bl_tensor w, bl_tensor b)
-{
-    return bl_add(bl_dot(x, w, false, true), b);
-}
-
 BL_CONTRACT(gigatok_projector, GIGATOK_PROJECTOR,
             "maps a decoder's feature to the teacher's size, in training only")
 {
     int64_t B = bl_dim(f->h, 0), N = bl_dim(f->h, 1);
     bl_tensor x = bl_reshape(f->h, BL_SHAPE(B * N, bl_dim(f->h, 2)));
-    x = bl_silu(linear(x, f->w1, f->b1));
-    x = bl_silu(linear(x, f->w2, f->b2));
-    f->out = bl_reshape(linear(x, f->w3, f->b3), BL_SHAPE(B, N, bl_dim(f->w3, 0)));
+    x = bl_silu(bl_linear(x, f->w1, f->b1));
+    x = bl_silu(bl_linear(x, f->w2, f->b2));
+    f->out = bl_reshape(bl_linear(x, f->w3, f->b3), BL_SHAPE(B, N, bl_dim(f->w3, 0)));
 }
 
 /* --- the entropy term ------------------------------------------------------------------------- */

@@ -308,7 +308,7 @@ static void sampling_step(bl_graph *graph, const bl_tensor *carry, const bl_tens
     const chain *c = context;
     bl_tensor x = *carry;
     for (int64_t j = 0; j < c->fusion_steps; j++) {
-        bl_tensor noise = bl_squeeze(bl_slice_axis(row[0], 0, j, j + 1), 0);
+        bl_tensor noise = bl_pick(row[0], 0, j);
         x = fusion_move(c, x, noise, row[1], row[2]);
     }
     *next = refinement(c, x, row[1], row[2]);

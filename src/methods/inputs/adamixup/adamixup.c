@@ -39,8 +39,8 @@ BL_CONTRACT(adamixup_policy_input, ADAMIXUP_POLICY_INPUT, "what the policy netwo
 BL_CONTRACT(adamixup_region, ADAMIXUP_REGION, "the interval that a pair's share is drawn from")
 {
     bl_tensor s = bl_softmax(f->gate_logits, 1);
-    f->lo = bl_squeeze(bl_slice_axis(s, 1, 0, 1), 1);
-    f->width = bl_squeeze(bl_slice_axis(s, 1, 1, 2), 1);
+    f->lo = bl_pick(s, 1, 0);
+    f->width = bl_pick(s, 1, 1);
 }
 
 #define ADAMIXUP_MIX(IN, OPT, OUT)                                                                 \

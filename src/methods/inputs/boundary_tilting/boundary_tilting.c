@@ -8,21 +8,6 @@
  * of their digits otherwise. */
 #include "methods/method.h"
 
-static bl_tensor in_single(bl_tensor x)
-{
-    return bl_cast(x, BL_F32);
-}
-
-static bl_tensor inner(bl_tensor a, bl_tensor b)
-{
-    return bl_sum(bl_mul(a, b));
-}
-
-static bl_tensor length(bl_tensor v)
-{
-    return bl_sqrt(inner(v, v));
-}
-
 /* x [B,D]: the decision values [B]. */
 static bl_tensor decision(bl_tensor x, bl_tensor w, bl_tensor b)
 {
@@ -115,15 +100,16 @@ static bl_status tilt_check(const bl_dictionary *in, const void *options)
 BL_CONTRACT_CHECKED(boundary_tilting_angle, BOUNDARY_TILTING_ANGLE,
                     "how far a linear classifier is tilted", means_check)
 {
-    bl_tensor w = bl_cast(f->w, BL_F64), u = bl_sub(bl_cast(f->mean_j, BL_F64), bl_cast(f->mean_i, BL_F64));
-    bl_tensor gap = length(u), to_w = bl_div(w, length(w)), to_u = bl_div(u, gap);
-    bl_tensor cosine = bl_clamp(inner(to_w, to_u), -1, 1);
-    bl_tensor half = bl_atan2(length(bl_sub(to_w, to_u)), length(bl_add(to_w, to_u)));
+    bl_tensor w = bl_cast(f->w, BL_F64),
+              u = bl_sub(bl_cast(f->mean_j, BL_F64), bl_cast(f->mean_i, BL_F64));
+    bl_tensor gap = bl_length(u), to_w = bl_div(w, bl_length(w)), to_u = bl_div(u, gap);
+    bl_tensor cosine = bl_clamp(bl_inner(to_w, to_u), -1, 1);
+    bl_tensor half = bl_atan2(bl_length(bl_sub(to_w, to_u)), bl_length(bl_add(to_w, to_u)));
 
-    f->cos = in_single(cosine);
-    f->angle = in_single(bl_mul(2, half));
-    f->strength = in_single(bl_div(1, bl_abs(cosine)));
-    f->half_gap = in_single(bl_mul(0.5, gap));
+    f->cos = bl_to_f32(cosine);
+    f->angle = bl_to_f32(bl_mul(2, half));
+    f->strength = bl_to_f32(bl_div(1, bl_abs(cosine)));
+    f->half_gap = bl_to_f32(bl_mul(0.5, gap));
 }
 
 /* --- adversarial points ----------------------------------------------------------------------- */
@@ -143,13 +129,13 @@ BL_CONTRACT_CHECKED(boundary_tilting_mirror, BOUNDARY_TILTING_MIRROR,
 {
     bl_tensor x = bl_cast(f->x, BL_F64), w = bl_cast(f->w, BL_F64);
     bl_tensor value = decision(x, w, bl_cast(f->b, BL_F64));
-    bl_tensor step = bl_mul(bl_expand(bl_div(value, inner(w, w)), 1), w);
+    bl_tensor step = bl_mul(bl_expand(bl_div(value, bl_inner(w, w)), 1), w);
     bl_tensor share = bl_add(1, bl_cast(f->strength, BL_F64));
 
-    f->distance = in_single(bl_div(value, length(w)));
-    f->projection = in_single(bl_sub(x, step));
-    f->mirror = in_single(bl_sub(x, bl_mul(2, step)));
-    f->adversarial = in_single(bl_sub(x, bl_mul(share, step)));
+    f->distance = bl_to_f32(bl_div(value, bl_length(w)));
+    f->projection = bl_to_f32(bl_sub(x, step));
+    f->mirror = bl_to_f32(bl_sub(x, bl_mul(2, step)));
+    f->adversarial = bl_to_f32(bl_sub(x, bl_mul(share, step)));
 }
 
 #define BOUNDARY_TILTING_ADVERSARIAL_DISTANCE(IN, OPT, OUT)                                        \
@@ -167,12 +153,12 @@ BL_CONTRACT_CHECKED(boundary_tilting_adversarial_distance, BOUNDARY_TILTING_ADVE
     bl_tensor i = bl_cast(f->x_i, BL_F64), j = bl_cast(f->x_j, BL_F64), w = bl_cast(f->w, BL_F64);
     bl_tensor b = bl_cast(f->b, BL_F64);
     bl_tensor d_i = bl_neg(bl_mean(decision(i, w, b))), d_j = bl_mean(decision(j, w, b));
-    bl_tensor d_adv = bl_div(bl_mul(0.5, bl_add(d_i, d_j)), length(w));
-    bl_tensor half_gap = bl_mul(0.5, length(bl_sub(bl_mean(j, 0), bl_mean(i, 0))));
+    bl_tensor d_adv = bl_div(bl_mul(0.5, bl_add(d_i, d_j)), bl_length(w));
+    bl_tensor half_gap = bl_mul(0.5, bl_length(bl_sub(bl_mean(j, 0), bl_mean(i, 0))));
 
-    f->d_adv = in_single(d_adv);
-    f->half_gap = in_single(half_gap);
-    f->cos = in_single(bl_div(d_adv, half_gap));
+    f->d_adv = bl_to_f32(d_adv);
+    f->half_gap = bl_to_f32(half_gap);
+    f->cos = bl_to_f32(bl_div(d_adv, half_gap));
 }
 
 /* --- tilting ---------------------------------------------------------------------------------- */
@@ -189,16 +175,17 @@ BL_CONTRACT_CHECKED(boundary_tilting_adversarial_distance, BOUNDARY_TILTING_ADVE
 BL_CONTRACT_APART_CHECKED(boundary_tilting_tilt, BOUNDARY_TILTING_TILT, "tilts a boundary",
                           tilt_check)
 {
-    bl_tensor w = bl_cast(f->w, BL_F64), pivot = bl_cast(f->pivot, BL_F64), theta = bl_cast(f->theta, BL_F64);
-    bl_tensor d = bl_cast(f->direction, BL_F64), c = bl_div(w, length(w));
-    bl_tensor across = bl_sub(d, bl_mul(inner(d, c), c));
-    bl_tensor s = bl_div(across, length(across));
+    bl_tensor w = bl_cast(f->w, BL_F64), pivot = bl_cast(f->pivot, BL_F64),
+              theta = bl_cast(f->theta, BL_F64);
+    bl_tensor d = bl_cast(f->direction, BL_F64), c = bl_div(w, bl_length(w));
+    bl_tensor across = bl_sub(d, bl_mul(bl_inner(d, c), c));
+    bl_tensor s = bl_div(across, bl_length(across));
     bl_tensor tilted = bl_add(bl_mul(bl_cos(theta), c), bl_mul(bl_sin(theta), s));
-    bl_tensor value = bl_add(inner(pivot, w), bl_cast(f->b, BL_F64));
-    bl_tensor on = bl_sub(pivot, bl_mul(bl_div(value, inner(w, w)), w));
+    bl_tensor value = bl_add(bl_inner(pivot, w), bl_cast(f->b, BL_F64));
+    bl_tensor on = bl_sub(pivot, bl_mul(bl_div(value, bl_inner(w, w)), w));
 
-    f->out_w = in_single(tilted);
-    f->out_b = in_single(bl_neg(inner(tilted, on)));
+    f->out_w = bl_to_f32(tilted);
+    f->out_b = bl_to_f32(bl_neg(bl_inner(tilted, on)));
 }
 
 /* --- the classifier --------------------------------------------------------------------------- */
@@ -221,7 +208,7 @@ BL_CONTRACT_APART(boundary_tilting_objective, BOUNDARY_TILTING_OBJECTIVE,
     bl_tensor row = bl_is(f->loss, "hinge") ? bl_relu(bl_sub(1, margin)) /* slope 0 at m = 1 */
                                             : bl_softplus(bl_neg(margin));
     f->out_data = bl_mean(row);
-    f->out_loss = bl_add(f->out_data, bl_mul(bl_mul(0.5, f->lam), inner(f->w, f->w)));
+    f->out_loss = bl_add(f->out_data, bl_mul(bl_mul(0.5, f->lam), bl_inner(f->w, f->w)));
 }
 
 /* --- where in the spectrum the normal lies ---------------------------------------------------- */
@@ -238,7 +225,7 @@ BL_CONTRACT_APART(boundary_tilting_objective, BOUNDARY_TILTING_OBJECTIVE,
 /* The share of v's square that lies on each column of `axes`. */
 static bl_tensor energy(bl_tensor v, bl_tensor axes)
 {
-    return bl_square(bl_matmul(bl_div(v, length(v)), axes));
+    return bl_square(bl_matmul(bl_div(v, bl_length(v)), axes));
 }
 
 BL_CONTRACT_CHECKED(boundary_tilting_profile, BOUNDARY_TILTING_PROFILE,
@@ -252,11 +239,12 @@ BL_CONTRACT_CHECKED(boundary_tilting_profile, BOUNDARY_TILTING_PROFILE,
     bl_tensor x = bl_stop_gradient(bl_cast(f->x, BL_F64)), variance, axes;
     bl_tensor centred = bl_sub(x, bl_mean_keep(x, 0));
     bl_eigh(bl_div(bl_dot(centred, centred, true, false), (double)rows), &variance, &axes);
-    bl_tensor w = bl_cast(f->w, BL_F64), u = bl_sub(bl_cast(f->mean_j, BL_F64), bl_cast(f->mean_i, BL_F64));
+    bl_tensor w = bl_cast(f->w, BL_F64),
+              u = bl_sub(bl_cast(f->mean_j, BL_F64), bl_cast(f->mean_i, BL_F64));
 
-    f->variance = in_single(variance);
-    f->normal_energy = bl_stop_gradient(in_single(energy(w, axes)));
-    f->centroid_energy = bl_stop_gradient(in_single(energy(u, axes)));
+    f->variance = bl_to_f32(variance);
+    f->normal_energy = bl_stop_gradient(bl_to_f32(energy(w, axes)));
+    f->centroid_energy = bl_stop_gradient(bl_to_f32(energy(u, axes)));
 }
 
 const bl_method bl_boundary_tilting = {

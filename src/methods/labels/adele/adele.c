@@ -300,7 +300,7 @@ static bl_tensor look_up(bl_tensor table, bl_tensor class, bl_tensor named)
 static bl_tensor above(bl_tensor probs, bl_tensor tau_fg, bl_tensor tau_bg)
 {
     bl_tensor fg = bl_reduce_max(bl_slice_axis(probs, 2, 1, bl_dim(probs, 2)), -1);
-    bl_tensor bg = bl_squeeze(bl_slice_axis(probs, 2, 0, 1), 2);
+    bl_tensor bg = bl_pick(probs, 2, 0);
     return bl_or(bl_gt(fg, tau_fg), bl_gt(bg, tau_bg));
 }
 

@@ -45,22 +45,12 @@ BL_CONTRACT(random_teacher_loss, RANDOM_TEACHER_LOSS, "distance of a student fro
     OPT(eps, 1e-12, "(0,inf)", "smallest length that is divided by")                               \
     OUT(logits, "f32[B,D]", "z v^T")
 
-static bl_tensor layer(bl_tensor x, bl_tensor w, bl_tensor b)
-{
-    return bl_add(bl_dot(x, w, false, true), b);
-}
-
-static bl_tensor unit_rows(bl_tensor x, bl_tensor eps)
-{
-    return bl_div(x, bl_max(bl_norm_keep(x, -1), eps));
-}
-
 BL_CONTRACT(random_teacher_head, RANDOM_TEACHER_HEAD, "projection head on unit bottleneck vectors")
 {
-    bl_tensor h = bl_gelu_exact(layer(f->x, f->w1, f->b1));
-    h = bl_gelu_exact(layer(h, f->w2, f->b2));
-    bl_tensor z = unit_rows(layer(h, f->wb, f->bb), f->eps);
-    bl_tensor v = f->weight_norm ? unit_rows(f->v, f->eps) : f->v;
+    bl_tensor h = bl_gelu_exact(bl_linear(f->x, f->w1, f->b1));
+    h = bl_gelu_exact(bl_linear(h, f->w2, f->b2));
+    bl_tensor z = bl_unit_rows(bl_linear(h, f->wb, f->bb), f->eps);
+    bl_tensor v = f->weight_norm ? bl_unit_rows(f->v, f->eps) : f->v;
     f->logits = bl_dot(z, v, false, true);
 }
 

@@ -76,7 +76,7 @@ static bl_tensor as_columns(const bl_tensor *x, int count)
 static bl_tensor agreement(bl_tensor logits, bl_tensor labels)
 {
     bl_tensor hit = bl_cast(bl_eq(bl_argmax(logits, -1), labels), BL_I32); /* [G,B] */
-    bl_tensor twice = bl_mul(2, bl_sum(hit, 0)), first = bl_squeeze(bl_slice_axis(hit, 0, 0, 1), 0);
+    bl_tensor twice = bl_mul(2, bl_sum(hit, 0)), first = bl_pick(hit, 0, 0);
     double passes = (double)bl_dim(logits, 0);
     return bl_select(bl_eq(twice, passes), first, bl_cast(bl_gt(twice, passes), BL_I32));
 }
@@ -142,7 +142,7 @@ static bl_tensor all_features(const bl_tensor *q, bl_tensor rows, bl_tensor memb
 {
     bl_tensor feature[FEATURES], members[QUANTITIES], mean[QUANTITIES];
     for (int i = 0; i < QUANTITIES; i++) {
-        members[i] = bl_select(member, bl_squeeze(bl_slice_axis(rows, 2, i, i + 1), 2), 0);
+        members[i] = bl_select(member, bl_pick(rows, 2, i), 0);
         feature[3 * i] = q[i];
         group_statistics(members[i], member, &mean[i], &feature[3 * i + 2]);
         feature[3 * i + 1] = mean[i];
@@ -187,7 +187,7 @@ BL_CONTRACT(storm_features, STORM_FEATURES, "the inputs of Omega; constants, in 
                        bl_expand(bl_cast(f->mem_agree, BL_F64), 2)};
     bl_tensor count = f->mem_count;
     bl_tensor bank = remember(bl_concat(mem, 2, 2), &count, list, as_columns(q, QUANTITIES + 1));
-    bl_tensor flag = bl_cast(bl_squeeze(bl_slice_axis(bank, 2, 4, 5), 2), BL_I32);
+    bl_tensor flag = bl_cast(bl_pick(bank, 2, 4), BL_I32);
 
     bl_tensor slot = bl_iota(graph, BL_I32, BL_SHAPE(bl_dim(f->labels, 0), W), 1);
     bl_tensor member = bl_lt(slot, bl_expand(bl_take(count, list), 1));

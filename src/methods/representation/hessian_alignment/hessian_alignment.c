@@ -60,7 +60,7 @@ static head of_logits(bl_tensor logits, bl_tensor y, const char *loss)
 
 static head head_of(bl_tensor phi, bl_tensor y, bl_tensor w, bl_tensor b, const char *loss)
 {
-    head h = of_logits(bl_add(bl_dot(phi, w, false, true), b), y, loss);
+    head h = of_logits(bl_linear(phi, w, b), y, loss);
     bl_tensor one = bl_full(phi.graph, BL_F32, BL_SHAPE(bl_dim(phi, 0), 1), 1);
     h.G = bl_concat((bl_tensor[]){phi, one}, 2, 1);
     return h;

@@ -67,7 +67,7 @@ BL_CONTRACT(msbreg_brownian_loss, MSBREG_BROWNIAN_LOSS, "pushes each image somew
 static bl_tensor whiten(bl_graph *graph, bl_tensor z)
 {
     int64_t n = bl_dim(z, 0), d = bl_dim(z, 1);
-    bl_tensor identity = bl_onehot(bl_iota(graph, BL_I32, BL_SHAPE(d), 0), d, BL_F32);
+    bl_tensor identity = bl_identity(graph, BL_F32, d);
     bl_tensor gram = bl_mul((double)d / (double)n, bl_dot(z, z, true, false));
     bl_tensor off = bl_sub(gram, identity);
     return bl_div(bl_sum(bl_square(off)), (double)d);

@@ -8,16 +8,6 @@
  * flattened row by row. */
 #include "methods/method.h"
 
-static bl_tensor f32(bl_tensor x)
-{
-    return bl_cast(x, BL_F32);
-}
-
-static bl_tensor f64(bl_tensor x)
-{
-    return bl_cast(x, BL_F64);
-}
-
 static bl_tensor squares(bl_tensor x)
 {
     return bl_sum(bl_square(x));
@@ -26,8 +16,7 @@ static bl_tensor squares(bl_tensor x)
 /* [1,n,n] */
 static bl_tensor identity(bl_tensor like, int64_t n)
 {
-    bl_tensor place = bl_iota(like.graph, BL_I32, BL_SHAPE(n), 0);
-    return bl_expand(bl_onehot(place, n, bl_type_of(like).dtype), 0);
+    return bl_expand(bl_identity(like.graph, bl_type_of(like).dtype, n), 0);
 }
 
 /* a (x) b of [M,n,n] and [M,m,m], or [1,n,n] of one of them: entry (i m + k, j m + l) is
@@ -101,23 +90,24 @@ BL_CONTRACT(soft_equivariance_projector, SOFT_EQUIVARIANCE_PROJECTOR,
     int64_t i = bl_dim(f->rho_in, 1), o = bl_dim(f->rho_out, 1), n = i * o;
     int64_t M = bl_dim(f->rho_in, 0), L = bl_dim(f->drho_in, 0);
     if (M + L == 0 || n == 0) { /* anything is equivariant */
-        f->projector = bl_squeeze(identity(f->rho_in, n), 0);
+        f->projector = bl_identity(graph, BL_F32, n);
         f->rank = bl_cast(bl_full(graph, BL_F32, BL_SCALAR, (double)n), BL_I32);
         return;
     }
     bl_tensor part[2], u, s, v;
     int parts = 0;
     if (M > 0) {
-        bl_tensor moved = kronecker(f64(f->rho_out), inverse_transposed(f64(f->rho_in)));
+        bl_tensor moved =
+            kronecker(bl_to_f64(f->rho_out), inverse_transposed(bl_to_f64(f->rho_in)));
         part[parts++]   = bl_sub(moved, identity(moved, n));
     }
     if (L > 0) {
-        bl_tensor in = bl_transpose(f64(f->drho_in), 0, 2, 1), out = f64(f->drho_out);
+        bl_tensor in = bl_transpose(bl_to_f64(f->drho_in), 0, 2, 1), out = bl_to_f64(f->drho_out);
         part[parts++] = bl_sub(kronecker(out, identity(out, i)), kronecker(identity(in, o), in));
     }
     bl_svd(bl_reshape(bl_concat(part, parts, 0), BL_SHAPE((M + L) * n, n)), &u, &s, &v);
-    bl_tensor kept = bl_le(s, f64(f->tol));
-    f->projector = f32(bl_dot(bl_mul(v, f64(kept)), v, false, true));
+    bl_tensor kept = bl_le(s, bl_to_f64(f->tol));
+    f->projector = bl_to_f32(bl_dot(bl_mul(v, bl_to_f64(kept)), v, false, true));
     f->rank = bl_sum(bl_cast(kept, BL_I32));
 }
 
@@ -342,18 +332,18 @@ BL_CONTRACT(soft_equivariance_inertia, SOFT_EQUIVARIANCE_INERTIA,
     int64_t rows = bl_dim(f->x, 0), k = f->k;
     if (!has_columns(graph, f->x, 4 * k))
         return;
-    bl_tensor x = f64(f->x), m = bl_reshape(bl_slice_axis(x, 1, 0, k), BL_SHAPE(rows, k, 1));
+    bl_tensor x = bl_to_f64(f->x), m = bl_reshape(bl_slice_axis(x, 1, 0, k), BL_SHAPE(rows, k, 1));
     bl_tensor r = bl_reshape(bl_slice_axis(x, 1, k, 4 * k), BL_SHAPE(rows, k, 3));
     bl_tensor weighted = bl_mul(m, r);
     bl_tensor trace    = bl_reshape(bl_sum(bl_mul(weighted, r), 1, 2), BL_SHAPE(rows, 1, 1));
     bl_tensor inertia  = bl_sub(bl_mul(trace, identity(x, 3)), bl_dot(weighted, r, true, false));
 
     bl_tensor column = bl_iota(graph, BL_I32, BL_SHAPE(3), 0);
-    bl_tensor more = f64(bl_eq(column, f->axis < 0 ? 1.0 : (double)f->axis));
+    bl_tensor more = bl_to_f64(bl_eq(column, f->axis < 0 ? 1.0 : (double)f->axis));
     if (f->axis < 0)
-        more = bl_sub(more, f64(bl_eq(column, 0)));
-    bl_tensor scale = bl_add(1, bl_mul(f64(f->noise), more));
-    f->y = f32(bl_reshape(bl_mul(inertia, scale), BL_SHAPE(rows, 9)));
+        more = bl_sub(more, bl_to_f64(bl_eq(column, 0)));
+    bl_tensor scale = bl_add(1, bl_mul(bl_to_f64(f->noise), more));
+    f->y = bl_to_f32(bl_reshape(bl_mul(inertia, scale), BL_SHAPE(rows, 9)));
 }
 
 #define SOFT_EQUIVARIANCE_COSSIM(IN, OPT, OUT)                                                     \
@@ -369,7 +359,7 @@ BL_CONTRACT(soft_equivariance_cossim, SOFT_EQUIVARIANCE_COSSIM,
     int64_t rows = bl_dim(f->x, 0), k = f->k, half = k / 2;
     if (!has_columns(graph, f->x, 3 * k))
         return;
-    bl_tensor r    = bl_reshape(f64(f->x), BL_SHAPE(rows, k, 3)), unit = bl_unit_rows(r, 1e-12);
+    bl_tensor r = bl_reshape(bl_to_f64(f->x), BL_SHAPE(rows, k, 3)), unit = bl_unit_rows(r, 1e-12);
     bl_tensor next = bl_concat((bl_tensor[]){bl_slice_axis(unit, 1, 1, k),
                                              bl_slice_axis(unit, 1, 0, 1)}, 2, 1);
     bl_tensor y     = bl_mean(bl_sum(bl_mul(unit, next), 2), 1);
@@ -377,12 +367,12 @@ BL_CONTRACT(soft_equivariance_cossim, SOFT_EQUIVARIANCE_COSSIM,
     bl_tensor rest  = bl_sum(bl_abs(bl_slice_axis(r, 1, half, k)), 1, 2);
     bool rotates = strncmp(f->sym, "so3", 3) == 0, scales = strstr(f->sym, "scale") != NULL;
     if (!scales) /* the mean norm knows the scale */
-        y = bl_sub(y, bl_mul(f64(f->noise), bl_mean(bl_norm(r, -1), 1)));
+        y = bl_sub(y, bl_mul(bl_to_f64(f->noise), bl_mean(bl_norm(r, -1), 1)));
     if (!rotates) { /* a ratio of sums of coordinates knows the direction */
-        bl_tensor ratio = bl_mul(f64(f->noise), bl_div(first, rest));
+        bl_tensor ratio = bl_mul(bl_to_f64(f->noise), bl_div(first, rest));
         y = scales ? bl_sub(y, ratio) : bl_add(y, ratio);
     }
-    f->y = f32(bl_expand(y, 1));
+    f->y = bl_to_f32(bl_expand(y, 1));
 }
 
 /* --- a layer ---------------------------------------------------------------------------------- */
@@ -439,13 +429,13 @@ BL_CONTRACT(soft_equivariance_block, SOFT_EQUIVARIANCE_BLOCK, "a layer that may 
                   (long long)(15 * c));
         return;
     }
-    bl_tensor z = bl_add(bl_dot(f->x, f->w, false, true), f->b);
+    bl_tensor z = bl_linear(f->x, f->w, f->b);
     bl_tensor s = part_of(z, c, 1, 1, &at), v = part_of(z, c, 3, 1, &at);
     bl_tensor M = part_of(z, c, 3, 3, &at);
     bl_tensor gate_v = part_of(z, c, 1, 1, &at), gate_M = part_of(z, c, 1, 1, &at);
     bl_tensor v_next = next_channel(v);
     bl_tensor inner = bl_sum_keep(bl_mul(v, v_next), 2);
-    bl_tensor trace = bl_sum_keep(bl_mul(M, bl_reshape(identity(M, 3), BL_SHAPE(3, 3))), 2, 3);
+    bl_tensor trace = bl_sum_keep(bl_mul(M, bl_identity(graph, BL_F32, 3)), 2, 3);
 
     bl_tensor s_new = bl_add(s, bl_add(times(f->a, 0, inner), times(f->a, 1, trace)));
     bl_tensor v_new = bl_add(v, bl_add(times(f->a, 2, bl_mul(next_channel(s), v)),

@@ -8,24 +8,6 @@
 #include "methods/method.h"
 #include "methods/representation/t_jepa/collapse.h"
 
-static bl_tensor f32(bl_tensor x)
-{
-    return bl_cast(x, BL_F32);
-}
-
-/* x[..,in] W^T + b */
-static bl_tensor linear(bl_tensor x, bl_tensor w, bl_tensor b)
-{
-    bl_shape shape = bl_type_of(x).shape;
-    int last = shape.rank - 1;
-    int64_t rows = 1;
-    for (int i = 0; i < last; i++)
-        rows *= shape.dim[i];
-    bl_tensor y = bl_dot(bl_reshape(x, BL_SHAPE(rows, shape.dim[last])), w, false, true);
-    shape.dim[last] = bl_dim(w, 0);
-    return bl_reshape(bl_add(y, b), shape);
-}
-
 /* x[B,T,d] at index[..,B,n], which are places on the axis T -> [..,B,n,d] */
 static bl_tensor tokens_at(bl_tensor x, bl_tensor index)
 {
@@ -60,7 +42,7 @@ static bl_tensor interleaved_positions(bl_graph *graph, int64_t count, int64_t d
     bl_tensor column = bl_iota(graph, BL_F64, BL_SHAPE(count, d), 1);
     bl_tensor odd = bl_rem(column, 2), rate = bl_div(bl_log(bl_cast(base, BL_F64)), (double)d);
     bl_tensor angle = bl_mul(t, bl_exp(bl_neg(bl_mul(bl_sub(column, odd), rate))));
-    return f32(bl_select(bl_eq(odd, 0), bl_sin(angle), bl_cos(angle)));
+    return bl_to_f32(bl_select(bl_eq(odd, 0), bl_sin(angle), bl_cos(angle)));
 }
 
 struct t_jepa_tokenize;
@@ -289,14 +271,9 @@ static bool stack_fits(bl_graph *graph, const stack *s, bl_tensor eps)
     return packed == 3 * d && d % s->heads == 0 && d % 2 == 0 && bl_is_number(eps);
 }
 
-static bl_tensor entry(bl_tensor x, int64_t i)
-{
-    return bl_squeeze(bl_slice_axis(x, 0, i, i + 1), 0);
-}
-
 static bl_tensor normalized(bl_tensor x, bl_tensor scale, bl_tensor shift, int64_t i, double eps)
 {
-    return bl_layer_normalize(x, entry(scale, i), entry(shift, i), eps);
+    return bl_layer_normalize(x, bl_pick(scale, 0, i), bl_pick(shift, 0, i), eps);
 }
 
 /* part 0, 1, 2 of qkv[B,n,3d]: queries, keys, values -> [B,heads,n,d/heads] */
@@ -309,11 +286,11 @@ static bl_tensor per_head(bl_tensor qkv, int64_t part, int64_t heads)
 
 static bl_tensor self_attention(bl_tensor x, const stack *s, int64_t layer)
 {
-    bl_tensor qkv = linear(x, entry(s->in_w, layer), entry(s->in_b, layer));
+    bl_tensor qkv = bl_linear(x, bl_pick(s->in_w, 0, layer), bl_pick(s->in_b, 0, layer));
     bl_tensor q = per_head(qkv, 0, s->heads), k = per_head(qkv, 1, s->heads);
     bl_tensor heads = bl_attention(q, k, per_head(qkv, 2, s->heads), 1);
     bl_tensor joined = bl_reshape(bl_transpose(heads, 0, 2, 1, 3), bl_type_of(x).shape);
-    return linear(joined, entry(s->out_w, layer), entry(s->out_b, layer));
+    return bl_linear(joined, bl_pick(s->out_w, 0, layer), bl_pick(s->out_b, 0, layer));
 }
 
 /* Layers that normalise after each sum, then LN, linear, LN: x[B,n,d] -> [B,n,d]. */
@@ -321,14 +298,14 @@ static bl_tensor through(const stack *s, bl_tensor x)
 {
     int64_t layers = bl_dim(s->in_w, 0);
     for (int64_t l = 0; l < layers; l++) {
-        bl_tensor scale = entry(s->ln_g, l), shift = entry(s->ln_b, l);
+        bl_tensor scale = bl_pick(s->ln_g, 0, l), shift = bl_pick(s->ln_b, 0, l);
         x = normalized(bl_add(x, self_attention(x, s, l)), scale, shift, 0, s->eps);
-        bl_tensor hidden = bl_relu(linear(x, entry(s->ff1_w, l), entry(s->ff1_b, l)));
-        bl_tensor change = linear(hidden, entry(s->ff2_w, l), entry(s->ff2_b, l));
+        bl_tensor hidden = bl_relu(bl_linear(x, bl_pick(s->ff1_w, 0, l), bl_pick(s->ff1_b, 0, l)));
+        bl_tensor change = bl_linear(hidden, bl_pick(s->ff2_w, 0, l), bl_pick(s->ff2_b, 0, l));
         x = normalized(bl_add(x, change), scale, shift, 1, s->eps);
     }
     x = normalized(x, s->end_g, s->end_b, 0, s->eps);
-    return normalized(linear(x, s->fc_w, s->fc_b), s->end_g, s->end_b, 1, s->eps);
+    return normalized(bl_linear(x, s->fc_w, s->fc_b), s->end_g, s->end_b, 1, s->eps);
 }
 
 #define T_JEPA_ENCODER(IN, OPT, OUT)                                                               \
@@ -376,7 +353,7 @@ static bl_tensor halved_positions(bl_graph *graph, int64_t count, int64_t e)
     bl_tensor t = bl_iota(graph, BL_F64, BL_SHAPE(count, e / 2), 0);
     bl_tensor i = bl_iota(graph, BL_F64, BL_SHAPE(count, e / 2), 1);
     bl_tensor angle = bl_mul(t, bl_exp(bl_mul(i, -log(10000) / (double)(e / 2))));
-    return f32(bl_concat((bl_tensor[]){bl_sin(angle), bl_cos(angle)}, 2, 1));
+    return bl_to_f32(bl_concat((bl_tensor[]){bl_sin(angle), bl_cos(angle)}, 2, 1));
 }
 
 /* table[..,e] at index[..] -> [..,e] */
@@ -396,13 +373,13 @@ BL_CONTRACT(t_jepa_predictor, T_JEPA_PREDICTOR, "predicts the target encoder's o
     int64_t P = bl_dim(f->idx_tgt, 0), rows = bl_dim(f->z, 0), m = bl_dim(f->z, 1);
     int64_t n = bl_dim(f->idx_tgt, 2), e = bl_dim(f->emb_w, 0);
     bl_tensor place = halved_positions(graph, f->n_positions, e);
-    bl_tensor seen = bl_add(linear(f->z, f->emb_w, f->emb_b), rows_at(place, f->idx_ctx));
+    bl_tensor seen = bl_add(bl_linear(f->z, f->emb_w, f->emb_b), rows_at(place, f->idx_ctx));
     bl_tensor asked = bl_add(f->mask_token, rows_at(place, f->idx_tgt));
     seen = bl_broadcast(seen, BL_SHAPE(P, rows, m, e));
     bl_tensor sequence = bl_concat((bl_tensor[]){seen, asked}, 2, 2);
     bl_tensor x = through(&s, bl_reshape(sequence, BL_SHAPE(P * rows, m + n, e)));
     x = bl_layer_normalize(bl_slice_axis(x, 1, m, m + n), f->norm_g, f->norm_b, s.eps);
-    x = linear(x, f->proj_w, f->proj_b);
+    x = bl_linear(x, f->proj_w, f->proj_b);
     f->pred = bl_reshape(x, BL_SHAPE(P, rows, n, bl_dim(f->z, 2)));
 }
 
@@ -466,9 +443,9 @@ BL_CONTRACT(t_jepa_schedules, T_JEPA_SCHEDULES, "learning rate, decay and m by s
     bl_tensor rising = line(f->lr_start, f->lr_ref, bl_div(step, fmax(warmup, 1)));
     bl_tensor after = bl_div(bl_sub(step, warmup), fmax(total - warmup, 1));
     bl_tensor falling = half_cosine(f->lr_ref, f->lr_final, after);
-    f->lr = f32(bl_select(bl_lt(step, warmup), rising, falling));
-    f->wd = f32(half_cosine(f->wd_ref, f->wd_final, done));
-    f->m  = f32(line(f->ema_start, f->ema_end, done));
+    f->lr = bl_to_f32(bl_select(bl_lt(step, warmup), rising, falling));
+    f->wd = bl_to_f32(half_cosine(f->wd_ref, f->wd_final, done));
+    f->m  = bl_to_f32(line(f->ema_start, f->ema_end, done));
 }
 
 /* --- has it collapsed? ------------------------------------------------------------------------ */

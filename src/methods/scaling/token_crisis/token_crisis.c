@@ -231,7 +231,7 @@ BL_CONTRACT(token_crisis_degradation, TOKEN_CRISIS_DEGRADATION,
 {
     f->best = bl_reduce_max(f->val, 0);
     f->best_at = bl_argmax(f->val, 0);
-    f->final = bl_squeeze(bl_slice_axis(f->val, 0, bl_dim(f->val, 0) - 1, bl_dim(f->val, 0)), 0);
+    f->final = bl_pick(f->val, 0, bl_dim(f->val, 0) - 1);
     f->drop = bl_sub(f->best, f->final);
 }
 
@@ -249,7 +249,7 @@ BL_CONTRACT(token_crisis_proxy_select, TOKEN_CRISIS_PROXY_SELECT,
         bl_poison(graph, "val has no columns, expected at least one evaluation");
         return;
     }
-    f->index = bl_argmax(bl_squeeze(bl_slice_axis(f->val, 1, T - 1, T), 1), 0);
+    f->index = bl_argmax(bl_pick(f->val, 1, T - 1), 0);
     f->rate = bl_squeeze(bl_take(f->rates, bl_expand(f->index, 0)), 0);
 }
 

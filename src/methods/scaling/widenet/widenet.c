@@ -231,19 +231,19 @@ static bl_tensor norm(const struct widenet_encoder *f, bl_tensor x, bl_tensor g,
                       int64_t block)
 {
     int64_t i = bl_dim(g, 0) == 1 ? 0 : block;
-    bl_tensor scale = bl_squeeze(bl_slice_axis(g, 0, i, i + 1), 0);
-    bl_tensor shift = bl_squeeze(bl_slice_axis(b, 0, i, i + 1), 0);
+    bl_tensor scale = bl_pick(g, 0, i);
+    bl_tensor shift = bl_pick(b, 0, i);
     return bl_layer_normalize(x, scale, shift, f->eps.number);
 }
 
 static bl_tensor attend(const struct widenet_encoder *f, bl_tensor x)
 {
     int64_t part = bl_dim(f->w_o, 1);
-    bl_tensor all = bl_add(bl_matmul(x, bl_transpose(f->w_qkv)), f->b_qkv);
+    bl_tensor all = bl_linear(x, f->w_qkv, f->b_qkv);
     bl_tensor q = bl_slice_axis(all, 2, 0, part), k = bl_slice_axis(all, 2, part, 2 * part);
     bl_tensor v = bl_slice_axis(all, 2, 2 * part, 3 * part);
     bl_tensor heads = bl_multi_head_attention(q, k, v, 1, f->heads);
-    return bl_add(bl_matmul(heads, bl_transpose(f->w_o)), f->b_o);
+    return bl_linear(heads, f->w_o, f->b_o);
 }
 
 /* The shared experts, with block i's noise. */
@@ -251,7 +251,7 @@ static struct widenet_moe mixture(const struct widenet_encoder *f, bl_tensor x, 
 {
     struct widenet_moe m = BL_DEFAULTS(widenet_moe);
     m.x = x, m.w_r = f->w_r, m.w1 = f->w1, m.b1 = f->b1, m.w2 = f->w2, m.b2 = f->b2;
-    m.noise = bl_squeeze(bl_slice_axis(f->noise, 0, block, block + 1), 0);
+    m.noise = bl_pick(f->noise, 0, block);
     m.k = f->k, m.capacity_factor = f->capacity_factor, m.min_capacity = f->min_capacity;
     m.even_capacity = f->even_capacity, m.balance_div_k = f->balance_div_k;
     m.gelu_tanh = f->gelu_tanh;

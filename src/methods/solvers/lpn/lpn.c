@@ -37,11 +37,6 @@ typedef struct network {
 #define NETWORK(f)                                                                                 \
     ((network){(f)->l0, (f)->w, (f)->r, (f)->b, (f)->wo, (f)->ro, (f)->bo, (f)->beta, (f)->alpha})
 
-static bl_tensor layer(bl_tensor stack, int64_t k)
-{
-    return bl_squeeze(bl_slice_axis(stack, 0, k, k + 1), 0);
-}
-
 static bl_tensor squares(bl_tensor rows)
 {
     bl_tensor flat = bl_reshape(rows, BL_SHAPE(bl_dim(rows, 0), -1));
@@ -53,9 +48,9 @@ static bl_tensor potential(const network *n, bl_tensor x)
 {
     bl_tensor z = activation(bl_dot(x, n->l0, false, true), n->beta);
     for (int64_t k = 0; k < bl_dim(n->w, 0); k++) {
-        bl_tensor from_z = bl_dot(z, layer(n->w, k), false, true);
-        bl_tensor from_x = bl_dot(x, layer(n->r, k), false, true);
-        z = activation(bl_add(bl_add(from_z, from_x), layer(n->b, k)), n->beta);
+        bl_tensor from_z = bl_dot(z, bl_pick(n->w, 0, k), false, true);
+        bl_tensor from_x = bl_dot(x, bl_pick(n->r, 0, k), false, true);
+        z = activation(bl_add(bl_add(from_z, from_x), bl_pick(n->b, 0, k)), n->beta);
     }
     bl_tensor linear = bl_add(bl_add(bl_matmul(z, n->wo), bl_matmul(x, n->ro)), n->bo);
     return bl_add(linear, bl_mul(bl_mul(0.5, n->alpha), squares(x)));
@@ -279,7 +274,7 @@ static bl_tensor inversion(bl_graph *g, bl_tensor y, const bl_tensor *p, void *c
 {
     (void)g, (void)context;
     network n = network_of(p);
-    return bl_sub(bl_sum(potential(&n, y)), bl_sum(bl_mul(p[ROW], y)));
+    return bl_sub(bl_sum(potential(&n, y)), bl_inner(p[ROW], y));
 }
 
 typedef struct inverse {
@@ -359,16 +354,6 @@ BL_CONTRACT_CHECKED(lpn_pgd_step, LPN_PGD_STEP, "a step of proximal gradient des
     OUT(z_next, "f32[1,D]", "prox(x_next + u)")                                                    \
     OUT(u_next, "f32[1,D]", "u + x_next - z_next")
 
-/* (a^T a + rho I) x = right, all rows [1,D], in double. */
-static bl_tensor solve_normal(bl_graph *graph, bl_tensor a, bl_tensor rho, bl_tensor right)
-{
-    int64_t d = bl_dim(a, 1);
-    bl_tensor row = bl_iota(graph, BL_I32, BL_SHAPE(d, d), 0);
-    bl_tensor one = bl_cast(bl_eq(row, bl_iota(graph, BL_I32, BL_SHAPE(d, d), 1)), BL_F64);
-    bl_tensor l = bl_cholesky(bl_add(bl_dot(a, a, true, false), bl_mul(rho, one)));
-    return bl_triangular_solve(l, bl_triangular_solve(l, right, true, true), true, false);
-}
-
 BL_CONTRACT_CHECKED(lpn_admm_step, LPN_ADMM_STEP,
                     "a step of the alternating direction method of multipliers", convex_check)
 {
@@ -376,7 +361,7 @@ BL_CONTRACT_CHECKED(lpn_admm_step, LPN_ADMM_STEP,
     bl_tensor a = bl_cast(f->a, BL_F64), rho = bl_cast(f->rho, BL_F64);
     bl_tensor back = bl_matmul(bl_expand(bl_cast(f->meas, BL_F64), 0), a);
     bl_tensor right = bl_add(back, bl_mul(rho, bl_cast(bl_sub(f->z, f->u), BL_F64)));
-    f->x_next = bl_cast(solve_normal(graph, a, rho, right), BL_F32);
+    f->x_next = bl_cast(bl_ridge_solve(right, a, rho), BL_F32);
     f->z_next = prox(&n, bl_add(f->x_next, f->u));
     f->u_next = bl_sub(bl_add(f->u, f->x_next), f->z_next);
 }

@@ -40,21 +40,6 @@ static bl_tensor in_double(bl_tensor x)
     return whole ? x : bl_cast(x, BL_F64);
 }
 
-static bl_tensor in_single(bl_tensor x)
-{
-    return bl_cast(x, BL_F32);
-}
-
-static bl_tensor inner(bl_tensor a, bl_tensor b)
-{
-    return bl_sum(bl_mul(a, b));
-}
-
-static bl_tensor length(bl_tensor x)
-{
-    return bl_sqrt(inner(x, x));
-}
-
 /* From the fields f of a contract, and from the arrays f of a host function. */
 #define TAKE(name)        .name = in_double(f->name),
 #define OF_FIELDS        ((bilevel){.problem = f->problem, EACH(TAKE)})
@@ -128,25 +113,20 @@ static bl_tensor total_variation(bl_tensor x, bl_tensor nu)
     return sum;
 }
 
-static bl_tensor entry(bl_tensor theta, int64_t i)
-{
-    return bl_squeeze(bl_slice_axis(theta, 0, i, i + 1), 0);
-}
-
 /* h(x, theta), strongly convex in x. */
 static bl_tensor lower(const bilevel *p, bl_tensor x, bl_tensor theta)
 {
     if (bl_is(p->problem, "quadratic")) {
         bl_tensor r = bl_sub(bl_add(bl_matmul(p->a2, x), bl_matmul(p->a3, theta)), p->b2);
-        return bl_mul(0.5, inner(r, r));
+        return bl_mul(0.5, bl_inner(r, r));
     }
     if (bl_is(p->problem, "logistic")) {
-        bl_tensor decay = bl_mul(0.5, inner(bl_exp(theta), bl_square(x)));
+        bl_tensor decay = bl_mul(0.5, bl_inner(bl_exp(theta), bl_square(x)));
         return bl_add(bl_cross_entropy(bl_matmul(p->xt, x), p->yt), decay);
     }
-    bl_tensor r = bl_sub(x, p->noisy), weight = bl_exp(entry(theta, 0));
-    bl_tensor variation = total_variation(x, bl_exp(entry(theta, 1)));
-    bl_tensor sum = bl_add(inner(r, r), bl_mul(weight, variation));
+    bl_tensor r = bl_sub(x, p->noisy), weight = bl_exp(bl_pick(theta, 0, 0));
+    bl_tensor variation = total_variation(x, bl_exp(bl_pick(theta, 0, 1)));
+    bl_tensor sum = bl_add(bl_inner(r, r), bl_mul(weight, variation));
     return bl_div(bl_mul(0.5, sum), (double)bl_dim(x, 0));
 }
 
@@ -155,12 +135,12 @@ static bl_tensor upper(const bilevel *p, bl_tensor x)
 {
     if (bl_is(p->problem, "quadratic")) {
         bl_tensor r = bl_sub(bl_matmul(p->a1, x), p->b1);
-        return bl_mul(0.5, inner(r, r));
+        return bl_mul(0.5, bl_inner(r, r));
     }
     if (bl_is(p->problem, "logistic"))
         return bl_cross_entropy(bl_matmul(p->xv, x), p->yv);
     bl_tensor r = bl_sub(x, p->clean);
-    return bl_div(bl_mul(0.5, inner(r, r)), (double)bl_dim(x, 0));
+    return bl_div(bl_mul(0.5, bl_inner(r, r)), (double)bl_dim(x, 0));
 }
 
 /* The smallest and largest eigenvalue of a^T a. */
@@ -168,8 +148,8 @@ static void extremes(bl_tensor a, bl_tensor *smallest, bl_tensor *largest)
 {
     bl_tensor w, v;
     bl_eigh(bl_dot(a, a, true, false), &w, &v);
-    *smallest = entry(w, 0);
-    *largest = entry(w, bl_dim(w, 0) - 1);
+    *smallest = bl_pick(w, 0, 0);
+    *largest = bl_pick(w, 0, bl_dim(w, 0) - 1);
 }
 
 /* Half the largest eigenvalue of x^T x / n: how steep cross-entropy's gradient is. */
@@ -192,7 +172,7 @@ static void curvatures(const bilevel *p, bl_tensor x, bl_tensor theta, bl_tensor
         *lip = bl_add(steepest(p->xt), bl_reduce_max(bl_exp(theta)));
     } else {
         double images = (double)bl_dim(x, 0);
-        bl_tensor ratio = bl_exp(bl_sub(entry(theta, 0), entry(theta, 1)));
+        bl_tensor ratio = bl_exp(bl_sub(bl_pick(theta, 0, 0), bl_pick(theta, 0, 1)));
         *mu = bl_full_like(ratio, 1 / images);
         *lip = bl_div(bl_add(1, bl_mul(4, ratio)), images);
     }
@@ -226,9 +206,9 @@ BL_CONTRACT(maid_lower, MAID_LOWER, "the lower objective and its constants")
     if (!fits(graph, &p, x, theta))
         return;
     curvatures(&p, x, theta, &mu, &lip);
-    f->h = in_single(lower(&p, x, theta));
-    f->mu = in_single(mu);
-    f->lip = in_single(lip);
+    f->h = bl_to_f32(lower(&p, x, theta));
+    f->mu = bl_to_f32(mu);
+    f->lip = bl_to_f32(lip);
 }
 
 #define MAID_UPPER(IN, OPT, OUT)                                                                   \
@@ -244,8 +224,8 @@ BL_CONTRACT(maid_upper, MAID_UPPER, "the upper objective and its constant")
     bl_tensor x = in_double(f->x);
     if (!fits(graph, &p, x, bl_number(0)))
         return;
-    f->g = in_single(upper(&p, x));
-    f->lip = in_single(upper_curvature(graph, &p, x));
+    f->g = bl_to_f32(upper(&p, x));
+    f->lip = bl_to_f32(upper_curvature(graph, &p, x));
 }
 
 /* --- the lower solution ----------------------------------------------------------------------- */
@@ -282,7 +262,7 @@ static void accelerated_step(bl_graph *g, const bl_tensor *carry, bl_tensor *nex
     next[X_BEFORE] = x;
     next[X_NOW] = bl_sub(z, bl_div(slope, d->lip));
     next[T] = t;
-    next[FAR] = bl_not(bl_lt(bl_div(length(slope), d->mu), d->eps));
+    next[FAR] = bl_not(bl_lt(bl_div(bl_length(slope), d->mu), d->eps));
 }
 
 /* x within eps of the minimum of h(., theta), from `start` on; *steps were taken. */
@@ -315,7 +295,7 @@ BL_CONTRACT_APART(maid_lower_solve, MAID_LOWER_SOLVE, "accelerated gradient with
     if (!fits(graph, &p, x, theta))
         return;
     f->out_x =
-        in_single(solve_lower(graph, &p, x, theta, in_double(f->eps), f->max_iter, &f->out_iters));
+        bl_to_f32(solve_lower(graph, &p, x, theta, in_double(f->eps), f->max_iter, &f->out_iters));
 }
 
 /* --- the hypergradient ------------------------------------------------------------------------ */
@@ -338,7 +318,7 @@ static bl_tensor own(bl_graph *g, bl_tensor x)
 static bl_tensor hessian_product(bl_graph *g, bl_tensor v, const bl_tensor *at, void *context)
 {
     bl_tensor x = own(g, at[0]), product;
-    bl_grad(inner(lower_slope(context, x, own(g, at[1])), v), &x, 1, &product);
+    bl_grad(bl_inner(lower_slope(context, x, own(g, at[1])), v), &x, 1, &product);
     return product;
 }
 
@@ -347,7 +327,7 @@ static bl_tensor mixed_product(bl_graph *g, bl_tensor v, const bl_tensor *at, vo
 {
     bl_tensor x = own(g, at[0]), theta = own(g, at[1]), slope, product;
     bl_grad(lower(context, x, theta), &theta, 1, &slope);
-    bl_grad(inner(slope, v), &x, 1, &product);
+    bl_grad(bl_inner(slope, v), &x, 1, &product);
     return product;
 }
 
@@ -364,10 +344,10 @@ static hypergradient hypergradient_at(bilevel *p, bl_tensor x, bl_tensor theta, 
     bl_tensor at[] = {x, theta}, slope, z;
     r.g = upper(p, x);
     bl_grad(r.g, &x, 1, &slope);
-    r.slope_length = length(slope);
+    r.slope_length = bl_length(slope);
     r.q = bl_stop_gradient(
         bl_conjugate_gradients(hessian_product, p, at, 2, slope, delta, most, &r.solution));
-    bl_grad(inner(lower_slope(p, x, theta), r.q), &theta, 1, &z);
+    bl_grad(bl_inner(lower_slope(p, x, theta), r.q), &theta, 1, &z);
     r.z = bl_neg(z);
     return r;
 }
@@ -386,7 +366,7 @@ BL_CONTRACT(maid_jacobian_norm, MAID_JACOBIAN_NORM, "power iteration on the mixe
     bilevel p = OF_FIELDS;
     bl_tensor at[] = {in_double(f->x), in_double(f->theta)}, v0 = in_double(f->v0);
     if (fits(graph, &p, at[0], at[1]))
-        f->norm = in_single(bl_power_iteration(mixed_product, &p, at, 2, v0, f->iters));
+        f->norm = bl_to_f32(bl_power_iteration(mixed_product, &p, at, 2, v0, f->iters));
 }
 
 /* --- programs on the host --------------------------------------------------------------------- */
@@ -479,8 +459,8 @@ static bl_status evaluate_hypergradient(struct maid_hypergrad *f, compiled *c)
         return bl_graph_status(graph);
     hypergradient h =
         hypergradient_at(&p, in_double(x), in_double(theta), bl_number(f->delta), f->max_iter);
-    bl_tensor out[] = {in_single(h.z), in_single(h.q), h.solution.steps,
-                       in_single(h.solution.residual), h.solution.good};
+    bl_tensor out[] = {bl_to_f32(h.z), bl_to_f32(h.q), h.solution.steps,
+                       bl_to_f32(h.solution.residual), h.solution.good};
     BL_TRY(compile(c, (bl_tensor[]){x, theta}, 2, out, 5));
     BL_TRY(bl_run(c->program, (bl_array[]){f->x, f->theta}, c->out));
     if (!bl_array_get(&c->out[4], 0))
@@ -617,7 +597,7 @@ static bl_status build_solve(const struct maid_run *f, compiled *c)
     bl_tensor value = upper(&p, solution);
     bl_grad(value, &solution, 1, &slope);
     return compile(c, (bl_tensor[]){x, theta, eps}, 3,
-                   (bl_tensor[]){solution, value, length(slope)}, 3);
+                   (bl_tensor[]){solution, value, bl_length(slope)}, 3);
 }
 
 enum { OUT_Z, OUT_GOOD, OUT_JACOBIAN, OUT_MU, OUT_LG, OUT_LENGTH, SLOPE_OUTPUTS };

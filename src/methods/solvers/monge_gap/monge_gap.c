@@ -17,16 +17,6 @@
     OPT(tol, 1e-6, "[0,inf)", "largest sum of errors of the plan's row sums")                      \
     OPT(max_iter, 20000, ">= 1", "most iterations")
 
-static bl_tensor in_double(bl_tensor x)
-{
-    return bl_cast(x, BL_F64);
-}
-
-static bl_tensor in_single(bl_tensor x)
-{
-    return bl_cast(x, BL_F32);
-}
-
 /* --- the ground cost -------------------------------------------------------------------------- */
 
 static bl_tensor arc_cosine(bl_tensor x)
@@ -62,7 +52,7 @@ static bl_tensor pairwise_cost(bl_tensor x, bl_tensor y, const char *cost, bl_te
 
 BL_CONTRACT(monge_gap_cost, MONGE_GAP_COST, "pairwise ground cost")
 {
-    f->c = in_single(pairwise_cost(in_double(f->x), in_double(f->y), f->cost, in_double(f->p)));
+    f->c = bl_to_f32(pairwise_cost(bl_to_f64(f->x), bl_to_f64(f->y), f->cost, bl_to_f64(f->p)));
 }
 
 #define MONGE_GAP_EPSILON(IN, OPT, OUT)                                                            \
@@ -75,9 +65,9 @@ BL_CONTRACT(monge_gap_cost, MONGE_GAP_COST, "pairwise ground cost")
 
 BL_CONTRACT(monge_gap_epsilon, MONGE_GAP_EPSILON, "the scale of entropy, without gradient")
 {
-    bl_tensor c = pairwise_cost(in_double(f->x), in_double(f->y), f->cost, in_double(f->p));
+    bl_tensor c = pairwise_cost(bl_to_f64(f->x), bl_to_f64(f->y), f->cost, bl_to_f64(f->p));
     bl_tensor scale = bl_is(f->stat, "mean") ? bl_mean(c) : bl_sqrt(bl_variance(c));
-    f->eps = in_single(bl_stop_gradient(bl_mul(in_double(f->relative), scale)));
+    f->eps = bl_to_f32(bl_stop_gradient(bl_mul(bl_to_f64(f->relative), scale)));
 }
 
 /* --- entropic transport ----------------------------------------------------------------------- */
@@ -119,18 +109,18 @@ static bl_status masses_check(const bl_dictionary *in, const void *options)
 BL_CONTRACT_CHECKED(monge_gap_sinkhorn, MONGE_GAP_SINKHORN, "entropic optimal transport",
                     masses_check)
 {
-    bl_tensor a = in_double(f->a), b = in_double(f->b), eps = in_double(f->eps);
+    bl_tensor a = bl_to_f64(f->a), b = bl_to_f64(f->b), eps = bl_to_f64(f->eps);
     bl_transport t;
     a = bl_div(a, bl_sum(a));
     b = bl_div(b, bl_sum(b));
-    bl_sinkhorn(in_double(f->c), a, b, eps, in_double(f->tol), f->max_iter, &t);
-    f->ent_cost = in_single(t.value);
+    bl_sinkhorn(bl_to_f64(f->c), a, b, eps, bl_to_f64(f->tol), f->max_iter, &t);
+    f->ent_cost = bl_to_f32(t.value);
     f->kl_cost =
-        in_single(bl_add(t.value, bl_mul(bl_stop_gradient(eps), bl_add(entropy(a), entropy(b)))));
-    f->plan = in_single(t.plan);
-    f->f = in_single(t.f);
-    f->g = in_single(t.g);
-    f->violation = in_single(t.violation);
+        bl_to_f32(bl_add(t.value, bl_mul(bl_stop_gradient(eps), bl_add(entropy(a), entropy(b)))));
+    f->plan = bl_to_f32(t.plan);
+    f->f = bl_to_f32(t.f);
+    f->g = bl_to_f32(t.g);
+    f->violation = bl_to_f32(t.violation);
     f->n_iter = t.steps;
 }
 
@@ -142,7 +132,7 @@ static double uniform_transport(bl_graph *graph, bl_tensor c, bl_tensor eps, bl_
     double n = (double)bl_dim(c, 0), m = (double)bl_dim(c, 1);
     bl_tensor a = bl_full(graph, BL_F64, BL_SHAPE(bl_dim(c, 0)), 1 / n);
     bl_tensor b = bl_full(graph, BL_F64, BL_SHAPE(bl_dim(c, 1)), 1 / m);
-    bl_sinkhorn(c, a, b, in_double(eps), in_double(tol), max_iter, t);
+    bl_sinkhorn(c, a, b, bl_to_f64(eps), bl_to_f64(tol), max_iter, t);
     return log(n) + log(m);
 }
 
@@ -162,7 +152,7 @@ static double uniform_transport(bl_graph *graph, bl_tensor c, bl_tensor eps, bl_
 BL_CONTRACT(monge_gap, MONGE_GAP, "how far a map is from the cheapest one")
 {
     int64_t n = bl_dim(f->x, 0);
-    bl_tensor c = pairwise_cost(in_double(f->x), in_double(f->y), f->cost, in_double(f->p));
+    bl_tensor c = pairwise_cost(bl_to_f64(f->x), bl_to_f64(f->y), f->cost, bl_to_f64(f->p));
     bl_tensor row = bl_iota(graph, BL_I32, BL_SHAPE(n, n), 0);
     bl_tensor own = bl_eq(row, bl_iota(graph, BL_I32, BL_SHAPE(n, n), 1));
     bl_tensor displacement = bl_div(bl_sum(bl_select(own, c, 0)), (double)n);
@@ -171,12 +161,12 @@ BL_CONTRACT(monge_gap, MONGE_GAP, "how far a map is from the cheapest one")
 
     bl_tensor best = t.value;
     if (bl_is(f->entropy, "kl"))
-        best = bl_add(best, bl_mul(bl_stop_gradient(in_double(f->eps)), entropies));
-    f->gap = in_single(bl_sub(displacement, best));
-    f->displacement = in_single(displacement);
-    f->ent_cost = in_single(t.value);
-    f->plan = in_single(t.plan);
-    f->violation = in_single(t.violation);
+        best = bl_add(best, bl_mul(bl_stop_gradient(bl_to_f64(f->eps)), entropies));
+    f->gap = bl_to_f32(bl_sub(displacement, best));
+    f->displacement = bl_to_f32(displacement);
+    f->ent_cost = bl_to_f32(t.value);
+    f->plan = bl_to_f32(t.plan);
+    f->violation = bl_to_f32(t.violation);
     f->n_iter = t.steps;
 }
 
@@ -191,15 +181,15 @@ BL_CONTRACT(monge_gap, MONGE_GAP, "how far a map is from the cheapest one")
 
 BL_CONTRACT(monge_gap_divergence, MONGE_GAP_DIVERGENCE, "the Sinkhorn divergence of two samples")
 {
-    bl_tensor x[] = {in_double(f->x), in_double(f->y)}, value[3];
+    bl_tensor x[] = {bl_to_f64(f->x), bl_to_f64(f->y)}, value[3];
     static const int pair[3][2] = {{0, 1}, {0, 0}, {1, 1}};
     for (int k = 0; k < 3; k++) {
         bl_transport t;
-        bl_tensor c = pairwise_cost(x[pair[k][0]], x[pair[k][1]], f->cost, in_double(f->p));
+        bl_tensor c = pairwise_cost(x[pair[k][0]], x[pair[k][1]], f->cost, bl_to_f64(f->p));
         double entropies = uniform_transport(graph, c, f->eps, f->tol, f->max_iter, &t);
-        value[k] = bl_add(t.value, bl_mul(bl_stop_gradient(in_double(f->eps)), entropies));
+        value[k] = bl_add(t.value, bl_mul(bl_stop_gradient(bl_to_f64(f->eps)), entropies));
     }
-    f->divergence = in_single(bl_sub(value[0], bl_mul(0.5, bl_add(value[1], value[2]))));
+    f->divergence = bl_to_f32(bl_sub(value[0], bl_mul(0.5, bl_add(value[1], value[2]))));
 }
 
 const bl_method bl_monge_gap = {

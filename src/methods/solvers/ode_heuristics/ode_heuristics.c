@@ -25,7 +25,7 @@ static bl_tensor layer_at(bl_tensor x, bl_tensor t, bl_tensor w, bl_tensor b, co
     if (bl_dim(w, 1) != columns + 1)
         return bl_poison(x.graph, "%s has %lld columns, expected %lld, the last one for the time",
                          name, (long long)bl_dim(w, 1), (long long)columns + 1);
-    bl_tensor of_time = bl_squeeze(bl_slice_axis(w, 1, columns, columns + 1), 1);
+    bl_tensor of_time = bl_pick(w, 1, columns);
     bl_tensor shift   = bl_add(bl_mul(t, of_time), b);
     return bl_linear(x, bl_slice_axis(w, 1, 0, columns), shift);
 }
@@ -331,14 +331,14 @@ static bl_status solve_gradient(const void *fields, const void *cotangent, void 
 static bl_tensor sde_drift(bl_tensor z, BL_UNUSED_ bl_tensor t, const bl_tensor *p,
                            BL_UNUSED_ void *context)
 {
-    bl_tensor hidden = bl_tanh(bl_add(bl_dot(z, p[0], false, true), p[1]));
-    return bl_add(bl_dot(hidden, p[2], false, true), p[3]);
+    bl_tensor hidden = bl_tanh(bl_linear(z, p[0], p[1]));
+    return bl_linear(hidden, p[2], p[3]);
 }
 
 static bl_tensor sde_diffusion(bl_tensor z, BL_UNUSED_ bl_tensor t, const bl_tensor *p,
                                BL_UNUSED_ void *context)
 {
-    return bl_add(bl_dot(z, p[4], false, true), p[5]);
+    return bl_linear(z, p[4], p[5]);
 }
 
 BL_CONTRACT(ode_heuristics_sri_step, ODE_HEURISTICS_SRI_STEP,

@@ -10,21 +10,6 @@
 
 #include "ballast/solve.h"
 
-static bl_tensor in_double(bl_tensor x)
-{
-    return bl_cast(x, BL_F64);
-}
-
-static bl_tensor in_single(bl_tensor x)
-{
-    return bl_cast(x, BL_F32);
-}
-
-static bl_tensor inner(bl_tensor a, bl_tensor b)
-{
-    return bl_sum(bl_mul(a, b));
-}
-
 /* --- rows with at most k entries -------------------------------------------------------------- */
 
 static int64_t at_most(int64_t k, bl_tensor rows)
@@ -66,10 +51,10 @@ static bl_tensor project(bl_tensor v, int64_t k, bl_tensor z, bl_tensor *tau)
 
 BL_CONTRACT(sparse_ot_project, SPARSE_OT_PROJECT, "projection on sparse scaled simplices")
 {
-    bl_tensor v = in_double(f->v), tau;
+    bl_tensor v = bl_to_f64(f->v), tau;
     f->t = f->v;
     if (bl_dim(v, 1) > 0)
-        f->t = in_single(project(v, f->k, in_double(f->z), &tau));
+        f->t = bl_to_f32(project(v, f->k, bl_to_f64(f->z), &tau));
 }
 
 /* --- the objectives --------------------------------------------------------------------------- */
@@ -92,8 +77,8 @@ static bl_tensor dual(const transport *t, shape_of_plan shape, bl_tensor alpha, 
     bl_tensor s = bl_sub(bl_add(bl_expand(alpha, 0), bl_expand(beta, 1)), t->cost), value, index;
     bl_top_k(s, at_most(shape.k, s), &value, &index);
     *plan = scatter(s, index, bl_div(bl_relu(value), shape.gamma));
-    bl_tensor penalty = bl_mul(bl_mul(0.5, shape.gamma), inner(*plan, *plan));
-    return bl_sub(bl_add(inner(alpha, t->a), inner(beta, t->b)), penalty);
+    bl_tensor penalty = bl_mul(bl_mul(0.5, shape.gamma), bl_inner(*plan, *plan));
+    return bl_sub(bl_add(bl_inner(alpha, t->a), bl_inner(beta, t->b)), penalty);
 }
 
 /* <alpha,a> - sum_j [<alpha - cost_j, plan_j> - gamma/2 |plan_j|^2], for the plan whose rows are
@@ -104,20 +89,21 @@ static bl_tensor semidual(const transport *t, shape_of_plan shape, bl_tensor alp
     bl_tensor s = bl_sub(bl_expand(alpha, 0), t->cost), tau;
     *plan = project(bl_div(s, shape.gamma), shape.k, bl_expand(t->b, 1), &tau);
     *beta = bl_neg(bl_squeeze(bl_mul(shape.gamma, tau), 1));
-    bl_tensor gain = bl_sub(inner(s, *plan), bl_mul(bl_mul(0.5, shape.gamma), inner(*plan, *plan)));
-    return bl_sub(inner(alpha, t->a), gain);
+    bl_tensor gain =
+        bl_sub(bl_inner(s, *plan), bl_mul(bl_mul(0.5, shape.gamma), bl_inner(*plan, *plan)));
+    return bl_sub(bl_inner(alpha, t->a), gain);
 }
 
 /* Masses that add up to 1 but for rounding, which the gradient does not see. */
 static bl_tensor mass(bl_tensor a)
 {
-    a = in_double(a);
+    a = bl_to_f64(a);
     return bl_straight_through(bl_div(a, bl_sum(a)), a);
 }
 
 static transport problem_of(bl_tensor a, bl_tensor b, bl_tensor cost)
 {
-    return (transport){mass(a), mass(b), bl_transpose(in_double(cost))};
+    return (transport){mass(a), mass(b), bl_transpose(bl_to_f64(cost))};
 }
 
 static bl_status masses_check(const bl_dictionary *in, const void *options)
@@ -157,10 +143,10 @@ static bl_status masses_check(const bl_dictionary *in, const void *options)
 BL_CONTRACT_CHECKED(sparse_ot_dual, SPARSE_OT_DUAL, "the dual objective and its plan", masses_check)
 {
     transport t = problem_of(f->a, f->b, f->cost);
-    shape_of_plan shape = {f->k, in_double(f->gamma)};
+    shape_of_plan shape = {f->k, bl_to_f64(f->gamma)};
     bl_tensor plan;
-    f->value = in_single(dual(&t, shape, in_double(f->alpha), in_double(f->beta), &plan));
-    f->plan = in_single(bl_transpose(plan));
+    f->value = bl_to_f32(dual(&t, shape, bl_to_f64(f->alpha), bl_to_f64(f->beta), &plan));
+    f->plan = bl_to_f32(bl_transpose(plan));
 }
 
 #define SPARSE_OT_SEMIDUAL(IN, OPT, OUT)                                                           \
@@ -173,10 +159,10 @@ BL_CONTRACT_CHECKED(sparse_ot_semidual, SPARSE_OT_SEMIDUAL, "the semi-dual objec
                     masses_check)
 {
     transport t = problem_of(f->a, f->b, f->cost);
-    shape_of_plan shape = {f->k, in_double(f->gamma)};
+    shape_of_plan shape = {f->k, bl_to_f64(f->gamma)};
     bl_tensor plan, beta;
-    f->value = in_single(semidual(&t, shape, in_double(f->alpha), &plan, &beta));
-    f->plan = in_single(bl_transpose(plan));
+    f->value = bl_to_f32(semidual(&t, shape, bl_to_f64(f->alpha), &plan, &beta));
+    f->plan = bl_to_f32(bl_transpose(plan));
 }
 
 /* --- the solver ------------------------------------------------------------------------------- */
@@ -224,7 +210,7 @@ BL_CONTRACT_CHECKED(sparse_ot_solve, SPARSE_OT_SOLVE, "the plan, by L-BFGS", mas
 {
     transport t = problem_of(f->a, f->b, f->cost);
     shape_of_plan shape = {
-        f->k, bl_stop_gradient(bl_add(bl_full(graph, BL_F64, BL_SCALAR, 0), in_double(f->gamma)))};
+        f->k, bl_stop_gradient(bl_add(bl_full(graph, BL_F64, BL_SCALAR, 0), bl_to_f64(f->gamma)))};
     bl_tensor p[] = {t.a, t.b, t.cost, shape.gamma}, plan, value;
     int64_t m = bl_dim(t.a, 0), n = bl_dim(t.b, 0);
     bool whole = bl_is(f->form, "dual");
@@ -232,7 +218,7 @@ BL_CONTRACT_CHECKED(sparse_ot_solve, SPARSE_OT_SOLVE, "the plan, by L-BFGS", mas
     bl_solution solution;
     bl_tensor x =
         bl_stop_gradient(bl_minimize(whole ? negative_dual : negative_semidual, &f->k, p, 4, start,
-                                     0, in_double(f->tol), f->max_iter, &solution));
+                                     0, bl_to_f64(f->tol), f->max_iter, &solution));
     bl_tensor alpha = bl_slice_axis(x, 0, 0, m), beta = alpha;
     if (whole) {
         beta = bl_slice_axis(x, 0, m, m + n);
@@ -242,13 +228,13 @@ BL_CONTRACT_CHECKED(sparse_ot_solve, SPARSE_OT_SOLVE, "the plan, by L-BFGS", mas
     }
     bl_tensor rows = largest(bl_sub(bl_sum(plan, 0), t.a));
     bl_tensor violation = bl_stop_gradient(bl_max(rows, largest(bl_sub(bl_sum(plan, 1), t.b))));
-    f->value = in_single(value);
-    f->plan = in_single(bl_stop_gradient(bl_transpose(plan)));
-    f->violation = in_single(violation);
-    f->feasible = bl_le(violation, bl_mul(10, in_double(f->tol)));
+    f->value = bl_to_f32(value);
+    f->plan = bl_to_f32(bl_stop_gradient(bl_transpose(plan)));
+    f->violation = bl_to_f32(violation);
+    f->feasible = bl_le(violation, bl_mul(10, bl_to_f64(f->tol)));
     f->n_iter = solution.steps;
-    f->alpha = in_single(alpha);
-    f->beta = in_single(bl_stop_gradient(beta));
+    f->alpha = bl_to_f32(alpha);
+    f->beta = bl_to_f32(bl_stop_gradient(beta));
 }
 
 const bl_method bl_sparse_ot = {

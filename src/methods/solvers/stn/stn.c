@@ -320,11 +320,6 @@ static gated frozen(gated l)
     OPT(l2_index,      1,          ">= 0",       "which is the weight of squared weights")         \
     OUT(loss,          "f32[]",    "cross-entropy + mean of value[l2] (norm2_1 + norm2_2)")
 
-static bl_tensor column_of(bl_tensor x, int64_t j)
-{
-    return bl_squeeze(bl_slice_axis(x, 1, j, j + 1), 1);
-}
-
 static bl_status train_check(const bl_dictionary *in, const void *options);
 
 BL_CONTRACT_CHECKED(stn_train_loss, STN_TRAIN_LOSS,
@@ -342,8 +337,8 @@ BL_CONTRACT_CHECKED(stn_train_loss, STN_TRAIN_LOSS,
     }
     bl_tensor u      = bl_stop_gradient(perturbed(f->lam, f->scale, f->noise));
     bl_tensor value  = constrained(u, f->lo, f->hi);
-    bl_tensor rate   = column_of(value, f->dropout_index);
-    bl_tensor decay  = column_of(value, f->l2_index);
+    bl_tensor rate   = bl_pick(value, 1, f->dropout_index);
+    bl_tensor decay  = bl_pick(value, 1, f->l2_index);
     bl_tensor z      = row_dropout(bl_relu(gated_output(one, f->x, u)), rate, f->u_drop);
     bl_tensor logits = gated_output(two, z, u);
     bl_tensor norm2  = bl_add(gated_norm2(one, u), gated_norm2(two, u));

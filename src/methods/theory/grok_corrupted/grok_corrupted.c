@@ -54,8 +54,8 @@ BL_HOST(grok_corrupted_dataset, GROK_CORRUPTED_DATASET, "a table of sums, partly
 /* U[k,m_b] + V[k,n_b], [B,N]. */
 static bl_tensor before_square(bl_tensor pairs, bl_tensor u, bl_tensor v)
 {
-    bl_tensor m = bl_squeeze(bl_slice_axis(pairs, 1, 0, 1), 1);
-    bl_tensor n = bl_squeeze(bl_slice_axis(pairs, 1, 1, 2), 1);
+    bl_tensor m = bl_pick(pairs, 1, 0);
+    bl_tensor n = bl_pick(pairs, 1, 1);
     return bl_add(bl_take(bl_transpose(u), m), bl_take(bl_transpose(v), n));
 }
 

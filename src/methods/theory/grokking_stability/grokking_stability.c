@@ -54,7 +54,7 @@ BL_CONTRACT(grokking_stability_stablemax_ce, GROKKING_STABILITY_STABLEMAX_CE,
 /* sum a b over all elements, in double. */
 static bl_tensor inner(bl_tensor a, bl_tensor b)
 {
-    return bl_sum(bl_mul(bl_cast(a, BL_F64), bl_cast(b, BL_F64)));
+    return bl_inner(bl_to_f64(a), bl_to_f64(b));
 }
 
 #define GROKKING_STABILITY_PERP_GRAD(IN, OPT, OUT)                                                 \

@@ -18,11 +18,6 @@
     OPT(gamma, 0.0, "[0,inf)", "weight decay")                                                     \
     OPT(tau, 1.0, "(0,inf)", "time constant")
 
-static bl_tensor f64(bl_tensor x)
-{
-    return bl_cast(x, BL_F64);
-}
-
 /* (1 - exp(-s t/tau)) / s, t/tau where s = 0; s = lambda + gamma [1,N], time t/tau [T,1]. */
 static bl_tensor learnt(bl_tensor s, bl_tensor time)
 {
@@ -59,12 +54,12 @@ static modes modes_at(bl_tensor lambda, bl_tensor time, bl_tensor gamma, const b
 
 BL_CONTRACT(high_dim_dynamics_modes, HIGH_DIM_DYNAMICS_MODES, "learning curves of a spectrum")
 {
-    bl_tensor variance[] = {bl_square(f64(f->sigma_w)), bl_square(f64(f->sigma_w0)),
-                            bl_square(f64(f->sigma_e))};
-    bl_tensor lambda = bl_expand(f64(f->lam), 0);
-    bl_tensor time = bl_expand(bl_div(f64(f->t), f64(f->tau)), 1);
-    modes m = modes_at(lambda, time, f64(f->gamma), variance);
-    bl_tensor positive = bl_gt(lambda, 0), rank = bl_sum(f64(positive));
+    bl_tensor variance[] = {bl_square(bl_to_f64(f->sigma_w)), bl_square(bl_to_f64(f->sigma_w0)),
+                            bl_square(bl_to_f64(f->sigma_e))};
+    bl_tensor lambda = bl_expand(bl_to_f64(f->lam), 0);
+    bl_tensor time = bl_expand(bl_div(bl_to_f64(f->t), bl_to_f64(f->tau)), 1);
+    modes m = modes_at(lambda, time, bl_to_f64(f->gamma), variance);
+    bl_tensor positive = bl_gt(lambda, 0), rank = bl_sum(bl_to_f64(positive));
     bl_tensor seen = bl_add(bl_mul(lambda, m.error), m.unseen);
     bl_tensor rest = bl_mul(variance[2], bl_sub((double)f->n_samples, rank));
 
@@ -112,15 +107,15 @@ BL_HOST(high_dim_dynamics_mp_density, HIGH_DIM_DYNAMICS_MP_DENSITY,
 BL_CONTRACT(high_dim_dynamics_mp_curve, HIGH_DIM_DYNAMICS_MP_CURVE,
             "learning curves in the limit of high dimension")
 {
-    bl_tensor variance[] = {bl_square(f64(f->sigma_w)), bl_square(f64(f->sigma_w0)),
-                            bl_square(f64(f->sigma_e))};
-    bl_tensor alpha = f64(f->alpha), gamma = f64(f->gamma);
+    bl_tensor variance[] = {bl_square(bl_to_f64(f->sigma_w)), bl_square(bl_to_f64(f->sigma_w0)),
+                            bl_square(bl_to_f64(f->sigma_e))};
+    bl_tensor alpha = bl_to_f64(f->alpha), gamma = bl_to_f64(f->gamma);
     double step = 1.0 / (double)(f->quad + 1);
     bl_tensor k = bl_iota(graph, BL_F64, BL_SHAPE(1, f->quad), 1);
     bl_tensor theta = bl_mul(bl_add(k, 1), M_PI * step);
     bl_tensor lambda = bl_add(bl_add(1, alpha), bl_mul(bl_mul(2, bl_sqrt(alpha)), bl_cos(theta)));
     bl_tensor weight = bl_mul(bl_mul(2 * step, alpha), bl_div(bl_square(bl_sin(theta)), lambda));
-    bl_tensor time = bl_expand(bl_div(f64(f->t), f64(f->tau)), 1);
+    bl_tensor time = bl_expand(bl_div(bl_to_f64(f->t), bl_to_f64(f->tau)), 1);
     modes m = modes_at(lambda, time, gamma, variance);
     bl_tensor seen = bl_add(bl_mul(lambda, m.error), m.unseen);
 
@@ -256,10 +251,10 @@ static bl_tensor spectrum(bl_tensor x, bl_tensor tolerance, bl_tensor *vectors)
 BL_CONTRACT(high_dim_dynamics_linear_flow, HIGH_DIM_DYNAMICS_LINEAR_FLOW,
             "gradient flow of linear regression, exactly")
 {
-    bl_tensor x = bl_stop_gradient(f64(f->X)), gamma = f64(f->gamma), v;
-    bl_tensor y = bl_expand(f64(f->y), 0), w0 = bl_expand(f64(f->w0), 0);
+    bl_tensor x = bl_stop_gradient(bl_to_f64(f->X)), gamma = bl_to_f64(f->gamma), v;
+    bl_tensor y = bl_expand(bl_to_f64(f->y), 0), w0 = bl_expand(bl_to_f64(f->w0), 0);
     bl_tensor lambda = bl_expand(spectrum(x, bl_number(1e-12), &v), 0);
-    bl_tensor time = bl_expand(bl_div(f64(bl_stop_gradient(f->t)), f64(f->tau)), 1);
+    bl_tensor time = bl_expand(bl_div(bl_to_f64(bl_stop_gradient(f->t)), bl_to_f64(f->tau)), 1);
     bl_tensor left = bl_sub(y, bl_dot(w0, x, false, true));
     bl_tensor pull = bl_dot(bl_dot(left, x, false, false), v, false, false);
     bl_tensor decay = bl_mul(gamma, bl_dot(w0, v, false, false));
@@ -284,10 +279,10 @@ BL_CONTRACT(high_dim_dynamics_linear_flow, HIGH_DIM_DYNAMICS_LINEAR_FLOW,
 BL_CONTRACT(high_dim_dynamics_frozen, HIGH_DIM_DYNAMICS_FROZEN,
             "which directions of the weights can learn")
 {
-    bl_tensor x = f64(f->Hf), v, values = spectrum(x, f64(f->tol), &v);
+    bl_tensor x = bl_to_f64(f->Hf), v, values = spectrum(x, bl_to_f64(f->tol), &v);
     bl_tensor largest = bl_reduce_max(values), kept = bl_gt(values, 0);
-    bl_tensor rank = bl_sum(f64(kept));
-    bl_tensor part = bl_squeeze(bl_dot(bl_expand(f64(f->w0), 0), v, false, false), 0);
+    bl_tensor rank = bl_sum(bl_to_f64(kept));
+    bl_tensor part = bl_squeeze(bl_dot(bl_expand(bl_to_f64(f->w0), 0), v, false, false), 0);
     bl_tensor smallest = bl_reduce_min(bl_select(kept, values, largest));
 
     f->rank = bl_cast(rank, BL_I32);

@@ -7,11 +7,6 @@
  * Examples are rows, Y = onehot(y), n = M/K. All in double, of which only results are rounded. */
 #include "methods/method.h"
 
-static bl_tensor f64(bl_tensor x)
-{
-    return bl_cast(x, BL_F64);
-}
-
 static bl_tensor squares(bl_tensor x)
 {
     return bl_sum(bl_square(x));
@@ -22,25 +17,15 @@ static bl_tensor onehot(bl_tensor y, int64_t classes)
     return bl_onehot(y, classes, BL_F64);
 }
 
-/* b (x^T x + ridge I)^-1 */
-static bl_tensor ridge_solve(bl_graph *graph, bl_tensor b, bl_tensor x, bl_tensor ridge)
-{
-    bl_shape square = BL_SHAPE(bl_dim(x, 1), bl_dim(x, 1));
-    bl_tensor row = bl_iota(graph, BL_I32, square, 0), column = bl_iota(graph, BL_I32, square, 1);
-    bl_tensor identity = f64(bl_eq(row, column));
-    bl_tensor l = bl_cholesky(bl_add(bl_dot(x, x, true, false), bl_mul(ridge, identity)));
-    return bl_triangular_solve(l, bl_triangular_solve(l, b, true, true), true, false);
-}
-
 static double per_class(bl_tensor onehot_labels)
 {
     return (double)bl_dim(onehot_labels, 0) / (double)bl_dim(onehot_labels, 1);
 }
 
 /* Y^T H (H^T H + n lambda_w I)^-1 */
-static bl_tensor best_classifier(bl_graph *graph, bl_tensor h, bl_tensor y, bl_tensor lambda_w)
+static bl_tensor best_classifier(bl_tensor h, bl_tensor y, bl_tensor lambda_w)
 {
-    return ridge_solve(graph, bl_dot(y, h, true, false), h, bl_mul(per_class(y), lambda_w));
+    return bl_ridge_solve(bl_dot(y, h, true, false), h, bl_mul(per_class(y), lambda_w));
 }
 
 /* |H W^T - Y|^2 / (2M) */
@@ -79,10 +64,10 @@ static bl_tensor distance(bl_tensor h, bl_tensor h0, bl_tensor beta)
 
 BL_CONTRACT(neural_collapse_ufm_loss, NEURAL_COLLAPSE_UFM_LOSS, "the model's objective")
 {
-    bl_tensor w = f64(f->W), h = f64(f->H), y = onehot(f->y, bl_dim(f->W, 0));
-    bl_tensor loss = objective(w, h, y, f64(f->lambda_w), f64(f->lambda_h));
+    bl_tensor w = bl_to_f64(f->W), h = bl_to_f64(f->H), y = onehot(f->y, bl_dim(f->W, 0));
+    bl_tensor loss = objective(w, h, y, bl_to_f64(f->lambda_w), bl_to_f64(f->lambda_h));
     f->fit = bl_cast(misfit(w, h, y), BL_F32);
-    f->loss = bl_cast(bl_add(loss, distance(h, f64(f->H0), f64(f->beta))), BL_F32);
+    f->loss = bl_cast(bl_add(loss, distance(h, bl_to_f64(f->H0), bl_to_f64(f->beta))), BL_F32);
 }
 
 #define NEURAL_COLLAPSE_WSTAR(IN, OPT, OUT)                                                        \
@@ -94,7 +79,7 @@ BL_CONTRACT(neural_collapse_ufm_loss, NEURAL_COLLAPSE_UFM_LOSS, "the model's obj
 
 BL_CONTRACT(neural_collapse_wstar, NEURAL_COLLAPSE_WSTAR, "the best classifier of given features")
 {
-    bl_tensor w = best_classifier(graph, f64(f->H), onehot(f->y, f->K), f64(f->lambda_w));
+    bl_tensor w = best_classifier(bl_to_f64(f->H), onehot(f->y, f->K), bl_to_f64(f->lambda_w));
     f->W = bl_cast(w, BL_F32);
 }
 
@@ -110,9 +95,9 @@ BL_CONTRACT(neural_collapse_wstar, NEURAL_COLLAPSE_WSTAR, "the best classifier o
 BL_CONTRACT(neural_collapse_central_loss, NEURAL_COLLAPSE_CENTRAL_LOSS,
             "the objective on the central path")
 {
-    bl_tensor h = f64(f->H), y = onehot(f->y, f->K), lambda_w = f64(f->lambda_w);
-    bl_tensor w = best_classifier(graph, h, y, lambda_w);
-    f->loss = bl_cast(objective(w, h, y, lambda_w, f64(f->lambda_h)), BL_F32);
+    bl_tensor h = bl_to_f64(f->H), y = onehot(f->y, f->K), lambda_w = bl_to_f64(f->lambda_w);
+    bl_tensor w = best_classifier(h, y, lambda_w);
+    f->loss = bl_cast(objective(w, h, y, lambda_w, bl_to_f64(f->lambda_h)), BL_F32);
     f->W = bl_cast(w, BL_F32);
 }
 
@@ -133,11 +118,12 @@ typedef struct problem {
     OUT(H, "f32[M,d]", "features after them")
 
 /* H <- H - dt ((H W^T - Y) W + lambda_h H) with the best W */
-static void flow_step(bl_graph *graph, const bl_tensor *carry, BL_UNUSED_ const bl_tensor *x,
-                      bl_tensor *next, BL_UNUSED_ bl_tensor *y, void *context)
+static void flow_step(BL_UNUSED_ bl_graph *graph, const bl_tensor *carry,
+                      BL_UNUSED_ const bl_tensor *x, bl_tensor *next, BL_UNUSED_ bl_tensor *y,
+                      void *context)
 {
     const problem *p = context;
-    bl_tensor h = carry[0], w = best_classifier(graph, h, p->y, p->lambda_w);
+    bl_tensor h = carry[0], w = best_classifier(h, p->y, p->lambda_w);
     bl_tensor residual = bl_sub(bl_dot(h, w, false, true), p->y);
     bl_tensor slope = bl_add(bl_dot(residual, w, false, false), bl_mul(p->lambda_h, h));
     next[0] = bl_sub(h, bl_mul(p->dt, slope));
@@ -146,10 +132,10 @@ static void flow_step(bl_graph *graph, const bl_tensor *carry, BL_UNUSED_ const 
 BL_CONTRACT(neural_collapse_flow, NEURAL_COLLAPSE_FLOW, "Euler steps along the central path")
 {
     problem p = {.y = onehot(f->y, f->K),
-                 .lambda_w = f64(f->lambda_w),
-                 .lambda_h = f64(f->lambda_h),
-                 .dt = f64(f->dt)};
-    bl_tensor first = f64(f->H0), last;
+                 .lambda_w = bl_to_f64(f->lambda_w),
+                 .lambda_h = bl_to_f64(f->lambda_h),
+                 .dt = bl_to_f64(f->dt)};
+    bl_tensor first = bl_to_f64(f->H0), last;
     bl_scan(graph, f->steps, flow_step, &p, &first, 1, NULL, 0, &last, NULL, 0);
     f->H = bl_cast(last, BL_F32);
 }
@@ -167,13 +153,14 @@ BL_CONTRACT(neural_collapse_flow, NEURAL_COLLAPSE_FLOW, "Euler steps along the c
     OUT(loss, "f32[]", "the objective there")
 
 /* H <- (Y W + beta H0) (W^T W + (lambda_h + beta) I)^-1 with the best W */
-static void alternate(bl_graph *graph, const bl_tensor *carry, BL_UNUSED_ const bl_tensor *x,
-                      bl_tensor *next, BL_UNUSED_ bl_tensor *y, void *context)
+static void alternate(BL_UNUSED_ bl_graph *graph, const bl_tensor *carry,
+                      BL_UNUSED_ const bl_tensor *x, bl_tensor *next, BL_UNUSED_ bl_tensor *y,
+                      void *context)
 {
     const problem *p = context;
-    bl_tensor w = best_classifier(graph, carry[0], p->y, p->lambda_w);
+    bl_tensor w = best_classifier(carry[0], p->y, p->lambda_w);
     bl_tensor wanted = bl_add(bl_dot(p->y, w, false, false), bl_mul(p->beta, p->h0));
-    next[0] = ridge_solve(graph, wanted, w, bl_add(p->lambda_h, p->beta));
+    next[0] = bl_ridge_solve(wanted, w, bl_add(p->lambda_h, p->beta));
 }
 
 BL_CONTRACT(neural_collapse_minimizer, NEURAL_COLLAPSE_MINIMIZER,
@@ -185,13 +172,13 @@ BL_CONTRACT(neural_collapse_minimizer, NEURAL_COLLAPSE_MINIMIZER,
         return;
     }
     problem p = {.y = onehot(f->y, f->K),
-                 .h0 = f64(f->H0),
-                 .lambda_w = f64(f->lambda_w),
-                 .lambda_h = f64(f->lambda_h),
-                 .beta = f64(f->beta)};
+                 .h0 = bl_to_f64(f->H0),
+                 .lambda_w = bl_to_f64(f->lambda_w),
+                 .lambda_h = bl_to_f64(f->lambda_h),
+                 .beta = bl_to_f64(f->beta)};
     bl_tensor h;
     bl_scan(graph, f->iters, alternate, &p, &p.h0, 1, NULL, 0, &h, NULL, 0);
-    bl_tensor w = best_classifier(graph, h, p.y, p.lambda_w);
+    bl_tensor w = best_classifier(h, p.y, p.lambda_w);
     bl_tensor loss = objective(w, h, p.y, p.lambda_w, p.lambda_h);
     f->H = bl_cast(h, BL_F32);
     f->W = bl_cast(w, BL_F32);
@@ -217,7 +204,7 @@ static bl_tensor simplex_distance(bl_graph *graph, bl_tensor gram)
     int64_t classes = bl_dim(gram, 0);
     bl_shape square = BL_SHAPE(classes, classes);
     bl_tensor row = bl_iota(graph, BL_I32, square, 0), column = bl_iota(graph, BL_I32, square, 1);
-    bl_tensor centred = bl_sub(f64(bl_eq(row, column)), 1.0 / (double)classes);
+    bl_tensor centred = bl_sub(bl_to_f64(bl_eq(row, column)), 1.0 / (double)classes);
     bl_tensor simplex = bl_div(centred, sqrt((double)classes - 1));
     return bl_sqrt(squares(bl_sub(bl_div(gram, bl_sqrt(squares(gram))), simplex)));
 }
@@ -229,13 +216,13 @@ static bl_contract_check neural_collapse_metrics_check;
 BL_CONTRACT_CHECKED(neural_collapse_metrics, NEURAL_COLLAPSE_METRICS,
                     "how far features have collapsed", neural_collapse_metrics_check)
 {
-    bl_tensor h = f64(f->H), y = onehot(f->y, f->K), l, u;
+    bl_tensor h = bl_to_f64(f->H), y = onehot(f->y, f->K), l, u;
     double rows = (double)bl_dim(h, 0);
     bl_tensor means = bl_div(bl_dot(y, h, true, false), bl_expand(bl_sum(y, 0), 1));
     bl_tensor c = bl_sub(means, bl_mean_keep(h, 0)), d = bl_sub(h, bl_take(means, f->y));
     bl_tensor gram = bl_dot(c, c, false, true);
     bl_eigh(gram, &l, &u);
-    bl_tensor kept = bl_gt(l, bl_mul(f64(f->tol), bl_reduce_max(l)));
+    bl_tensor kept = bl_gt(l, bl_mul(bl_to_f64(f->tol), bl_reduce_max(l)));
     bl_tensor inverse = bl_select(kept, bl_div(1, bl_select(kept, l, bl_ones_like(l))), 0);
     bl_tensor p = bl_mul(bl_dot(bl_dot(d, c, false, true), u, false, false), bl_expand(inverse, 0));
     bl_tensor within = bl_div(squares(d), rows), between = bl_div(squares(c), (double)f->K);
@@ -301,7 +288,8 @@ static bl_contract_check neural_collapse_collapsed_check;
 BL_CONTRACT_CHECKED(neural_collapse_collapsed, NEURAL_COLLAPSE_COLLAPSED,
                     "the collapsed minimiser without H0", neural_collapse_collapsed_check)
 {
-    bl_tensor q = f64(f->Q), lambda_w = f64(f->lambda_w), lambda_h = f64(f->lambda_h);
+    bl_tensor q = bl_to_f64(f->Q), lambda_w = bl_to_f64(f->lambda_w),
+              lambda_h = bl_to_f64(f->lambda_h);
     bl_tensor c = bl_sqrt(bl_mul(lambda_h, lambda_w)), left = bl_max(bl_sub(1, c), 0);
     bl_tensor size = bl_sqrt(bl_mul(left, bl_sqrt(bl_div(lambda_w, lambda_h))));
     f->H = bl_cast(bl_take(bl_mul(size, q), f->y), BL_F32);
@@ -343,16 +331,17 @@ static bl_status neural_collapse_collapsed_check(const bl_dictionary *in,
 BL_CONTRACT(neural_collapse_response, NEURAL_COLLAPSE_RESPONSE,
             "how the minimiser follows a change of H0")
 {
-    bl_tensor h = f64(f->H), w = f64(f->W), d = f64(f->dH0), y = onehot(f->y, bl_dim(w, 0));
+    bl_tensor h = bl_to_f64(f->H), w = bl_to_f64(f->W), d = bl_to_f64(f->dH0),
+              y = onehot(f->y, bl_dim(w, 0));
     bl_tensor r = bl_sub(bl_dot(h, w, false, true), y);
     bl_tensor push =
         bl_add(bl_dot(bl_dot(w, d, false, true), h, false, false), bl_dot(r, d, true, false));
-    bl_tensor ridge = bl_mul(per_class(y), f64(f->lambda_w));
-    bl_tensor dw = bl_neg(ridge_solve(graph, push, h, ridge));
+    bl_tensor ridge = bl_mul(per_class(y), bl_to_f64(f->lambda_w));
+    bl_tensor dw = bl_neg(bl_ridge_solve(push, h, ridge));
     bl_tensor moved = bl_add(bl_dot(d, w, false, true), bl_dot(h, dw, false, true));
     bl_tensor pull = bl_add(bl_dot(moved, w, false, false), bl_dot(r, dw, false, false));
-    pull = bl_add(pull, bl_mul(f64(f->lambda_h), d));
-    f->dH = bl_cast(bl_sub(d, bl_div(pull, f64(f->beta))), BL_F32);
+    pull = bl_add(pull, bl_mul(bl_to_f64(f->lambda_h), d));
+    f->dH = bl_cast(bl_sub(d, bl_div(pull, bl_to_f64(f->beta))), BL_F32);
     f->dW = bl_cast(dw, BL_F32);
 }
 

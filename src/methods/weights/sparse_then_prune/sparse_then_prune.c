@@ -65,7 +65,7 @@ BL_CONTRACT(stp_loss, STP_LOSS, "cross-entropy plus the penalty of attention")
 {
     int64_t layers = bl_dim(f->penalties, 0);
     if (bl_is(f->reduce_layers, "last"))
-        f->penalty = bl_squeeze(bl_slice_axis(f->penalties, 0, layers - 1, layers), 0);
+        f->penalty = bl_pick(f->penalties, 0, layers - 1);
     else if (bl_is(f->reduce_layers, "sum"))
         f->penalty = bl_sum(f->penalties);
     else

@@ -196,8 +196,8 @@ static bl_tensor compand(bl_step *s, const void *options, int i, bl_tensor value
         return value;
     struct wc_reparam f = BL_DEFAULTS(wc_reparam);
     f.v = value, f.fn = o->fn;
-    f.a = bl_squeeze(bl_slice_axis(bl_state(s, "amplitude"), 0, i, i + 1), 0);
-    f.b = bl_squeeze(bl_slice_axis(bl_state(s, "width"), 0, i, i + 1), 0);
+    f.a = bl_pick(bl_state(s, "amplitude"), 0, i);
+    f.b = bl_pick(bl_state(s, "width"), 0, i);
     bl_call(wc_reparam, &f);
     return f.w;
 }
