@@ -376,6 +376,7 @@ const bl_method bl_ovor = {
     .summary = "keeps the classes of later tasks apart from earlier ones without stored data",
     .when = "Class-incremental learning on a frozen feature extractor where no data may be kept. "
             "Costs a nearest-neighbour search and a few epochs of the head after each task.",
+    .example = "ballast show ovor_loss",
     .functions = {&ovor_loss_contract, &ovor_outliers_contract, &ovor_knn_distance_contract,
                   &ovor_masked_ce_contract, &ovor_prefix_attention_contract,
                   &ovor_schedule_contract, &ovor_metrics_contract},

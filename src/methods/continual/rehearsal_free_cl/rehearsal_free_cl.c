@@ -294,6 +294,7 @@ const bl_method bl_rehearsal_free_cl = {
     .summary = "learns class after class without stored data: distillation and anchors",
     .when = "Class-incremental learning where old data may not be kept; the baselines to beat. "
             "Costs a forward pass of the previous model and, for EWC, gradients by example.",
+    .example = "ballast show rehearsal_free_cl_step_loss",
     .functions = {&rehearsal_free_cl_step_loss_contract, &rehearsal_free_cl_class_loss_contract,
                   &rehearsal_free_cl_predkd_contract, &rehearsal_free_cl_featkd_contract,
                   &rehearsal_free_cl_param_reg_contract, &rehearsal_free_cl_fisher_update_contract,

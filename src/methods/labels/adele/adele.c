@@ -346,6 +346,7 @@ const bl_method bl_adele = {
     .summary = "corrects wrong segmentation masks, class by class, before they are memorised",
     .when = "Masks are cheap and wrong in a systematic way, and no clean ones exist. Costs two "
             "more forward passes a step and the predictions of an epoch.",
+    .example = "ballast show adele_loss",
     .functions = {&adele_loss_contract, &adele_class_iou_contract, &adele_fit_curve_contract,
                   &adele_update_epoch_contract, &adele_should_correct_contract,
                   &adele_correct_labels_contract},

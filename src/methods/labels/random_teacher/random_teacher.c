@@ -181,6 +181,7 @@ const bl_method bl_random_teacher = {
     .summary = "learns features without labels by imitating an untrained network",
     .when = "As a warm start where labels are scarce, or to study what imitation alone does. "
             "Costs a second forward pass and long training.",
+    .example = "ballast show random_teacher_loss",
     .functions = {&random_teacher_loss_contract, &random_teacher_head_contract,
                   &random_teacher_init_contract, &random_teacher_standardize_contract,
                   &random_teacher_knn_contract, &random_teacher_barrier_contract},

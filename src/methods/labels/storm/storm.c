@@ -368,5 +368,6 @@ const bl_method bl_storm = {
     .summary = "learns to weigh examples by how their losses behave, without clean data",
     .when = "Unknown label noise, class imbalance included, in text, tables or anything else. "
             "About three times the cost of a plain step.",
+    .example = "ballast show storm_features",
     .functions = {&storm_features_contract, &storm_rescaler_contract, &storm_meta_loss_contract},
 };

@@ -374,6 +374,7 @@ const bl_method bl_lpn = {
     .when =
         "For denoising, deblurring, tomography, from clean examples only, where iterations must "
         "converge or the regulariser itself is wanted. A step is a second-order gradient.",
+    .example = "ballast show lpn_train_loss",
     .functions = {&lpn_train_loss_contract, &lpn_prox_contract, &lpn_pm_loss_contract,
                   &lpn_conv_train_loss_contract, &lpn_prior_contract, &lpn_pgd_step_contract,
                   &lpn_admm_step_contract},

@@ -755,6 +755,7 @@ const bl_method bl_maid = {
     .summary = "learns regularisation parameters by descent that chooses its own accuracy",
     .when = "For many differentiable regularisation parameters with a convex inner problem. It "
             "needs no schedule of accuracies or steps; a run costs some hundred inner solves.",
+    .example = "ballast show maid_run",
     .functions = {&maid_run_contract, &maid_lower_contract, &maid_upper_contract,
                   &maid_lower_solve_contract, &maid_hypergrad_contract,
                   &maid_jacobian_norm_contract, &maid_error_bound_contract,

@@ -199,6 +199,7 @@ const bl_method bl_monge_gap = {
     .summary = "learns maps between two samples that move mass as cheaply as possible",
     .when = "For pairing two unpaired samples by a network, at any cost of moving, or to keep a "
             "generator from shuffling points. A step costs a few transport problems of its batch.",
+    .example = "ballast show monge_gap_sinkhorn",
     .functions = {&monge_gap_contract, &monge_gap_cost_contract, &monge_gap_epsilon_contract,
                   &monge_gap_sinkhorn_contract, &monge_gap_divergence_contract},
 };

@@ -244,6 +244,7 @@ const bl_method bl_sparse_ot = {
     .summary = "matches sources to targets, each target with at most k sources",
     .when = "For routing with a capacity, for matchings that can be read, or for transporting "
             "colours. A solve takes some hundred evaluations of all pairs, more for small k.",
+    .example = "ballast show sparse_ot_solve",
     .functions = {&sparse_ot_solve_contract, &sparse_ot_project_contract, &sparse_ot_dual_contract,
                   &sparse_ot_semidual_contract},
 };
