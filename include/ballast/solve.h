@@ -1,6 +1,6 @@
 /* Solvers: problems given by functions, solved on the host or inside of graphs.
  *
- * On the host (names with bl_host_, and fits and searches) a problem is a callback on plain
+ * On the host (fits, searches, orders: what takes no tensor) a problem is a callback on plain
  * row-major arrays of double; nothing is checked that only the caller can know, and what allocates
  * or can fail returns a status.
  *
