@@ -22,7 +22,8 @@ static const struct {
 static const struct {
     const char *include, *room; /* may only be included below src/room */
 } rooms[] = {
-    {"dnnl", "exec/cpu"},   {"omp.h", "exec/cpu"},    {"lapacke", "exec/cpu"}, {"sqlite3", "study"},
+    {"dnnl", "exec/cpu"},   {"omp.h", "exec/cpu"},    {"lapack", "exec/cpu"}, {"sqlite3", "study"},
+    {"cblas", "exec/cpu"},
     {"png.h", "data/read"}, {"jpeglib", "data/read"}, {"csv.h", "data/read"},
 };
 

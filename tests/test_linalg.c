@@ -212,6 +212,180 @@ static void the_nuclear_norm_of_a_rotation(void **state) /* all singular values 
     expect_result(polar, x, VALUES(.6, -.8, .8, .6), VALUES(.6, -.8, .8, .6));
 }
 
+/* --- the cpu against the reference -------------------------------------------------------------
+ */
+
+/* Pseudorandom in [-1, 1], of this rank where rank is not 0. */
+static bl_array random_matrices(bl_dtype dtype, bl_shape shape, int64_t rank)
+{
+    bl_array a;
+    expect_ok(bl_array_new(dtype, shape, &a));
+    bl_random random = bl_random_new(bl_key_from_seed((uint64_t)(shape.dim[1] * 71 + rank)));
+    int64_t m = shape.dim[1], n = shape.dim[2];
+    for (int64_t i = 0; i < bl_array_count(&a); i++)
+        bl_array_set(&a, i, 2 * bl_random_unit(&random) - 1);
+    for (int64_t i = 0; i < bl_array_count(&a) && rank; i++) /* rows repeat */
+        if (i / n % m >= rank)
+            bl_array_set(&a, i, bl_array_get(&a, i - rank * n));
+    return a;
+}
+
+enum { RESULTS = 3 };
+
+/* Both executors answer the same. */
+static void expect_agreement(bl_tensor x, const bl_array *in, const bl_tensor *y, int count,
+                             double tolerance)
+{
+    bl_array z[2][RESULTS] = {0};
+    bl_status status[2];
+    status[0] = bl_evaluate(bl_device_reference(), &x, in, 1, y, z[0], count);
+    status[1] = bl_evaluate(bl_device_cpu(), &x, in, 1, y, z[1], count);
+    assert_int_equal(status[0], status[1]);
+    for (int o = 0; o < count && status[0] == BL_OK; o++)
+        for (int64_t i = 0; i < bl_array_count(&z[0][o]); i++)
+            if (!close_to(bl_array_get(&z[1][o], i), bl_array_get(&z[0][o], i), tolerance))
+                fail_msg("%s: result %d, element %lld: cpu %.17g, reference %.17g",
+                         bl_show(bl_type_of(x)), o, (long long)i, bl_array_get(&z[1][o], i),
+                         bl_array_get(&z[0][o], i));
+    for (int o = 0; o < count; o++) {
+        bl_array_free(&z[0][o]);
+        bl_array_free(&z[1][o]);
+    }
+}
+
+static bl_tensor unit(bl_tensor like, int64_t n)
+{
+    return bl_cast(identity(like.graph, n), bl_type_of(like).dtype);
+}
+
+/* Values, and what is put together again from values and vectors, whose sign the largest
+ * component of the first gives. */
+static void compare_svd(bl_dtype dtype, int64_t m, int64_t n, int64_t rank)
+{
+    bl_graph *g = bl_graph_new();
+    bl_tensor x = bl_input(g, "x", dtype, S(2, m, n)), u, s, v;
+    bl_array in = random_matrices(dtype, S(2, m, n), rank);
+    int64_t k = m < n ? m : n;
+    double tolerance = dtype == BL_F64 ? 2e-13 : 1e-5;
+    bl_svd(x, &u, &s, &v);
+    bl_tensor back = bl_sub(bl_dot(bl_mul(u, bl_expand(s, -2)), v, false, true), x);
+    bl_tensor right = bl_sub(bl_dot(v, v, true, false), unit(x, k));
+    bl_tensor left = bl_sub(bl_dot(u, u, true, false), unit(x, k));
+    bl_tensor sign = bl_sub(bl_reduce_max(u, -2), bl_reduce_max(bl_abs(u), -2));
+    expect_agreement(x, &in, &s, 1, tolerance);
+    expect_agreement(x, &in, (bl_tensor[]){back, left, right}, 3, tolerance);
+    expect_agreement(x, &in, &sign, 1, 0);
+    if (!rank)
+        expect_agreement(x, &in, (bl_tensor[]){u, v}, 2, dtype == BL_F64 ? 1e-9 : 1e-4);
+    bl_array_free(&in);
+    bl_graph_free(g);
+}
+
+static void compare_symmetric(bl_dtype dtype, int64_t n)
+{
+    bl_graph *g = bl_graph_new();
+    bl_tensor x = bl_input(g, "x", dtype, S(3, n, n)), w, v;
+    bl_array in = random_matrices(dtype, S(3, n, n), 0);
+    double tolerance = dtype == BL_F64 ? 2e-13 : 1e-5;
+    bl_tensor a = bl_add(x, flipped(x));
+    bl_eigh(a, &w, &v);
+    bl_tensor back = bl_sub(bl_dot(bl_mul(v, bl_expand(w, -2)), v, false, true), a);
+    bl_tensor turned = bl_sub(bl_dot(v, v, true, false), unit(x, n));
+    expect_agreement(x, &in, (bl_tensor[]){w, back, turned}, 3, tolerance);
+    expect_agreement(x, &in, &v, 1, dtype == BL_F64 ? 1e-9 : 1e-4);
+    bl_tensor l = bl_cholesky(bl_add(bl_dot(x, x, false, true), unit(x, n)));
+    expect_agreement(x, &in, &l, 1, tolerance);
+    for (int flags = 0; flags < 4; flags++) {
+        bl_tensor solved = bl_triangular_solve(l, x, flags & 1, flags >> 1);
+        expect_agreement(x, &in, &solved, 1, dtype == BL_F64 ? 1e-11 : 1e-4);
+    }
+    bl_tensor wide = bl_triangular_solve(l, bl_slice_axis(x, 2, 0, 1), false, true);
+    expect_agreement(x, &in, &wide, 1, dtype == BL_F64 ? 1e-11 : 1e-4);
+    bl_array_free(&in);
+    bl_graph_free(g);
+}
+
+static void the_cpu_decomposes_as_the_reference_does(void **state)
+{
+    (void)state;
+    static const int64_t size[] = {1, 2, 7, 8, 9, 16, 25, 26, 33, 70};
+    for (int i = 0; i < COUNT_OF(size); i++)
+        for (int f64 = 0; f64 < 2; f64++) {
+            bl_dtype dtype = f64 ? BL_F64 : BL_F32;
+            compare_symmetric(dtype, size[i]);
+            compare_svd(dtype, size[i], size[i], 0);
+            compare_svd(dtype, size[i], 31, 0);
+            compare_svd(dtype, 12, size[i], 0);
+            compare_svd(dtype, 70, size[i], size[i] > 2 ? 3 : 0);
+        }
+}
+
+/* All values are the same, or all are 0: any basis will do, and the cpu's must be one. */
+static void the_cpu_decomposes_multiples_of_the_identity(void **state)
+{
+    enum { N = 20 };
+    bl_tensor x = bl_input(*state, "x", BL_F64, S(N, N)), u, s, v, w, q;
+    bl_svd(x, &u, &s, &v);
+    bl_eigh(x, &w, &q);
+    bl_tensor one = identity(*state, N);
+    bl_tensor wrong = bl_abs(bl_sub(bl_dot(bl_mul(u, bl_expand(s, -2)), v, false, true), x));
+    wrong = bl_add(wrong, bl_abs(bl_sub(bl_dot(u, u, true, false), one)));
+    wrong = bl_add(wrong, bl_abs(bl_sub(bl_dot(q, q, true, false), one)));
+    wrong = bl_add(wrong, bl_abs(bl_sub(bl_dot(bl_mul(q, bl_expand(w, -2)), q, false, true), x)));
+    for (int scale = 0; scale < 3; scale++) {
+        bl_array in, out;
+        expect_ok(bl_array_new(BL_F64, S(N, N), &in));
+        for (int64_t i = 0; i < N * N; i++)
+            bl_array_set(&in, i, i / N == i % N ? scale : 0);
+        expect_ok(bl_evaluate(bl_device_cpu(), &x, &in, 1, &wrong, &out, 1));
+        for (int64_t i = 0; i < N * N; i++)
+            assert_true(bl_array_get(&out, i) < 1e-13);
+        bl_array_free(&in);
+        bl_array_free(&out);
+    }
+}
+
+/* NaN and infinity in any place, and pivots that are not positive: the same answer, the same words.
+ */
+static void the_cpu_treats_what_is_not_finite_as_the_reference_does(void **state)
+{
+    static const double bad[] = {NAN, INFINITY, -INFINITY};
+    enum { N = 10 };
+    bl_tensor x = bl_input(*state, "x", BL_F64, S(2, N, N)), w, v, u, s, r;
+    bl_eigh(x, &w, &v);
+    bl_svd(x, &u, &s, &r);
+    bl_tensor solved = bl_triangular_solve(x, x, false, false);
+    for (int i = 0; i < 3; i++)
+        for (int64_t at = 0; at < 2 * N * N; at += 37) {
+            bl_array in = random_matrices(BL_F64, S(2, N, N), 0);
+            bl_array_set(&in, at, bad[i]);
+            expect_agreement(x, &in, (bl_tensor[]){w, v}, 2, 1e-9);
+            expect_agreement(x, &in, (bl_tensor[]){u, s, r}, 3, 1e-9);
+            expect_agreement(x, &in, &solved, 1, 1e-6);
+            bl_array_free(&in);
+        }
+}
+
+static void the_cpu_names_the_pivot_that_the_reference_names(void **state)
+{
+    enum { N = 10 };
+    bl_tensor x = bl_input(*state, "x", BL_F64, S(2, N, N)), l = bl_cholesky(x);
+    for (int k = 0; k < 4; k++) {
+        bl_array in, out = {0};
+        expect_ok(bl_array_new(BL_F64, S(2, N, N), &in));
+        for (int64_t i = 0; i < 2 * N * N; i++)
+            bl_array_set(&in, i, k == 2 ? 4 : i / N % N == i % N ? 2 : 1);
+        if (k != 2)
+            bl_array_set(&in, N * N + 4 * N + 4, k == 0 ? -3 : k == 1 ? NAN : 0);
+        char message[256];
+        assert_int_equal(bl_evaluate(bl_device_reference(), &x, &in, 1, &l, &out, 1), BL_INVALID);
+        snprintf(message, sizeof message, "%s", bl_error());
+        assert_int_equal(bl_evaluate(bl_device_cpu(), &x, &in, 1, &l, &out, 1), BL_INVALID);
+        assert_string_equal(bl_error(), message);
+        bl_array_free(&in);
+    }
+}
+
 /* --- edges -------------------------------------------------------------------------------------
  */
 
@@ -293,6 +467,10 @@ int main(void)
         TEST(the_largest_singular_values_give_the_nearest_matrix_of_low_rank),
         TEST(a_singular_matrix_has_a_whole_basis_and_a_finite_gradient),
         TEST(the_nuclear_norm_of_a_rotation),
+        TEST(the_cpu_decomposes_as_the_reference_does),
+        TEST(the_cpu_decomposes_multiples_of_the_identity),
+        TEST(the_cpu_treats_what_is_not_finite_as_the_reference_does),
+        TEST(the_cpu_names_the_pivot_that_the_reference_names),
         TEST(matrices_of_nothing),
         TEST(errors_name_what_is_wrong),
     };

@@ -164,6 +164,8 @@ cpu_prepare cpu_prepare_take, cpu_prepare_put, cpu_prepare_add_at, cpu_prepare_r
 cpu_prepare cpu_prepare_concat, cpu_prepare_pad, cpu_prepare_take_along, cpu_prepare_add_along;
 cpu_prepare cpu_prepare_argsort, cpu_prepare_reduce, cpu_prepare_arg, cpu_prepare_cumsum;
 cpu_prepare cpu_prepare_loop;
+cpu_prepare cpu_prepare_cholesky, cpu_prepare_triangular_solve, cpu_prepare_eigh, cpu_prepare_svd;
+cpu_run cpu_run_reference; /* the reference executor's loop, whose scratch memory the plan has */
 /* Whether the kernel of `node` reads operand i through any view of this form. */
 bool cpu_reads_view(const cpu_plan *plan, const bl_node *node, int i, const cpu_view *view);
 

@@ -26,13 +26,17 @@ static cpu_prepare *const prepare[BL_OPS] = {
     [BL_OP_random_bits] = cpu_prepare_random_bits,
     [BL_OP_concat] = cpu_prepare_concat,
     [BL_OP_pad] = cpu_prepare_pad,
+    [BL_OP_cholesky] = cpu_prepare_cholesky,
+    [BL_OP_triangular_solve] = cpu_prepare_triangular_solve,
+    [BL_OP_eigh] = cpu_prepare_eigh,
+    [BL_OP_svd] = cpu_prepare_svd,
     [BL_OP_scan] = cpu_prepare_loop,
     [BL_OP_while] = cpu_prepare_loop,
 };
 
 /* --- the reference loops ---------------------------------------------------------------------- */
 
-static bl_status run_reference(cpu_plan *plan, cpu_kernel *kernel)
+bl_status cpu_run_reference(cpu_plan *plan, cpu_kernel *kernel)
 {
     const bl_node *node = cpu_node(plan, kernel->node);
     for (int i = 0; i < node->operands; i++)
@@ -47,7 +51,7 @@ bl_status cpu_prepare_reference(cpu_plan *plan, cpu_kernel *kernel, const bl_nod
     size_t scratch = scratch_elements(plan->signature.graph, node) * sizeof(uint64_t);
     if (scratch > plan->scratch_bytes)
         plan->scratch_bytes = scratch;
-    kernel->run = run_reference;
+    kernel->run = cpu_run_reference;
     kernel->how = "reference";
     return BL_OK;
 }
