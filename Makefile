@@ -41,7 +41,7 @@ asan tsan: packages
 valgrind: packages
 	cmake --preset debug > /dev/null
 	cmake --build build-debug
-	@for test in $(filter-out build-debug/test_cpu build-debug/test_primitives build-debug/test_long_%,$(wildcard build-debug/test_*)); do \
+	@for test in $(filter-out build-debug/test_cpu build-debug/test_primitives build-debug/test_store build-debug/test_long_%,$(wildcard build-debug/test_*)); do \
 	    echo "valgrind $$test"; \
 	    BL_PATIENCE=50 valgrind -q --error-exitcode=9 --leak-check=full $$test > /dev/null 2> valgrind.log || { cat valgrind.log; exit 1; }; \
 	done; rm -f valgrind.log

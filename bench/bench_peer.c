@@ -2,13 +2,13 @@
  *
  *     bench_peer --inputs FOLDER --threads N [--turns] WORKLOAD..
  *
- * FOLDER is what bench/peer_inputs.py wrote. Prints a line of JSON a workload: milliseconds to
- * build, differentiate and compile, and to the first result; losses before any update and after
- * three; the norm of all parameters (or of the gradients, where only those are wanted) after four
- * steps. Then it times the step for three seconds and prints the median; or, with --turns, for
- * every line SECONDS of the standard input runs steps for so long and prints the samples: pairs of
- * milliseconds a step and how often the process was preempted meanwhile. A sample is at least a
- * millisecond long. To add a workload: write its loss, list it in `workloads`. */
+ * FOLDER is what bench/peer_inputs.py wrote; BALLAST_BENCH_INPUTS may name it too. Prints a line of
+ * JSON a workload: milliseconds to build, differentiate and compile, and to the first result;
+ * losses before any update and after three; the norm of all parameters (or of the gradients, where
+ * only those are wanted) after four steps; then the median of five seconds of steps; or, with
+ * --turns, for every line SECONDS of the standard input runs steps for so long and prints the
+ * samples: pairs of milliseconds a step and how often the process was preempted meanwhile. A sample
+ * is at least a millisecond long. To add a workload: write its loss, list it in `workloads`. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -488,21 +488,29 @@ static int by_time(const void *a, const void *b)
     return (x->milliseconds > y->milliseconds) - (x->milliseconds < y->milliseconds);
 }
 
+static int by_preemption(const void *a, const void *b)
+{
+    const sample *x = a, *y = b;
+    return (x->preempted > y->preempted) - (x->preempted < y->preempted);
+}
+
+/* Of the samples without preemption; of the half with least, where there are fewer than seven. */
 static void time_alone(runner *r)
 {
     static sample samples[SAMPLES];
-    int count = take(r, 3, samples), clean = 0;
+    int count = take(r, 5, samples), clean = 0, kept = 0;
     for (int i = 0; i < count; i++)
-        if (samples[i].preempted == 0)
-            samples[clean++] = samples[i];
-    if (clean < 3) {
-        puts("  fewer than three samples without preemption");
-        return;
-    }
-    qsort(samples, (size_t)clean, sizeof *samples, by_time);
-    printf("  %.5g ms [%.5g, %.5g], least %.5g, %d samples, %d dropped\n",
-           samples[clean / 2].milliseconds, samples[clean / 4].milliseconds,
-           samples[3 * clean / 4].milliseconds, samples[0].milliseconds, clean, count - clean);
+        clean += samples[i].preempted == 0;
+    qsort(samples, (size_t)count, sizeof *samples, by_preemption);
+    long limit = clean >= 7 ? 0 : samples[count / 2].preempted;
+    while (kept < count && samples[kept].preempted <= limit)
+        kept++;
+    qsort(samples, (size_t)kept, sizeof *samples, by_time);
+    printf(", \"median_ms\": %.5f, \"iqr\": [%.5f, %.5f], \"min_ms\": %.5f, \"clean\": %d, "
+           "\"samples\": %d}\n",
+           samples[kept / 2].milliseconds, samples[kept / 4].milliseconds,
+           samples[3 * kept / 4].milliseconds, samples[0].milliseconds, clean, count);
+    fflush(stdout);
 }
 
 static void bench(const struct workload *w, const char *folder, int threads, bool turns)
@@ -520,9 +528,9 @@ static void bench(const struct workload *w, const char *folder, int threads, boo
     bl_work work = bl_program_work(r.program);
     printf("{\"workload\": \"%s\", \"peer\": \"ballast\", \"threads\": %d, \"setup_ms\": %.2f, "
            "\"first_ms\": %.2f, \"loss1\": %.7g, \"loss4\": %.7g, \"norm\": %.7g, "
-           "\"kernels\": %lld}\n",
+           "\"kernels\": %lld%s",
            w->name, threads, 1e3 * setup, 1e3 * first, loss1, loss4, norm(&s, w),
-           (long long)work.kernels);
+           (long long)work.kernels, turns ? "}\n" : "");
     fflush(stdout);
     if (getenv("BENCH_EXPLAIN")) {
         char *text = bl_program_explain(r.program);
@@ -552,7 +560,8 @@ static const struct workload *find(const char *name)
 int main(int argc, char **argv)
 {
     int threads = 1;
-    const char *folder = ".";
+    const char *folder = getenv("BALLAST_BENCH_INPUTS");
+    folder = folder ? folder : ".";
     bool turns = false;
     for (int i = 1; i < argc; i++)
         if (!strcmp(argv[i], "--threads") && i + 1 < argc)
