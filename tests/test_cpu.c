@@ -373,6 +373,104 @@ static void axes_in_the_middle_agree(void **state)
         expect_near(*state, BL_SHAPE(7, 33, 19), build[i], 1e-5);
 }
 
+/* --- windows, products, bytes -------------------------------------------------------------------
+ */
+
+/* The two executors on random elements in [-range, range], which are not 0 and where unsigned not
+ * negative; reals to one part in 10^6, integers exactly; the cpu on one thread and on three. */
+static void expect_same(const bl_tensor *x, int inputs, bl_tensor y, double range)
+{
+    bl_array in[2], a, b;
+    bl_random random = bl_random_new(bl_key_from_seed(11));
+    for (int i = 0; i < inputs; i++) {
+        bl_type type = bl_type_of(x[i]);
+        expect_ok(bl_array_new(type.dtype, type.shape, &in[i]));
+        for (int64_t j = 0; j < bl_array_count(&in[i]); j++) {
+            double value = range * (2 * bl_random_unit(&random) - 1);
+            bool unsigned_type = type.dtype == BL_U8 || type.dtype == BL_U32;
+            double whole = copysign(fmax(1, round(fabs(value))), unsigned_type ? 1 : value);
+            bl_array_set(&in[i], j, bl_dtype_is_float(type.dtype) ? value : whole);
+        }
+    }
+    bool real = bl_dtype_is_float(bl_type_of(y).dtype);
+    expect_ok(bl_evaluate(bl_device_reference(), x, in, inputs, &y, &a, 1));
+    for (int threads = 1; threads <= 3; threads += 2) {
+        bl_program *p = NULL;
+        bl_compile_options options = {.threads = threads};
+        expect_ok(bl_compile(bl_device_cpu(), x, inputs, &y, 1, &options, &p));
+        expect_ok(bl_array_new(bl_type_of(y).dtype, bl_type_of(y).shape, &b));
+        expect_ok(bl_run(p, in, &b));
+        for (int64_t i = 0; i < bl_array_count(&a); i++) {
+            double e = bl_array_get(&a, i), got = bl_array_get(&b, i);
+            if (!close_enough(got, e, real ? 1e-6 * (1 + fabs(e)) : 0))
+                fail_msg("element %lld of %s, %d threads: %.9g, but %.9g expected", (long long)i,
+                         bl_show(a.type), threads, got, e);
+        }
+        bl_program_free(p);
+        bl_array_free(&b);
+    }
+    for (int i = 0; i < inputs; i++)
+        bl_array_free(&in[i]);
+    bl_array_free(&a);
+}
+
+static const bl_dtype numbers[] = {BL_F32, BL_F64, BL_I32, BL_U32, BL_I8, BL_U8};
+
+static void windows_agree(void **state)
+{
+    static const struct {
+        int64_t image[4], rows, columns;
+        bl_conv_options options;
+    } row[] = {
+        {{2, 5, 7, 3}, 3, 3, {{1, 1}, {1, 1}, {1, 1}, {1, 1}, 1}},
+        {{1, 9, 4, 1}, 2, 3, {{2, 1}, {0, 2}, {3, 0}, {1, 2}, 1}},
+        {{3, 6, 6, 2}, 1, 1, {{3, 2}, {0, 0}, {0, 0}, {1, 1}, 1}},
+        {{1, 2, 3, 5}, 2, 5, {{1, 1}, {4, 6}, {1, 7}, {3, 1}, 1}}, /* windows in the padding only */
+        {{2, 40, 33, 9}, 5, 4, {{1, 2}, {2, 1}, {2, 3}, {2, 3}, 1}},
+    };
+    for (int i = 0; i < COUNT_OF(row); i++)
+        for (int d = 0; d < COUNT_OF(numbers); d++) {
+            const int64_t *s = row[i].image;
+            bl_shape shape = BL_SHAPE(s[0], s[1], s[2], s[3]);
+            bl_tensor x = bl_input(*state, "x", numbers[d], shape);
+            bl_tensor z = bl_patches(x, row[i].rows, row[i].columns, row[i].options);
+            expect_same(&x, 1, z, 100);
+            bl_tensor taken = bl_input(*state, "taken", numbers[d], bl_type_of(z).shape);
+            expect_same(&taken, 1, bl_fold(taken, shape, row[i].options), 100);
+        }
+}
+
+static void products_over_axes_agree(void **state)
+{
+    for (int d = 0; d < COUNT_OF(numbers); d++) {
+        bl_tensor x = bl_input(*state, "x", numbers[d], BL_SHAPE(5, 7, 3, 11));
+        bl_tensor one = bl_input(*state, "one", numbers[d], BL_SHAPE(1, 1));
+        expect_same(&x, 1, bl_prod(x, 0), 3);
+        expect_same(&x, 1, bl_prod(x, 1, 3), 3);
+        expect_same(&x, 1, bl_prod(x, 0, 2), 3);
+        expect_same(&x, 1, bl_prod(x, 1, 2), 3);
+        expect_same(&x, 1, bl_prod(x, 3), 3);
+        expect_same(&x, 1, bl_prod(bl_slice_axis(x, 0, 0, 1)), 3);
+        expect_same(&one, 1, bl_prod(one), 3);
+    }
+}
+
+static void products_of_bytes_are_exact(void **state)
+{
+    static const int64_t size[][4] = {{1, 1, 1, 1},   {2, 3, 5, 7},      {1, 33, 100, 70},
+                                      {3, 1, 65, 9},  {2, 40, 1, 4},     {1, 130, 129, 131},
+                                      {1, 5, 9001, 6}};
+    for (int i = 0; i < COUNT_OF(size); i++)
+        for (int flags = 0; flags < 4; flags++) {
+            int64_t b = size[i][0], m = size[i][1], k = size[i][2], n = size[i][3];
+            bool ta = flags & 1, tb = flags >> 1;
+            bl_tensor x[2] = {
+                bl_input(*state, "x", BL_I8, ta ? BL_SHAPE(b, k, m) : BL_SHAPE(b, m, k)),
+                bl_input(*state, "y", BL_I8, tb ? BL_SHAPE(b, n, k) : BL_SHAPE(b, k, n))};
+            expect_same(x, 2, bl_dot(x[0], x[1], ta, tb), 127);
+        }
+}
+
 /* 10^6 times 0.1 added up in f32 one by one gives 100958.3. */
 static void long_sums_keep_their_digits(void **state)
 {
@@ -618,6 +716,9 @@ int main(void)
         cmocka_unit_test(exponentials_of_differences_are_those_of_exp),
         TEST(reductions_agree_on_odd_shapes),
         TEST(axes_in_the_middle_agree),
+        TEST(windows_agree),
+        TEST(products_over_axes_agree),
+        TEST(products_of_bytes_are_exact),
         TEST(long_sums_keep_their_digits),
         TEST(sorting_puts_nan_last_and_keeps_ties),
         TEST(an_index_out_of_range_is_named),

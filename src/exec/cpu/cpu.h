@@ -163,6 +163,7 @@ cpu_prepare cpu_prepare_opaque, cpu_prepare_reference, cpu_prepare_dot, cpu_prep
 cpu_prepare cpu_prepare_take, cpu_prepare_put, cpu_prepare_add_at, cpu_prepare_random_bits;
 cpu_prepare cpu_prepare_concat, cpu_prepare_pad, cpu_prepare_take_along, cpu_prepare_add_along;
 cpu_prepare cpu_prepare_argsort, cpu_prepare_reduce, cpu_prepare_arg, cpu_prepare_cumsum;
+cpu_prepare cpu_prepare_product, cpu_prepare_patches, cpu_prepare_fold, cpu_prepare_dot_of_bytes;
 cpu_prepare cpu_prepare_loop;
 cpu_prepare cpu_prepare_cholesky, cpu_prepare_triangular_solve, cpu_prepare_eigh, cpu_prepare_svd;
 cpu_run cpu_run_reference; /* the reference executor's loop, whose scratch memory the plan has */

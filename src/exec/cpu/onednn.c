@@ -317,8 +317,10 @@ bl_status cpu_prepare_dot(cpu_plan *plan, cpu_kernel *kernel, const bl_node *nod
     cpu_view a = cpu_operand_view(plan, node, 0), b = cpu_operand_view(plan, node, 1);
     bool ta = node->attr->flag, tb = node->attr->flag2;
     int r = node->type.shape.rank;
-    if (cpu_view_count(&a) == 0 || cpu_view_count(&b) == 0 || !bl_dtype_is_float(node->type.dtype))
+    if (cpu_view_count(&a) == 0 || cpu_view_count(&b) == 0)
         return BL_UNSUPPORTED;
+    if (!bl_dtype_is_float(node->type.dtype))
+        return cpu_prepare_dot_of_bytes(plan, kernel, node);
     product *p = bl_alloc(sizeof *p);
     if (!p)
         return bl_no_memory(sizeof *p);

@@ -45,6 +45,20 @@ static void join_axes(bl_shape x, uint32_t axes, reduction *r)
     r->count = stride;
 }
 
+/* How much further in the result the next stretch goes. */
+static int64_t next_stretch(const reduction *r, int64_t *index)
+{
+    int64_t step = 0;
+    for (int i = r->rank - 2; i >= 0; i--) {
+        step += r->to[i];
+        if (++index[i] < r->dim[i])
+            break;
+        step -= r->to[i] * r->dim[i];
+        index[i] = 0;
+    }
+    return step;
+}
+
 /* Joins a stretch into its place: `total` holds doubles for sums of reals, else elements. */
 static void join_stretch(const cpu_plan *plan, const reduction *r, bl_dtype dtype, const char *x,
                          char *total, bool kept)
@@ -106,16 +120,9 @@ static bl_status run_reduce(cpu_plan *plan, cpu_kernel *kernel)
     else
         fill_worst(type.dtype, r.kind, total, r.count);
     int64_t index[BL_MAX_RANK] = {0}, at = 0, stretches = bl_type_count(type) / r.dim[last];
-    for (; stretches > 0; stretches--) {
+    for (; stretches > 0; stretches--, x += r.dim[last] * size) {
         join_stretch(plan, &r, type.dtype, x, total + at * wide_size, r.to[last] != 0);
-        x += r.dim[last] * size;
-        for (int i = last - 1; i >= 0; i--) {
-            at += r.to[i];
-            if (++index[i] < r.dim[i])
-                break;
-            at -= r.to[i] * r.dim[i];
-            index[i] = 0;
-        }
+        at += next_stretch(&r, index);
     }
     for (int64_t i = 0; wide && i < r.count; i++)
         ((float *)(void *)z)[i] = (float)((const double *)(void *)total)[i];
@@ -132,6 +139,101 @@ bl_status cpu_prepare_reduce(cpu_plan *plan, cpu_kernel *kernel, const bl_node *
         plan->scratch_bytes = scratch;
     kernel->run = run_reduce;
     kernel->how = "reduce";
+    return BL_OK;
+}
+
+/* --- products --------------------------------------------------------------------------------- */
+
+/* In the reference executor's order, so that a product leaves the range where its does: reals in
+ * double, integers modulo 2^32. */
+#define MULTIPLY(T, W)                                                                             \
+    {                                                                                              \
+        const T *from = (const T *)x;                                                              \
+        W *total = (W *)scratch + at;                                                              \
+        if (kept) {                                                                                \
+            for (int64_t i = 0; i < n; i++) {                                                      \
+                W factor = (W)from[i];                                                             \
+                total[i] *= factor;                                                                \
+            }                                                                                      \
+            break;                                                                                 \
+        }                                                                                          \
+        W product = *total;                                                                        \
+        for (int64_t i = 0; i < n; i++) {                                                          \
+            W factor = (W)from[i];                                                                 \
+            product *= factor;                                                                     \
+        }                                                                                          \
+        *total = product;                                                                          \
+        break;                                                                                     \
+    }
+
+static void multiply_stretch(bl_dtype dtype, const void *x, int64_t n, bool kept, void *scratch,
+                             int64_t at)
+{
+    switch (dtype) {
+    case BL_F32:
+        MULTIPLY(float, double)
+    case BL_F64:
+        MULTIPLY(double, double)
+    case BL_I8:
+        MULTIPLY(int8_t, uint32_t)
+    case BL_U8:
+        MULTIPLY(uint8_t, uint32_t)
+    default:
+        MULTIPLY(uint32_t, uint32_t)
+    }
+}
+
+static void store_products(bl_dtype dtype, const void *scratch, int64_t n, void *z)
+{
+    for (int64_t i = 0; i < n; i++)
+        switch (dtype) {
+        case BL_F32:
+            ((float *)z)[i] = (float)((const double *)scratch)[i];
+            break;
+        case BL_F64:
+            ((double *)z)[i] = ((const double *)scratch)[i];
+            break;
+        case BL_I8:
+        case BL_U8:
+            ((uint8_t *)z)[i] = (uint8_t)((const uint32_t *)scratch)[i];
+            break;
+        default:
+            ((uint32_t *)z)[i] = ((const uint32_t *)scratch)[i];
+        }
+}
+
+static bl_status run_product(cpu_plan *plan, cpu_kernel *kernel)
+{
+    const bl_node *node = cpu_node(plan, kernel->node);
+    bl_type type = cpu_node(plan, node->operand[0])->type;
+    reduction r = {0};
+    join_axes(type.shape, node->attr->axes, &r);
+    const char *x = cpu_operand(plan, node, 0);
+    int64_t n = r.rank ? r.dim[r.rank - 1] : 1, index[BL_MAX_RANK] = {0}, at = 0;
+    bool kept = r.rank && r.to[r.rank - 1];
+    for (int64_t i = 0; i < r.count; i++)
+        if (bl_dtype_is_float(type.dtype))
+            ((double *)(void *)plan->scratch)[i] = 1;
+        else
+            ((uint32_t *)(void *)plan->scratch)[i] = 1;
+    for (int64_t left = bl_type_count(type) / n; left > 0; left--) {
+        multiply_stretch(type.dtype, x, n, kept, plan->scratch, at);
+        x += n * (int64_t)bl_dtype_size(type.dtype);
+        at += next_stretch(&r, index);
+    }
+    store_products(type.dtype, plan->scratch, r.count, plan->address[kernel->node]);
+    return BL_OK;
+}
+
+bl_status cpu_prepare_product(cpu_plan *plan, cpu_kernel *kernel, const bl_node *node)
+{
+    if (bl_type_count(cpu_node(plan, node->operand[0])->type) == 0)
+        return BL_UNSUPPORTED;
+    size_t scratch = (size_t)bl_type_count(node->type) * sizeof(double);
+    if (scratch > plan->scratch_bytes)
+        plan->scratch_bytes = scratch;
+    kernel->run = run_product;
+    kernel->how = "product";
     return BL_OK;
 }
 
