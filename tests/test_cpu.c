@@ -457,8 +457,8 @@ static void products_over_axes_agree(void **state)
 
 static void products_of_bytes_are_exact(void **state)
 {
-    static const int64_t size[][4] = {{1, 1, 1, 1},   {2, 3, 5, 7},      {1, 33, 100, 70},
-                                      {3, 1, 65, 9},  {2, 40, 1, 4},     {1, 130, 129, 131},
+    static const int64_t size[][4] = {{1, 1, 1, 1},   {2, 3, 5, 7},  {1, 33, 100, 70},
+                                      {3, 1, 65, 9},  {2, 40, 1, 4}, {1, 130, 129, 131},
                                       {1, 5, 9001, 6}};
     for (int i = 0; i < COUNT_OF(size); i++)
         for (int flags = 0; flags < 4; flags++) {
