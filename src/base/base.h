@@ -50,6 +50,7 @@ char *bl_format(const char *format, ...) BL_PRINTF(1, 2);      /* bl_release it 
 const char *bl_nearest(const char *name, const char *const *candidates, int count);
 bool bl_parse_double(const char *text, double *out);           /* the whole text, C locale */
 bool bl_parse_int(const char *text, int64_t *out);
+void bl_sort_doubles(double *x, size_t count);                 /* ascending; a NaN goes anywhere */
 uint64_t bl_hash(const void *bytes, size_t count, uint64_t seed); /* FNV-1a 64, for keys, not secrets */
 
 /* --- files */

@@ -431,12 +431,6 @@ static bl_status bad_element(const bl_array *array, int64_t i, piece expected,
     return status;
 }
 
-static int ascending(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static bl_status sorted_values(const bl_array *array, double **out)
 {
     size_t count = (size_t)bl_array_count(array);
@@ -445,7 +439,7 @@ static bl_status sorted_values(const bl_array *array, double **out)
         return bl_no_memory((count + 1) * sizeof *value);
     for (size_t i = 0; i < count; i++)
         value[i] = bl_array_get(array, (int64_t)i);
-    qsort(value, count, sizeof *value, ascending);
+    bl_sort_doubles(value, count);
     *out = value;
     return BL_OK;
 }

@@ -7,15 +7,9 @@
 
 enum { DRAWS = 2000, NAME = 28 };
 
-static int ascending(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 double bl_interquartile_mean(double *x, int n)
 {
-    qsort(x, (size_t)n, sizeof *x, ascending);
+    bl_sort_doubles(x, (size_t)n);
     double cut = n / 4.0, sum = 0, total = 0;
     for (int i = 0; i < n; i++) { /* element i covers i..i+1 of n; what lies within is its weight */
         double from = i > cut ? i : cut, to = i + 1 < n - cut ? i + 1 : n - cut;
@@ -41,7 +35,7 @@ bl_status bl_iqm_interval(const double *x, int strata, int n, int draws, double 
         seen[d] = bl_interquartile_mean(sample, (int)all);
     }
     if (status == BL_OK) {
-        qsort(seen, (size_t)draws, sizeof *seen, ascending);
+        bl_sort_doubles(seen, (size_t)draws);
         int low = (int)floor(alpha / 2 * draws), high = draws - 1 - low;
         *out = (bl_interval){seen[low], seen[high]};
     }

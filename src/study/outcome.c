@@ -20,12 +20,6 @@ static double score_of(const json_t *result, const char *metric)
     return number_of(json_object_get(result, "metrics"), metric);
 }
 
-static int ascending(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* The median of result.`group`.`key` over the runs that have it. */
 static double median_of(const bl_arm_outcome *arm, int replicates, const char *group,
                         const char *key)
@@ -38,7 +32,7 @@ static double median_of(const bl_arm_outcome *arm, int replicates, const char *g
             value[n++] = v;
     }
     if (n)
-        qsort(value, (size_t)n, sizeof *value, ascending);
+        bl_sort_doubles(value, (size_t)n);
     double median = n ? (value[(n - 1) / 2] + value[n / 2]) / 2 : NAN;
     bl_release(value);
     return median;

@@ -531,12 +531,6 @@ typedef struct pairs {
     double *work;       /* n values */
 } pairs;
 
-static int ascending(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* The unit to which differences are rounded, or 0 if there is nothing to measure it by: 2^-40 of
  * the median size of the scores that are neither 0 nor diverged. (The largest would not do: a run
  * that nearly diverged would hide all other differences.) */
@@ -550,7 +544,7 @@ static double unit_of(const double *arm, const double *baseline, int n, double *
     }
     if (count == 0)
         return 0;
-    qsort(work, (size_t)count, sizeof *work, ascending);
+    bl_sort_doubles(work, (size_t)count);
     return ldexp(1, ilogb(work[count / 2]) - FRACTION_BITS);
 }
 

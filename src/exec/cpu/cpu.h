@@ -143,6 +143,10 @@ bl_status cpu_find_views(cpu_plan *plan);
 bl_status cpu_find_kinds(cpu_plan *plan);
 /* The reduction that fuses, if it is one. */
 cpu_reduction cpu_reduction_of(const cpu_plan *plan, int32_t id, int64_t *columns);
+/* BL_SUM, BL_MAX or BL_MIN, of sum, reduce_max or reduce_min. */
+int cpu_reduction_index(bl_op op);
+/* n elements that every other value beats: the start of BL_MAX or BL_MIN. */
+void cpu_fill_worst(bl_dtype dtype, int reduction, void *z, int64_t n);
 bl_status cpu_fuse(cpu_plan *plan);
 /* Rows and columns of a fused group are settled by what it reads, if no reduction did. */
 void cpu_settle(cpu_plan *plan, cpu_group *group);

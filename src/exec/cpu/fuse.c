@@ -22,7 +22,7 @@ enum {
 
 /* --- reductions ------------------------------------------------------------------------------- */
 
-static int reduction_index(bl_op op)
+int cpu_reduction_index(bl_op op)
 {
     return op == BL_OP_sum ? BL_SUM : op == BL_OP_reduce_max ? BL_MAX : BL_MIN;
 }
@@ -34,7 +34,7 @@ cpu_reduction cpu_reduction_of(const cpu_plan *plan, int32_t id, int64_t *column
     if (node->op != BL_OP_sum && node->op != BL_OP_reduce_max && node->op != BL_OP_reduce_min)
         return CPU_NOT;
     bl_type x = cpu_node(plan, node->operand[0])->type;
-    if (bl_type_count(x) == 0 || !plan->loops->reduce_rows[reduction_index(node->op)][x.dtype])
+    if (bl_type_count(x) == 0 || !plan->loops->reduce_rows[cpu_reduction_index(node->op)][x.dtype])
         return CPU_NOT;
     int changes = 0, last = -1, first = -1; /* runs of reduced and kept axes */
     int64_t inner = 1;

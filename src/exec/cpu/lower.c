@@ -257,18 +257,13 @@ static bl_status lower_map(lowering *l, int32_t id)
     return emit(l, i);
 }
 
-static int reduction_index(bl_op op)
-{
-    return op == BL_OP_sum ? BL_SUM : op == BL_OP_reduce_max ? BL_MAX : BL_MIN;
-}
-
 static bl_status add_state(lowering *l, int32_t id, int32_t *out)
 {
     cpu_program *p = l->program;
     const bl_node *node = cpu_node(l->plan, id);
     cpu_state s = {.node = id,
                    .of_all = l->plan->fact[id].reduction == CPU_OF_ALL,
-                   .reduction = reduction_index(node->op),
+                   .reduction = cpu_reduction_index(node->op),
                    .dtype = node->type.dtype};
     bool real_sum = s.reduction == BL_SUM && bl_dtype_is_float(s.dtype);
     s.columns = s.of_all ? 1 : p->columns;
@@ -292,7 +287,7 @@ static bl_status lower_reduction(lowering *l, int32_t id)
 {
     const bl_node *node = cpu_node(l->plan, id);
     const cpu_fact *fact = &l->plan->fact[id];
-    int reduction = reduction_index(node->op);
+    int reduction = cpu_reduction_index(node->op);
     cpu_instruction i = {.kind = DO_REDUCE_ROW,
                          .class = CPU_ROW,
                          .y = -1,
@@ -317,11 +312,6 @@ static bl_status lower_reduction(lowering *l, int32_t id)
 
 /* --- outputs ---------------------------------------------------------------------------------- */
 
-static bool is_state(const cpu_instruction *i)
-{
-    return i->kind == DO_REDUCE_COLUMN || i->kind == DO_REDUCE_ALL;
-}
-
 static bool instruction_reads(const cpu_instruction *i, int32_t slot)
 {
     return i->x == slot || i->y == slot || i->w == slot;
@@ -344,7 +334,7 @@ static bool read_after(const cpu_program *p, int32_t from, int32_t id)
 static int32_t writer_of(const cpu_program *p, int32_t slot)
 {
     for (int32_t n = p->each.count - 1; n >= 0; n--)
-        if (!is_state(&p->each.at[n]) && p->each.at[n].z == slot)
+        if (!cpu_is_state(&p->each.at[n]) && p->each.at[n].z == slot)
             return n;
     return -1;
 }
@@ -375,7 +365,7 @@ static bl_status store(lowering *l, int32_t id)
         j->x = j->x == slot ? out : j->x;
         j->y = j->y == slot ? out : j->y;
         j->w = j->w == slot ? out : j->w;
-        if (!is_state(j) && j->z == slot)
+        if (!cpu_is_state(j) && j->z == slot)
             j->z = out;
     }
     for (int32_t n = 0; n < l->group->nodes; n++) /* two copies of one view share a register */
@@ -401,7 +391,7 @@ static void find_last_reads(const cpu_program *p, allocation *a)
         a->last[s] = -1, a->place[s] = -1;
     for (int32_t n = 0; n < p->each.count; n++) {
         const cpu_instruction *i = &p->each.at[n];
-        const int32_t slot[4] = {is_state(i) ? -1 : i->z, i->x, i->y, i->w};
+        const int32_t slot[4] = {cpu_is_state(i) ? -1 : i->z, i->x, i->y, i->w};
         for (int o = 0; o < 4; o++)
             if (slot[o] >= 0)
                 a->last[slot[o]] = n;
@@ -432,9 +422,9 @@ static void assign(cpu_program *p, allocation *a)
         take_place(p, a, p->once.at[n].z);
     for (int32_t n = 0; n < p->each.count; n++) {
         const cpu_instruction *i = &p->each.at[n];
-        if (!is_state(i))
+        if (!cpu_is_state(i))
             take_place(p, a, i->z);
-        const int32_t slot[4] = {is_state(i) ? -1 : i->z, i->x, i->y, i->w};
+        const int32_t slot[4] = {cpu_is_state(i) ? -1 : i->z, i->x, i->y, i->w};
         for (int o = 0; o < 4; o++) {
             bool seen = false;
             for (int q = 0; q < o; q++)

@@ -194,34 +194,13 @@ static void step(const part *p, const cpu_instruction *i)
 
 /* --- parts ------------------------------------------------------------------------------------ */
 
-/* What every other value beats. */
-static void fill_worst(const cpu_state *s, char *states)
-{
-    bool largest = s->reduction == BL_MAX;
-    for (int64_t c = 0; c < s->width; c++) {
-        char *z = states + s->offset;
-        switch (s->dtype) {
-        case BL_F32:
-            ((float *)(void *)z)[c] = largest ? -INFINITY : INFINITY;
-            break;
-        case BL_F64:
-            ((double *)(void *)z)[c] = largest ? -(double)INFINITY : (double)INFINITY;
-            break;
-        case BL_I32:
-            ((int32_t *)(void *)z)[c] = largest ? INT32_MIN : INT32_MAX;
-            break;
-        default:
-            ((uint32_t *)(void *)z)[c] = largest ? 0 : UINT32_MAX;
-        }
-    }
-}
-
 static void start_states(const cpu_program *program, char *states)
 {
     memset(states, 0, program->state_bytes);
     for (int32_t s = 0; s < program->states; s++)
         if (program->state[s].reduction != BL_SUM)
-            fill_worst(&program->state[s], states);
+            cpu_fill_worst(program->state[s].dtype, program->state[s].reduction,
+                           states + program->state[s].offset, program->state[s].width);
 }
 
 static void flush_states(part *p)

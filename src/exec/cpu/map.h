@@ -47,6 +47,12 @@ typedef struct cpu_instruction {
     void (*reduce)(void *z, const void *x, int64_t rows, int64_t columns);
 } cpu_instruction;
 
+/* Whether z is a state, not a slot. */
+static inline bool cpu_is_state(const cpu_instruction *i)
+{
+    return i->kind == DO_REDUCE_COLUMN || i->kind == DO_REDUCE_ALL;
+}
+
 typedef struct cpu_state { /* what a part accumulates of a reduction over columns or all */
     int32_t node;
     bool of_all;

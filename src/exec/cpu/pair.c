@@ -13,11 +13,6 @@ typedef struct pairing {
     int32_t *reads, *writer; /* of every slot: how often it is read, which instruction writes it */
 } pairing;
 
-static bool is_state(const cpu_instruction *i)
-{
-    return i->kind == DO_REDUCE_COLUMN || i->kind == DO_REDUCE_ALL;
-}
-
 /* Distinct slots that an instruction reads; returns how many. */
 static int read_slots(const cpu_instruction *i, int32_t slot[3])
 {
@@ -51,7 +46,7 @@ static cpu_instruction *writer_of(const pairing *p, int32_t slot, int32_t at)
         return NULL;
     for (int32_t n = p->writer[slot] + 1; n < at; n++) {
         const cpu_instruction *between = &p->list->at[n];
-        if (between->z >= 0 && !is_state(between) &&
+        if (between->z >= 0 && !cpu_is_state(between) &&
             p->program->slot[between->z].kind == SLOT_MEMORY)
             return NULL;
     }
@@ -153,7 +148,7 @@ static void count_reads(const pairing *p)
         int slots = read_slots(i, slot);
         for (int s = 0; s < slots; s++)
             p->reads[slot[s]]++;
-        if (!is_state(i))
+        if (!cpu_is_state(i))
             p->writer[i->z] = n;
     }
 }

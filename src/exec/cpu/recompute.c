@@ -67,6 +67,7 @@ static int work_of(bl_op op)
     case BL_OP_atan:
     case BL_OP_lgamma:
     case BL_OP_digamma:
+    case BL_OP_trigamma:
         return NEVER;
     default:
         return bl_op_is_elementwise(op) ? 1 : NEVER;

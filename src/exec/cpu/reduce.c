@@ -15,11 +15,6 @@ typedef struct reduction {
     int64_t count;                             /* of the result */
 } reduction;
 
-static int kind_of(bl_op op)
-{
-    return op == BL_OP_sum ? BL_SUM : op == BL_OP_reduce_max ? BL_MAX : BL_MIN;
-}
-
 /* Joins neighbours that are both reduced or both kept. */
 static void join_axes(bl_shape x, uint32_t axes, reduction *r)
 {
@@ -85,7 +80,7 @@ static void join_stretch(const cpu_plan *plan, const reduction *r, bl_dtype dtyp
     }
 }
 
-static void fill_worst(bl_dtype dtype, int kind, void *z, int64_t n)
+void cpu_fill_worst(bl_dtype dtype, int kind, void *z, int64_t n)
 {
     bool largest = kind == BL_MAX;
     for (int64_t i = 0; i < n; i++)
@@ -108,7 +103,7 @@ static bl_status run_reduce(cpu_plan *plan, cpu_kernel *kernel)
 {
     const bl_node *node = cpu_node(plan, kernel->node);
     bl_type type = cpu_node(plan, node->operand[0])->type;
-    reduction r = {.kind = kind_of(node->op)};
+    reduction r = {.kind = cpu_reduction_index(node->op)};
     join_axes(type.shape, node->attr->axes, &r);
     bool wide = r.kind == BL_SUM && type.dtype == BL_F32;
     int64_t size = (int64_t)bl_dtype_size(type.dtype), wide_size = wide ? 8 : size;
@@ -118,7 +113,7 @@ static bl_status run_reduce(cpu_plan *plan, cpu_kernel *kernel)
     if (r.kind == BL_SUM)
         memset(total, 0, (size_t)(r.count * wide_size));
     else
-        fill_worst(type.dtype, r.kind, total, r.count);
+        cpu_fill_worst(type.dtype, r.kind, total, r.count);
     int64_t index[BL_MAX_RANK] = {0}, at = 0, stretches = bl_type_count(type) / r.dim[last];
     for (; stretches > 0; stretches--, x += r.dim[last] * size) {
         join_stretch(plan, &r, type.dtype, x, total + at * wide_size, r.to[last] != 0);
@@ -132,7 +127,7 @@ static bl_status run_reduce(cpu_plan *plan, cpu_kernel *kernel)
 bl_status cpu_prepare_reduce(cpu_plan *plan, cpu_kernel *kernel, const bl_node *node)
 {
     bl_type x = cpu_node(plan, node->operand[0])->type;
-    if (bl_type_count(x) == 0 || !plan->loops->reduce_rows[kind_of(node->op)][x.dtype])
+    if (bl_type_count(x) == 0 || !plan->loops->reduce_rows[cpu_reduction_index(node->op)][x.dtype])
         return BL_UNSUPPORTED;
     size_t scratch = (size_t)bl_type_count(node->type) * sizeof(double);
     if (scratch > plan->scratch_bytes)

@@ -109,13 +109,20 @@ static inline float vm_expm1(float x)
     return x == 0.0f ? x : y;
 }
 
-static inline float vm_log(float x)
+/* x = 2^n (1 + r) for a positive finite x, with 1 + r in [sqrt(1/2), sqrt(2)). */
+static inline reduced reduce_log(float x)
 {
     int tiny = x < 1.17549435e-38f;
     uint32_t bits = bits_of(tiny ? x * 8388608.0f : x);
-    int32_t exponent = (int32_t)(bits - 0x3f3504f3u) >> 23; /* mantissa in [sqrt(1/2), sqrt(2)) */
-    float f = float_of(bits - ((uint32_t)exponent << 23)) - 1.0f;
-    float n = (float)exponent - (tiny ? 23.0f : 0.0f);
+    int32_t exponent = (int32_t)(bits - 0x3f3504f3u) >> 23;
+    float r = float_of(bits - ((uint32_t)exponent << 23)) - 1.0f;
+    return (reduced){r, tiny ? exponent - 23 : exponent};
+}
+
+static inline float vm_log(float x)
+{
+    reduced z = reduce_log(x);
+    float f = z.r, n = (float)z.n;
     float p = 7.040965887e-02f;
     p = p * f - 1.197992111e-01f;
     p = p * f + 1.191676491e-01f;
@@ -279,10 +286,8 @@ static inline twofold product_of(float a, float b)
  * - 1/2), every step in two floats but the polynomial p. */
 static inline twofold log2_of(float x)
 {
-    int tiny = x < 1.17549435e-38f;
-    uint32_t bits = bits_of(tiny ? x * 8388608.0f : x);
-    int32_t exponent = (int32_t)(bits - 0x3f3504f3u) >> 23; /* mantissa in [sqrt(1/2), sqrt(2)) */
-    float f = float_of(bits - ((uint32_t)exponent << 23)) - 1.0f;
+    reduced part = reduce_log(x);
+    float f = part.r;
     float p = -6.2003299594e-02f;
     p = p * f + 1.0680516064e-01f;
     p = p * f - 1.0728996992e-01f;
@@ -299,7 +304,7 @@ static inline twofold log2_of(float x)
     rest.low += square.high * (factor.low + cubic.low) + square.low * factor.high;
     twofold log = sum_of(f, rest.high), scaled = product_of(log.high, 1.44269502f);
     scaled.low += (log.low + rest.low) * 1.44269502f + log.high * 1.92596299e-08f;
-    twofold z = sum_of((float)(tiny ? exponent - 23 : exponent), scaled.high);
+    twofold z = sum_of((float)part.n, scaled.high);
     z.low += scaled.low;
     return z;
 }
@@ -352,10 +357,8 @@ static inline float vm_pow(float x, float y)
 #define POW_SMALL 4.0f
 static inline float vm_small_power(float a, float y)
 {
-    int tiny = a < 1.17549435e-38f;
-    uint32_t bits = bits_of(tiny ? a * 8388608.0f : a);
-    int32_t exponent = (int32_t)(bits - 0x3f3504f3u) >> 23; /* mantissa in [sqrt(1/2), sqrt(2)) */
-    float f = float_of(bits - ((uint32_t)exponent << 23)) - 1.0f;
+    reduced part = reduce_log(a);
+    float f = part.r;
     float p = -1.1297070980e-01f;
     p = p * f + 1.8782453239e-01f;
     p = p * f - 1.9061331451e-01f;
@@ -366,7 +369,7 @@ static inline float vm_small_power(float a, float y)
     p = p * f + 4.8089790344e-01f;
     p = p * f - 7.2134733200e-01f;
     p = p * f + 1.4426950216e+00f;
-    twofold whole = product_of((float)(tiny ? exponent - 23 : exponent), y);
+    twofold whole = product_of((float)part.n, y);
     float rest = p * f * y, z = whole.high + rest;
     float c = z < -200.0f ? -200.0f : z;
     c = c > 200.0f ? 200.0f : c;
