@@ -17,7 +17,8 @@ enum { BL_VV, BL_VS, BL_SV, BL_BINARY_MODES };
 enum { BL_VVV, BL_VVS, BL_VSV, BL_VSS, BL_TERNARY_MODES };
 
 /* Two primitives of f32 in one loop, (x first y) second w, which saves writing and reading what is
- * between. _VS: y is single; FROM: the operands the other way round, y - x and w - .. */
+ * between. _VS: y is single; FROM: the operands the other way round, y - x and w - ..; FINITE: what is
+ * finite stays, else w. */
 enum {
     BL_ADD_VV,
     BL_ADD_VS,
@@ -30,7 +31,7 @@ enum {
     BL_DIV_VS,
     BL_PAIR_FIRSTS
 };
-enum { BL_THEN_ADD, BL_THEN_SUB, BL_THEN_FROM, BL_THEN_MUL, BL_THEN_DIV, BL_PAIR_SECONDS };
+enum { BL_THEN_ADD, BL_THEN_SUB, BL_THEN_FROM, BL_THEN_MUL, BL_THEN_DIV, BL_THEN_FINITE, BL_PAIR_SECONDS };
 
 /* Sums: what each part of a reduction accumulates. */
 enum { BL_SUM, BL_MAX, BL_MIN, BL_REDUCTIONS };

@@ -123,7 +123,7 @@ static bool join_exp(const pairing *p, int32_t at)
     return true;
 }
 
-/* select(isfinite(y), y, w) */
+/* select(isfinite(y), y, w), and the arithmetic before it, if y is read by nothing else. */
 static bool join_finite(const pairing *p, int32_t at)
 {
     cpu_instruction *i = &p->list->at[at];
@@ -133,10 +133,19 @@ static bool join_finite(const pairing *p, int32_t at)
     cpu_instruction *first = writer_of(p, i->x, at);
     if (!first || first->op != BL_OP_isfinite || first->x != i->y)
         return false;
-    i->loop = p->loops->finite_else[i->mode == BL_VVS];
+    bool single = i->mode == BL_VVS;
+    i->loop = p->loops->finite_else[single];
     i->x = i->y;
     i->op = BL_OPS;
     first->kind = DO_NOTHING;
+    p->reads[i->x]--;
+    first = i->x == i->w ? NULL : writer_of(p, i->x, at);
+    int row = first && is_arithmetic(first) ? first_of(first) : -1;
+    if (row >= 0) {
+        i->loop = p->loops->pair[row][BL_THEN_FINITE][single];
+        i->x = first->x, i->y = first->y;
+        first->kind = DO_NOTHING;
+    }
     return true;
 }
 

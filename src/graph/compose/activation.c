@@ -151,7 +151,7 @@ bl_tensor(bl_softmax)(bl_tensor x, int axis)
     if (!usable("softmax", x, axis))
         return bl_poisoned(x.graph);
     bl_tensor e = bl_exp(bl_sub(x, shift_of(x, axis)));
-    return with_slope(bl_div(e, bl_sum_keep(e, axis)), x, axis, slope_of_softmax);
+    return with_slope(bl_mul(e, bl_div(1, bl_sum_keep(e, axis))), x, axis, slope_of_softmax);
 }
 
 /* c - p sum c */

@@ -1,0 +1,88 @@
+/* What AVX-512 has instructions of its own for, and loops.inc therefore writes by hand: the
+ * exponential by a table of sixteen in a register, and the joining of sixteen values into one.
+ *
+ * Everything else is plain C that the compiler turns into vectors (vector_math.h). Add a function
+ * here only where a measurement says that the compiler's version is far off. */
+#ifndef BL_CPU_VECTOR_AVX512_H
+#define BL_CPU_VECTOR_AVX512_H
+
+#include <immintrin.h>
+
+/* The first n of sixteen. */
+static inline __mmask16 first_of_16(int64_t n)
+{
+    return (__mmask16)(n < 16 ? (1u << n) - 1 : 0xffffu);
+}
+
+/* e^x = 2^n e^r, n being x / ln 2 rounded to sixteenths: 2^(n - floor n) is in the table, and the
+ * scaling by 2^floor(n) is one instruction that is right where it over- or underflows. For a
+ * cubic |r| <= ln(2) / 32 is small enough; beyond lie only infinities and what 2^n makes infinite
+ * or 0 anyway. Error: 1.1 units in the last place. */
+static inline __m512 exp_of_16(__m512 x)
+{
+    const __m512 table = _mm512_setr_ps(1.0f, 1.0442737f, 1.0905077f, 1.1387886f, 1.1892071f,
+                                        1.2418578f, 1.2968396f, 1.3542556f, 1.4142135f, 1.4768262f,
+                                        1.5422108f, 1.6104903f, 1.6817929f, 1.7562522f, 1.8340081f,
+                                        1.9152066f);
+    const __m512 sixteenths = _mm512_set1_ps(786432.0f); /* 1.5 * 2^19: adding it rounds to them */
+    __m512 rounded = _mm512_fmadd_ps(x, _mm512_set1_ps(1.44269504089f), sixteenths);
+    __m512 n = _mm512_sub_ps(rounded, sixteenths);
+    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
+    r = _mm512_fmadd_ps(n, _mm512_set1_ps(2.12194440e-4f), r);
+    r = _mm512_range_ps(r, _mm512_set1_ps(0.03f), 2); /* the smaller, the sign kept */
+    __m512 t = _mm512_permutexvar_ps(_mm512_castps_si512(rounded), table);
+    __m512 p = _mm512_fmadd_ps(r, _mm512_set1_ps(0.16667032f), _mm512_set1_ps(0.5000162f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
+    p = _mm512_fmadd_ps(_mm512_mul_ps(t, r), p, t);
+    return _mm512_scalef_ps(p, n);
+}
+
+/* --- sixteen into one, by halves ------------------------------------------------------------- */
+
+#define JOIN_16(name, op)                                                                          \
+    static inline float name(__m512 x)                                                             \
+    {                                                                                              \
+        __m256 eight = _mm256_##op##_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));  \
+        __m128 y = _mm_##op##_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));  \
+        y = _mm_##op##_ps(y, _mm_movehl_ps(y, y));                                                 \
+        return _mm_cvtss_f32(_mm_##op##_ss(y, _mm_movehdup_ps(y)));                                \
+    }
+JOIN_16(add_of_16, add)
+JOIN_16(max_of_16, max)
+JOIN_16(min_of_16, min)
+
+/* A stretch of n values, by four times sixteen running ones. The processor's maximum and minimum
+ * forget what is not a number; whether there was any is noted beside. */
+#define STRETCH_16(name, op, start, is_undefined)                                                  \
+    static inline float name##_stretch(const float *x, int64_t n)                                  \
+    {                                                                                              \
+        const __m512 none = _mm512_set1_ps(start);                                                 \
+        if (n <= 16) {                                                                             \
+            __m512 x16 = _mm512_mask_loadu_ps(none, first_of_16(n), x);                            \
+            return is_undefined(x16, x16) ? NAN : op##_of_16(x16);                                 \
+        }                                                                                          \
+        __m512 a = none, b = none, c = none, d = none;                                             \
+        __mmask16 undefined = 0;                                                                   \
+        int64_t i = 0;                                                                             \
+        for (; i + 64 <= n; i += 64) {                                                             \
+            __m512 p = _mm512_loadu_ps(x + i), q = _mm512_loadu_ps(x + i + 16),                    \
+                   r = _mm512_loadu_ps(x + i + 32), s = _mm512_loadu_ps(x + i + 48);               \
+            a = _mm512_##op##_ps(a, p), b = _mm512_##op##_ps(b, q);                                \
+            c = _mm512_##op##_ps(c, r), d = _mm512_##op##_ps(d, s);                                \
+            undefined |= is_undefined(p, q) | is_undefined(r, s);                                  \
+        }                                                                                          \
+        for (; i < n; i += 16) {                                                                   \
+            __m512 p = _mm512_mask_loadu_ps(none, first_of_16(n - i), x + i);                      \
+            a = _mm512_##op##_ps(a, p);                                                            \
+            undefined |= is_undefined(p, p);                                                       \
+        }                                                                                          \
+        a = _mm512_##op##_ps(_mm512_##op##_ps(a, b), _mm512_##op##_ps(c, d));                      \
+        return undefined ? NAN : op##_of_16(a);                                                    \
+    }
+#define NOT_NUMBERS(p, q) _mm512_cmp_ps_mask(p, q, _CMP_UNORD_Q)
+#define NEVER(p, q)       (__mmask16)0
+STRETCH_16(sum_f32, add, 0.0f, NEVER)
+STRETCH_16(max_f32, max, -INFINITY, NOT_NUMBERS)
+STRETCH_16(min_f32, min, INFINITY, NOT_NUMBERS)
+
+#endif
