@@ -116,29 +116,32 @@ static bl_tensor elementwise_loss(step *s)
     return bl_mul(1e3, bl_mean(bl_square(bl_tanh(bl_mul(2, bl_mul(w, bl_tanh(u)))))));
 }
 
-typedef struct cost {
-    bl_tensor matrix;
-} cost;
+/* -cost/epsilon, and its transpose: both halves of a step reduce rows, as in bl_sinkhorn. */
+typedef struct scaled_cost {
+    bl_tensor rows, columns;
+} scaled_cost;
 
+enum { POINTS = 512 };
+static const double epsilon = 0.05;
+
+/* u = f/epsilon and v = g/epsilon: u_i = log n - logsumexp_j(v_j - cost_ij/epsilon), and so for v. */
 static void sinkhorn_step(bl_graph *g, const bl_tensor *carry, const bl_tensor *x, bl_tensor *next,
                           bl_tensor *y, void *context)
 {
     (void)g, (void)x, (void)y;
-    const double eps = 0.05, log_weight = -log(512.0);
-    bl_tensor c = ((cost *)context)->matrix;
-    bl_tensor rows = bl_add(bl_div(bl_sub(bl_expand(carry[1], 0), c), eps), log_weight);
-    next[0] = bl_mul(-eps, bl_logsumexp(rows, 1));
-    bl_tensor columns = bl_add(bl_div(bl_sub(bl_expand(next[0], 1), c), eps), log_weight);
-    next[1] = bl_mul(-eps, bl_logsumexp(columns, 0));
+    const scaled_cost *c = context;
+    next[0] = bl_sub(log(POINTS), bl_logsumexp(bl_add(bl_expand(carry[1], 0), c->rows), 1));
+    next[1] = bl_sub(log(POINTS), bl_logsumexp(bl_add(bl_expand(next[0], 0), c->columns), 1));
 }
 
 static bl_tensor transport(bl_graph *g, bl_tensor x, bl_tensor y)
 {
     bl_tensor d = bl_sub(bl_expand(x, 1), bl_expand(y, 0));
-    cost c = {bl_mul(0.5, bl_sum(bl_mul(d, d), -1))};
-    bl_tensor zero = bl_full(g, BL_F32, BL_SHAPE(512), 0), start[2] = {zero, zero}, last[2];
+    bl_tensor rows = bl_mul(-0.5 / epsilon, bl_sum(bl_mul(d, d), -1));
+    scaled_cost c = {rows, bl_transpose(rows)};
+    bl_tensor zero = bl_full(g, BL_F32, BL_SHAPE(POINTS), 0), start[2] = {zero, zero}, last[2];
     bl_scan(g, 100, sinkhorn_step, &c, start, 2, NULL, 0, last, NULL, 0);
-    return bl_add(bl_mean(last[0]), bl_mean(last[1]));
+    return bl_mul(epsilon, bl_add(bl_mean(last[0]), bl_mean(last[1])));
 }
 
 static bl_tensor sinkhorn_loss(step *s)
