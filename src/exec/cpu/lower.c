@@ -12,6 +12,7 @@ enum {
     CACHE_BYTES = 24 << 10, /* of registers */
     TILE_LEAST = 128,
     TILE_MOST = 1024,
+    ROWS_MOST = 16, /* long rows in a tile */
     PART_ELEMENTS = 16384,
     PARTS_MOST = 16,
     STATE_BYTES = 1 << 20, /* of all parts */
@@ -28,7 +29,8 @@ typedef struct lowering {
     cpu_plan *plan;
     cpu_group *group;
     cpu_program *program;
-    bool several_rows; /* a tile is several rows */
+    bool short_rows; /* a tile is several rows, and they are taken together */
+    bool long_rows;  /* a tile is several rows, if they fit the cache, taken one by one */
     leaf *leaf;
     int32_t leaves;
     size_t leaf_capacity;
@@ -126,6 +128,21 @@ static bl_status gather_leaf(lowering *l, cpu_view view, cpu_class class, int si
             .kind = DO_GATHER, .class = class, .z = *out, .x = -1, .y = -1, .w = -1, .view = view});
 }
 
+/* A register that holds one row, a slot in memory, as often as a tile has rows. */
+static bl_status repeat_row(lowering *l, int32_t row, int32_t *out)
+{
+    int32_t whole = l->spread[row];
+    if (whole < 0) {
+        BL_TRY(new_register(l, CPU_FULL, l->program->slot[row].size, &whole));
+        l->spread[row] = whole;
+        BL_TRY(emit(
+            l, (cpu_instruction){
+                   .kind = DO_REPEAT, .class = CPU_FULL, .z = whole, .x = row, .y = -1, .w = -1}));
+    }
+    *out = whole;
+    return BL_OK;
+}
+
 static bl_status read_leaf(lowering *l, cpu_view view, cpu_class space, int size, int32_t *out)
 {
     cpu_reading reading = cpu_read(l->group, &view, space);
@@ -140,14 +157,7 @@ static bl_status read_leaf(lowering *l, cpu_view view, cpu_class space, int size
                                .size = size,
                                .offset = view.offset * size},
                     out));
-    if (!reading.by_column || !l->several_rows)
-        return BL_OK;
-    int32_t row = *out;
-    l->program->slot[row].class = CPU_SINGLE; /* does not move */
-    BL_TRY(new_register(l, CPU_FULL, size, out));
-    return emit(l,
-                (cpu_instruction){
-                    .kind = DO_REPEAT, .class = CPU_FULL, .z = *out, .x = row, .y = -1, .w = -1});
+    return reading.by_column && l->short_rows ? repeat_row(l, *out, out) : BL_OK;
 }
 
 static bl_status leaf_slot(lowering *l, const cpu_view *view, cpu_class space, int size,
@@ -185,7 +195,13 @@ static bl_status operand_slot(lowering *l, int32_t id, int i, cpu_class space, i
 /* Whether a class has one element in every tile. */
 static bool is_one(const lowering *l, cpu_class class)
 {
-    return class == CPU_SINGLE || (class == CPU_ROW && !l->several_rows);
+    return class == CPU_SINGLE || (class == CPU_ROW && !l->short_rows && !l->long_rows);
+}
+
+/* Whether a loop of class `class` finds one element of it where it stands. */
+static bool is_one_in(const lowering *l, cpu_class own, cpu_class class)
+{
+    return is_one(l, own) || (own == CPU_ROW && class == CPU_FULL && l->long_rows);
 }
 
 /* Makes slot x fit an instruction of `class`: as it is, or single if `may_be_single`. */
@@ -195,7 +211,7 @@ static bl_status fit(lowering *l, int32_t *x, cpu_class class, bool may_be_singl
     *single = false;
     if (own == class || (is_one(l, own) && is_one(l, class)))
         return BL_OK;
-    if (is_one(l, own) && may_be_single) {
+    if (is_one_in(l, own, class) && may_be_single) {
         *single = true;
         return BL_OK;
     }
@@ -268,7 +284,7 @@ static bl_status add_state(lowering *l, int32_t id, int32_t *out)
     bool real_sum = s.reduction == BL_SUM && bl_dtype_is_float(s.dtype);
     s.columns = s.of_all ? 1 : p->columns;
     int64_t together = s.of_all ? 1 : (SHORT_ROW - 1) / s.columns;
-    s.width = s.columns * (together > 1 && l->several_rows ? together : 1);
+    s.width = s.columns * (together > 1 && l->short_rows ? together : 1);
     size_t at = p->state_bytes, size = bl_dtype_size(s.dtype);
     s.offset = (int64_t)at;
     at = (at + (size_t)s.width * size + 63) & ~(size_t)63;
@@ -281,6 +297,13 @@ static bl_status add_state(lowering *l, int32_t id, int32_t *out)
     p->state[p->states] = s;
     *out = p->states++;
     return BL_OK;
+}
+
+/* What only a loop can read where it stands, one row for all, as a register of all rows. */
+static bl_status every_row(lowering *l, int32_t slot, int32_t *out)
+{
+    *out = slot;
+    return l->program->slot[slot].by_column && l->long_rows ? repeat_row(l, slot, out) : BL_OK;
 }
 
 static bl_status lower_reduction(lowering *l, int32_t id)
@@ -296,6 +319,7 @@ static bl_status lower_reduction(lowering *l, int32_t id)
                          .dtype = node->type.dtype,
                          .reduce = l->plan->loops->reduce_rows[reduction][node->type.dtype]};
     BL_TRY(operand_slot(l, id, 0, fact->operand_space, &i.x));
+    BL_TRY(every_row(l, i.x, &i.x));
     BL_TRY(spread(l, i.x, fact->operand_space, &i.x));
     if (fact->reduction == CPU_OF_ROW) {
         BL_TRY(new_register(l, CPU_ROW, (int)bl_dtype_size(node->type.dtype), &i.z));
@@ -345,7 +369,8 @@ static bl_status store(lowering *l, int32_t id)
 {
     const cpu_fact *fact = &l->plan->fact[id];
     cpu_program *p = l->program;
-    int32_t slot = l->plan->slot[id], out, over = l->plan->over[id];
+    int32_t slot, out, over = l->plan->over[id];
+    BL_TRY(every_row(l, l->plan->slot[id], &slot));
     int size = (int)bl_dtype_size(cpu_node(l->plan, id)->type.dtype);
     BL_TRY(new_slot(
         l, (cpu_slot){.kind = SLOT_MEMORY, .class = fact->space, .node = id, .size = size}, &out));
@@ -442,7 +467,7 @@ static int64_t clamp(int64_t x, int64_t low, int64_t high)
 }
 
 /* Tiles of as many elements as keep the full registers in the first cache. */
-static void size_tiles(lowering *l, const allocation *a, bool whole_rows)
+static void size_tiles(lowering *l, const allocation *a)
 {
     cpu_program *p = l->program;
     int64_t bytes = 4;
@@ -450,9 +475,11 @@ static void size_tiles(lowering *l, const allocation *a, bool whole_rows)
         bytes += a->class[i] == CPU_FULL ? a->size[i] : 0;
     int64_t tile = clamp(CACHE_BYTES / bytes & ~(int64_t)63, TILE_LEAST, TILE_MOST);
     p->tile_rows = 1, p->tile_columns = p->columns;
-    if (l->several_rows)
+    if (l->short_rows)
         p->tile_rows = clamp(tile / p->columns, 1, p->rows);
-    else if (!whole_rows)
+    else if (l->long_rows)
+        p->tile_rows = clamp(CACHE_BYTES / bytes / p->columns, 1, clamp(p->rows, 1, ROWS_MOST));
+    else
         p->tile_columns = tile < p->columns ? tile : p->columns;
     int64_t across = (p->columns + p->tile_columns - 1) / p->tile_columns;
     p->tiles = (p->rows + p->tile_rows - 1) / p->tile_rows * across;
@@ -478,7 +505,7 @@ static void place_registers(cpu_program *p, const allocation *a, int64_t *offset
     p->register_bytes = ((size_t)at + pointers + 63) & ~(size_t)63;
 }
 
-static bl_status allocate(lowering *l, bool whole_rows)
+static bl_status allocate(lowering *l)
 {
     cpu_program *p = l->program;
     size_t n = (size_t)p->slots + 1;
@@ -493,7 +520,7 @@ static bl_status allocate(lowering *l, bool whole_rows)
     if (a.last && a.place && a.free && a.class && a.size && offset && p->moving) {
         find_last_reads(p, &a);
         assign(p, &a);
-        size_tiles(l, &a, whole_rows);
+        size_tiles(l, &a);
         place_registers(p, &a, offset);
     } else {
         status = bl_no_memory(n * sizeof *offset);
@@ -516,19 +543,42 @@ static void find_moving(cpu_program *p)
 
 /* --- the group -------------------------------------------------------------------------------- */
 
+/* Whether something is computed once a row. */
+static bool needs_rows(const lowering *l)
+{
+    for (int32_t n = 0; n < l->group->nodes; n++) {
+        const cpu_fact *fact = &l->plan->fact[l->group->node[n]];
+        cpu_class space = fact->reduction == CPU_OF_ROW || fact->reduction == CPU_NOT
+                              ? fact->space
+                              : fact->operand_space;
+        if (space == CPU_ROW)
+            return true;
+    }
+    return false;
+}
+
+/* Loops that run row by row. */
+static void find_by_row(const lowering *l, cpu_program *p)
+{
+    for (int32_t n = 0; n < p->each.count; n++) {
+        cpu_instruction *i = &p->each.at[n];
+        const int32_t slot[3] = {i->x, i->y, i->w};
+        for (int o = 0; o < 3 && i->kind == DO_LOOP && i->class == CPU_FULL; o++)
+            i->by_row |=
+                l->long_rows && (class_of(l, slot[o]) == CPU_ROW || p->slot[slot[o]].by_column);
+    }
+}
+
 static bl_status write_program(lowering *l)
 {
-    bool whole_rows = false;
     cpu_program *p = l->program;
     p->columns = l->group->columns;
     p->rows = l->group->count / p->columns;
-    l->several_rows = p->columns <= SHORT_ROW && p->rows > 1;
+    l->short_rows = p->columns <= SHORT_ROW && p->rows > 1;
+    l->long_rows = !l->short_rows && needs_rows(l);
     for (int32_t n = 0; n < l->group->nodes; n++) {
         int32_t id = l->group->node[n];
-        const cpu_fact *fact = &l->plan->fact[id];
-        bool reduction = fact->reduction != CPU_NOT;
-        whole_rows |= reduction ? fact->reduction == CPU_OF_ROW || fact->operand_space == CPU_ROW
-                                : fact->space == CPU_ROW;
+        bool reduction = l->plan->fact[id].reduction != CPU_NOT;
         BL_TRY(reduction ? lower_reduction(l, id) : lower_map(l, id));
     }
     for (int32_t n = 0; n < l->group->nodes; n++) {
@@ -537,7 +587,8 @@ static bl_status write_program(lowering *l)
             BL_TRY(store(l, id));
     }
     BL_TRY(cpu_pair(l->plan->loops, p));
-    BL_TRY(allocate(l, whole_rows));
+    find_by_row(l, p);
+    BL_TRY(allocate(l));
     find_moving(p);
     p->heavy = p->rows * p->columns * p->each.count >= HEAVY;
     return BL_OK;

@@ -52,30 +52,86 @@ static void copy_strided(void *to, const void *from, int64_t n, int64_t stride, 
     }
 }
 
+/* The last two axes of a view, whose inner one is short: `blocks` times `run` elements. What is
+ * repeated is written once and then doubled. */
+#define BLOCKS(T)                                                                                  \
+    for (int64_t b = 0; b < blocks; b++)                                                           \
+        for (int64_t i = 0; i < run; i++)                                                          \
+    ((T *)to)[b * run + i] = ((const T *)from)[b * outer + i * stride]
+
+static void copy_blocks(char *to, const char *from, int64_t blocks, int64_t outer, int64_t run,
+                        int64_t stride, int size)
+{
+    if (outer == 0 && blocks > 1) {
+        copy_strided(to, from, run, stride, size);
+        int64_t done = run * size, all = blocks * run * size;
+        for (; done < all; done *= 2)
+            memcpy(to + done, to, (size_t)(2 * done < all ? done : all - done));
+        return;
+    }
+    switch (size) {
+    case 1:
+        BLOCKS(uint8_t);
+        break;
+    case 4:
+        BLOCKS(uint32_t);
+        break;
+    default:
+        BLOCKS(uint64_t);
+    }
+}
+
+/* Where in a view one is. */
+typedef struct position {
+    int64_t index[BL_MAX_RANK], at;
+} position;
+
+static position position_of(const cpu_view *view, int64_t element)
+{
+    position p = {.at = view->offset};
+    for (int i = view->rank - 1; i >= 0; i--) {
+        p.index[i] = element % view->dim[i];
+        element /= view->dim[i];
+        p.at += p.index[i] * view->stride[i];
+    }
+    return p;
+}
+
+static void advance(const cpu_view *view, position *p, int axis, int64_t by)
+{
+    p->at += by * view->stride[axis];
+    p->index[axis] += by;
+    for (int i = axis; i > 0 && p->index[i] == view->dim[i]; i--) {
+        p->at += view->stride[i - 1] - view->dim[i] * view->stride[i];
+        p->index[i] = 0;
+        p->index[i - 1]++;
+    }
+}
+
+enum { SHORT_RUN = 64 };
+
 /* Elements start .. start + n of a view, in its order. */
 static void gather(const cpu_view *view, const char *from, int64_t start, int64_t n, int size,
                    char *to)
 {
     int last = view->rank - 1;
-    int64_t index[BL_MAX_RANK], at = view->offset, rest = start;
-    for (int i = last; i >= 0; i--) {
-        index[i] = rest % view->dim[i];
-        rest /= view->dim[i];
-        at += index[i] * view->stride[i];
-    }
+    position p = position_of(view, start);
     while (n > 0) {
-        int64_t run = view->dim[last] - index[last];
-        run = run < n ? run : n;
-        copy_strided(to, from + at * size, run, view->stride[last], size);
+        const char *here = from + p.at * size;
+        int64_t run = view->dim[last] - p.index[last];
+        if (run == view->dim[last] && run < SHORT_RUN && last > 0 && n >= run) {
+            int64_t blocks = view->dim[last - 1] - p.index[last - 1];
+            blocks = blocks < n / run ? blocks : n / run;
+            copy_blocks(to, here, blocks, view->stride[last - 1], run, view->stride[last], size);
+            advance(view, &p, last - 1, blocks);
+            run *= blocks;
+        } else {
+            run = run < n ? run : n;
+            copy_strided(to, here, run, view->stride[last], size);
+            advance(view, &p, last, run);
+        }
         to += run * size;
         n -= run;
-        at += run * view->stride[last];
-        index[last] += run;
-        for (int i = last; i > 0 && index[i] == view->dim[i]; i--) {
-            at += view->stride[i - 1] - view->dim[i] * view->stride[i];
-            index[i] = 0;
-            index[i - 1]++;
-        }
     }
 }
 
@@ -158,12 +214,35 @@ static void reduce_all(const part *p, const cpu_instruction *i)
     }
 }
 
+/* Bytes from one row of a slot to the next. */
+static int64_t row_bytes(const part *p, int32_t s)
+{
+    const cpu_slot *slot = &p->program->slot[s];
+    return slot->by_column || slot->class == CPU_SINGLE ? 0
+           : slot->class == CPU_ROW                     ? slot->size
+                                                        : p->tile.columns * slot->size;
+}
+
+static void do_loop(const part *p, const cpu_instruction *i)
+{
+    char *z = p->at[i->z];
+    const char *x = p->at[i->x], *y = p->at[i->y], *w = p->at[i->w];
+    if (!i->by_row) {
+        i->loop(z, x, y, w, elements(&p->tile, i->class));
+        return;
+    }
+    int64_t next_z = row_bytes(p, i->z), next_x = row_bytes(p, i->x), next_y = row_bytes(p, i->y),
+            next_w = row_bytes(p, i->w);
+    for (int64_t r = 0; r < p->tile.rows; r++, z += next_z, x += next_x, y += next_y, w += next_w)
+        i->loop(z, x, y, w, p->tile.columns);
+}
+
 static void step(const part *p, const cpu_instruction *i)
 {
     void *const *at = p->at;
     switch (i->kind) {
     case DO_LOOP:
-        i->loop(at[i->z], at[i->x], at[i->y], at[i->w], elements(&p->tile, i->class));
+        do_loop(p, i);
         break;
     case DO_COPY:
         memcpy(at[i->z], at[i->x],

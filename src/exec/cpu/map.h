@@ -37,6 +37,7 @@ typedef struct cpu_instruction {
     cpu_instruction_kind kind;
     cpu_class class; /* how many elements */
     cpu_class from;  /* of spread: what x is */
+    bool by_row;     /* of a loop over several long rows: an operand is one a row, or one row */
     bl_loop *loop;
     bl_op op; /* of a loop: which primitive, and how its operands are read; pairs have none */
     int mode;
