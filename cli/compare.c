@@ -10,18 +10,20 @@
 #include "methods/method.h"
 #include "plan_options.h"
 #include "study/across.h"
+#include "study/matched.h"
 #include "study/report.h"
 #include "study/store.h"
 
-enum { UNSET = -1 };
+enum { UNSET = -1, SEEDS_DEFAULT = 10, SEEDS_MOST = 1000 };
 
 typedef struct flags {
     cli_plan plan;
     cli_texts arms;
-    int64_t seeds, workers, trials;
+    int64_t workers, trials;
     double alpha, min_effect;
-    const char *store, *html, *preset, *save_preset;
-    bool json, fresh;
+    const char *seeds, *store, *html, *preset, *save_preset;
+    int replicates; /* of seeds; 0: planned by pilots */
+    bool json, fresh, no_screen, no_equal_cost;
 } flags;
 
 /* The canonical texts of the arms: the baseline first, none twice. */
@@ -203,15 +205,21 @@ typedef struct study {
     bl_job_data *data;
     arm_list arms;
     bl_tuning tuning;
-    const char **setting;
+    bl_screening screening;
+    bl_pilot pilot;
+    const char **setting, **name; /* of the arms that are run; what they are called */
+    bl_choice *choice;            /* of these arms; borrowed from the tuning */
     bl_outcome outcome;
 } study;
 
 static void close_study(study *s)
 {
     bl_outcome_free(&s->outcome);
+    bl_screening_free(&s->screening);
     bl_tuning_free(&s->tuning);
     bl_release(s->setting);
+    bl_release(s->name);
+    bl_release(s->choice);
     free_arms(&s->arms);
     bl_job_data_close(s->data);
     bl_plan_free(&s->plan);
@@ -222,8 +230,73 @@ static bl_status open_study(const flags *f, const char *path, study *s)
     BL_TRY(cli_plan_make(&f->plan, path, &s->plan));
     BL_TRY(bl_job_data_open(&s->plan, &s->data));
     BL_TRY(collect_arms(f, s->data, &s->arms));
-    s->setting = bl_alloc((size_t)s->arms.count * sizeof *s->setting);
-    return s->setting ? BL_OK : bl_no_memory(0);
+    size_t arms = (size_t)s->arms.count;
+    s->setting = bl_alloc(arms * sizeof *s->setting);
+    s->name = bl_alloc(arms * sizeof *s->name);
+    s->choice = bl_alloc(arms * sizeof *s->choice);
+    return s->setting && s->name && s->choice ? BL_OK : bl_no_memory(arms);
+}
+
+/* Leaves in the options the arms that a screening kept. */
+static bl_status screen(study *s, bl_study_options *options, meter *m)
+{
+    m->what = "screening runs";
+    for (int a = 0; a < options->arms; a++) {
+        s->setting[a] = options->arm[a];
+        s->name[a] = s->arms.at[a];
+        if (options->choice)
+            s->choice[a] = options->choice[a];
+    }
+    BL_TRY(bl_screen(options, s->data, s->name, &s->screening));
+    int kept = 1;
+    for (int a = 1; a < options->arms; a++)
+        if (!s->screening.arm[a - 1].round) {
+            s->setting[kept] = s->setting[a];
+            s->choice[kept++] = s->choice[a];
+        }
+    options->arm = s->setting;
+    options->choice = options->choice ? s->choice : NULL;
+    options->arms = kept;
+    options->fresh = false;
+    options->start = NULL;
+    return BL_OK;
+}
+
+static bl_status plan_replicates(const flags *f, study *s, bl_study_options *options, meter *m)
+{
+    m->what = "pilot runs";
+    BL_TRY(bl_plan_replicates(options, s->data, f->alpha, f->min_effect, &s->pilot));
+    options->replicates = s->pilot.planned;
+    options->fresh = false;
+    options->start = NULL;
+    return BL_OK;
+}
+
+/* All that comes before the comparison: tuning, screening, planning. */
+static bl_status prepare(const flags *f, study *s, bl_study_options *options, meter *m)
+{
+    if (f->preset || f->trials > 0)
+        BL_TRY(freeze(f, s->data, &s->arms, m, options, &s->tuning, s->setting));
+    if (options->arms - 1 > BL_SCREEN_KEEP && !f->no_screen)
+        BL_TRY(screen(s, options, m));
+    if (!f->replicates)
+        BL_TRY(plan_replicates(f, s, options, m));
+    m->what = "runs";
+    m->last = 0;
+    return BL_OK;
+}
+
+static bl_status read_outcome(const flags *f, study *s, const bl_study_options *options, meter *m)
+{
+    BL_TRY(bl_outcome_new(options, s->data, f->alpha, f->min_effect, &s->outcome));
+    s->outcome.screening = &s->screening;
+    s->outcome.pilot = &s->pilot;
+    m->what = "runs at equal cost";
+    m->last = 0;
+    bl_study_options more = *options;
+    more.fresh = false;
+    more.start = NULL;
+    return f->no_equal_cost ? BL_OK : bl_match_cost(&more, s->data, &s->outcome);
 }
 
 static bl_status run_study(const flags *f, const char *store, study *s)
@@ -235,7 +308,7 @@ static bl_status run_study(const flags *f, const char *store, study *s)
     bl_study_options options = {.plan = &s->plan,
                                 .arm = (const char *const *)s->arms.at,
                                 .arms = s->arms.count,
-                                .replicates = (int)f->seeds,
+                                .replicates = f->replicates,
                                 .workers = (int)f->workers,
                                 .store = store,
                                 .fresh = f->fresh,
@@ -244,16 +317,15 @@ static bl_status run_study(const flags *f, const char *store, study *s)
                                 .report = show_progress,
                                 .context = &m,
                                 .stop = cli_catch_interrupt()};
-    bl_status status = BL_OK;
-    if (f->preset || f->trials > 0)
-        status = freeze(f, s->data, &s->arms, &m, &options, &s->tuning, s->setting);
+    bl_status status = prepare(f, s, &options, &m);
     if (status == BL_OK)
         status = bl_study_run(&options, s->data);
-    if (status == BL_INTERRUPTED)
-        status = bl_fail(BL_INTERRUPTED,
-                         "interrupted; what was finished is kept, and the same command goes on");
-    return status == BL_OK ? bl_outcome_new(&options, s->data, f->alpha, f->min_effect, &s->outcome)
-                           : status;
+    if (status == BL_OK)
+        status = read_outcome(f, s, &options, &m);
+    return status == BL_INTERRUPTED
+               ? bl_fail(BL_INTERRUPTED,
+                         "interrupted; what was finished is kept, and the same command goes on")
+               : status;
 }
 
 /* --- one data set, or several
@@ -318,8 +390,25 @@ static bl_status tell_several(const flags *f, const study *s, int count)
     return status;
 }
 
-static bl_status check_flags(const flags *f, int sets)
+/* A number, or "auto". */
+static bl_status read_seeds(flags *f)
 {
+    int64_t n = SEEDS_DEFAULT;
+    bool planned = f->seeds && !strcmp(f->seeds, "auto");
+    if (f->seeds && !planned && (!bl_parse_int(f->seeds, &n) || n < 2 || n > SEEDS_MOST))
+        return bl_fail(BL_INVALID,
+                       "--seeds is \"%s\", but must be auto or a whole number from 2 to %d",
+                       f->seeds, SEEDS_MOST);
+    if (planned && !(f->min_effect > 0))
+        return bl_fail(BL_INVALID, "--seeds auto needs --min-effect: the smallest difference that "
+                                   "matters, in units of the metric");
+    f->replicates = planned ? 0 : (int)n;
+    return BL_OK;
+}
+
+static bl_status check_flags(flags *f, int sets)
+{
+    BL_TRY(read_seeds(f));
     if (f->html)
         BL_TRY(cli_check_output(f->html, "html"));
     if (f->save_preset)
@@ -335,8 +424,7 @@ static bl_status check_flags(const flags *f, int sets)
 }
 
 /* *incomplete: runs failed, so that some arm has no verdict. */
-static bl_status compare(const flags *f, const cli_texts *paths, const char *command,
-                         bool *incomplete)
+static bl_status compare(flags *f, const cli_texts *paths, const char *command, bool *incomplete)
 {
     BL_TRY(check_flags(f, paths->count));
     char *store = f->store ? bl_copy_text(f->store) : bl_store_default_path();
@@ -375,8 +463,7 @@ static char *joined_command(int argc, char **argv)
 
 int cli_compare(int argc, char **argv)
 {
-    flags f = {
-        .seeds = 10, .trials = UNSET, .workers = sysconf(_SC_NPROCESSORS_ONLN), .alpha = 0.05};
+    flags f = {.trials = UNSET, .workers = sysconf(_SC_NPROCESSORS_ONLN), .alpha = 0.05};
     cli_plan_declare(&f.plan);
     const cli_option options[] = {
         {.name = "", .text = "Comparison"},
@@ -389,12 +476,23 @@ int cli_compare(int argc, char **argv)
                  "baseline with "
                  "other seeds); may be repeated (default: a few that fit the task)"},
         {.name = "seeds",
-         .kind = CLI_INTEGER,
+         .kind = CLI_TEXT,
          .value = &f.seeds,
          .argument = "N",
-         .text = "paired replicates of every arm (default 10)",
-         .low = 2,
-         .high = 1000},
+         .text =
+             "paired replicates of every arm (default 10); auto: as many, from 6 to 30, as show "
+             "--min-effect with 80 % power, by five pilot runs of every arm that are dropped"},
+        {.name = "no-screen",
+         .kind = CLI_FLAG,
+         .value = &f.no_screen,
+         .text = "compare all arms; without it more than five are screened by paired halving on "
+                 "held-out training examples, and the five that are left are compared on fresh "
+                 "replicates"},
+        {.name = "no-equal-cost",
+         .kind = CLI_FLAG,
+         .value = &f.no_equal_cost,
+         .text = "leave out the rows at equal cost, for which the baseline is also trained for as "
+                 "long as costs what a dearer (or cheaper) arm does"},
         {.name = "trials",
          .kind = CLI_INTEGER,
          .value = &f.trials,

@@ -61,7 +61,7 @@ static bl_status tune(work *w, const bl_job_data *data, const bl_plan *plan, cha
         char *setting = NULL, *trial = NULL;
         double sum = 0, one = 0;
         status = bl_space_setting(&space, t, &setting);
-        if (status == BL_OK && !(trial = bl_setting_trial(setting)))
+        if (status == BL_OK && !(trial = bl_setting_for(BL_FOR_TUNING, setting)))
             status = bl_no_memory(0);
         for (int s = 0; s < BL_TUNING_SEEDS && status == BL_OK; s++, sum += one)
             status = score(w, data, plan, trial, s, &one);

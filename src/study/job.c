@@ -15,7 +15,7 @@
 
 /* The parts of one replicate, ready for training. */
 typedef struct prepared {
-    int replicate;   /* -1: none; of trials, counted from FIRST_TRIAL */
+    int replicate;   /* -1: none; of purposes other than a verdict, from first_replicate on */
     bool validation; /* a part is held out */
     bool raw;        /* images as u8, for arms that change them */
     bl_preparation *preparation;
@@ -34,8 +34,12 @@ struct bl_job_data {
     prepared *last; /* the cache: one job runs at a time */
 };
 
-/* Trials have replicates of their own, which no comparison uses again. */
-enum { FIRST_TRIAL = 1 << 30 };
+/* Each purpose has replicates of its own, which no other uses again; from FIRST_TRIAL on the test
+ * part is not read. */
+enum { FIRST_PILOT = 1 << 29, FIRST_TRIAL = 1 << 30, FIRST_SCREENING = FIRST_TRIAL + (1 << 28) };
+static const int first_replicate[BL_PURPOSES] = {[BL_FOR_TUNING] = FIRST_TRIAL,
+                                                 [BL_FOR_SCREENING] = FIRST_SCREENING,
+                                                 [BL_FOR_PILOT] = FIRST_PILOT};
 
 enum {
     SOURCE_SPLIT,
@@ -79,7 +83,8 @@ bl_plan bl_plan_new(void)
     TEXT(model)                                                                                    \
     TEXT(optimizer)                                                                                \
     TEXT(schedule)                                                                                 \
-    TEXT(loss) NUMBER(test_fraction) NUMBER(imbalance) NUMBER(learning_rate) NUMBER(weight_decay)  \
+    TEXT(loss)                                                                                     \
+    NUMBER(test_fraction) NUMBER(imbalance) NUMBER(learning_rate) NUMBER(weight_decay)             \
         NUMBER(momentum) INTEGER(keep_columns) INTEGER(fixed_split) INTEGER(train_count)           \
             INTEGER(study_seed) INTEGER(epochs) INTEGER(batch) INTEGER(width) INTEGER(depth)
 
@@ -571,6 +576,11 @@ int64_t bl_job_pool(const bl_job_data *j)
     return j->set.count;
 }
 
+double bl_job_overlap(const bl_job_data *j)
+{
+    return bl_job_resplits(j) ? (double)j->test_count / (double)(j->set.count - j->test_count) : 0;
+}
+
 /* --- running ---------------------------------------------------------------------------------- */
 static bl_status fits(const bl_job_data *j, const bl_arm *arm)
 {
@@ -620,7 +630,7 @@ static bl_status run(const bl_job *job, const bl_job_data *j, const bl_setting *
 {
     const prepared *p;
     const bl_arm *arm = &setting->arm;
-    int replicate = setting->tuning ? FIRST_TRIAL + job->replicate : job->replicate;
+    int replicate = first_replicate[setting->purpose] + job->replicate;
     BL_TRY(fits(j, arm));
     BL_TRY(prepared_for(j, replicate, arm, &p));
     bl_experiment experiment = {.recipe = j->recipe,
@@ -630,11 +640,13 @@ static bl_status run(const bl_job *job, const bl_job_data *j, const bl_setting *
                                 .threads = 1,
                                 .checkpoint = job->checkpoint,
                                 .checkpoint_every = (j->recipe.epochs + 9) / 10,
-                                .curve_points = setting->tuning ? 0 : 20};
+                                .curve_points = setting->purpose == BL_FOR_VERDICT ? 20 : 0};
     if (!isnan(setting->learning_rate))
         experiment.recipe.learning_rate = setting->learning_rate;
     if (!isnan(setting->weight_decay))
         experiment.recipe.weight_decay = setting->weight_decay;
+    if (!isnan(setting->epochs))
+        experiment.recipe.epochs = (int64_t)setting->epochs;
     return bl_train(&experiment, progress, result);
 }
 

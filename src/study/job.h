@@ -60,13 +60,18 @@ bool bl_job_resplits(const bl_job_data *data); /* no fixed test part: every repl
 void bl_job_counts(const bl_job_data *data, int64_t *train, int64_t *test);
 /* All examples that splits draw from: more than both parts where training takes a subsample. */
 int64_t bl_job_pool(const bl_job_data *data);
+/* Test examples over the others of a re-split, which is how much re-splits resemble each other
+ * (Nadeau and Bengio 2003, section 3: how many of the others train does not change it); 0 where the
+ * test part is fixed. */
+double bl_job_overlap(const bl_job_data *data);
 bl_status bl_job_check_arm(const bl_job_data *data,
                            const char *arm); /* parses, and fits the task? */
 
 /* Replicate r's keys are derive(derive(study, r), source) for split, noise, init, order,
  * augmentation. The null arm uses other init, order and augmentation keys on the same split and
- * noise. A trial ("tuning ..") draws from keys that no replicate has, trains on four fifths of the
- * training part and is scored on the fifth, spoiled labels included; the test part is not read. */
+ * noise. Other purposes (setting.h) draw from keys that no replicate has; a trial ("tuning ..") and a
+ * screening run train on four fifths of the training part and are scored on the fifth, spoiled
+ * labels included; the test part is not read. */
 bl_status bl_job_run(const bl_job *job, const bl_job_data *data, const bl_progress *progress,
                      bl_run_result *result);
 

@@ -13,21 +13,16 @@ static double number_of(const json_t *object, const char *key)
     return json_is_number(value) ? json_number_value(value) : NAN;
 }
 
-static double score_of(const json_t *result, const char *metric)
-{
-    if (!result || json_is_true(json_object_get(result, "diverged")))
-        return NAN;
-    return number_of(json_object_get(result, "metrics"), metric);
-}
-
-/* The median of result.`group`.`key` over the runs that have it. */
-static double median_of(const bl_arm_outcome *arm, int replicates, const char *group,
-                        const char *key)
+/* The median of result.`group`.`key` over the runs that have it, each times result.`times` unless
+ * that is NULL. */
+static double median_of_product(const bl_arm_outcome *arm, int replicates, const char *group,
+                                const char *key, const char *times)
 {
     double *value = bl_alloc((size_t)(replicates + 1) * sizeof *value);
     int n = 0;
     for (int r = 0; value && r < replicates; r++) {
         double v = number_of(json_object_get(arm->result[r], group), key);
+        v *= times ? number_of(arm->result[r], times) : 1;
         if (!isnan(v))
             value[n++] = v;
     }
@@ -36,6 +31,12 @@ static double median_of(const bl_arm_outcome *arm, int replicates, const char *g
     double median = n ? (value[(n - 1) / 2] + value[n / 2]) / 2 : NAN;
     bl_release(value);
     return median;
+}
+
+static double median_of(const bl_arm_outcome *arm, int replicates, const char *group,
+                        const char *key)
+{
+    return median_of_product(arm, replicates, group, key, NULL);
 }
 
 static void add_measures(const json_t *measures, double n, bl_arm_effect *effect)
@@ -93,13 +94,14 @@ static void average_effect(bl_arm_outcome *arm, int replicates)
 static void summarise(bl_outcome *o, bl_arm_outcome *arm)
 {
     for (int r = 0; r < o->replicates; r++) {
-        arm->score[r] = score_of(arm->result[r], o->metric);
+        arm->score[r] = bl_score_of(arm->result[r], o->metric);
         arm->runs += arm->result[r] != NULL;
         arm->diverged += arm->result[r] && isnan(arm->score[r]);
     }
     arm->failed = o->replicates - arm->runs;
     average_effect(arm, o->replicates);
     arm->work = median_of(arm, o->replicates, "work", "flops");
+    arm->total_work = median_of_product(arm, o->replicates, "work", "flops", "steps");
     arm->memory = median_of(arm, o->replicates, "work", "memory");
     arm->seconds = median_of(arm, o->replicates, "timing", "seconds");
     arm->seconds_per_step = median_of(arm, o->replicates, "timing", "seconds_per_step");
@@ -145,7 +147,7 @@ static bl_status compare_whole(bl_outcome *o, const bl_compare_options *options,
 
 static void fill_in(bl_outcome *o, const bl_comparison *row)
 {
-    double unit = o->arm[0].work;
+    double unit = o->arm[0].work, total = o->arm[0].total_work;
     for (int a = 0, next = 0; a < o->arms; a++) {
         bl_arm_outcome *arm = &o->arm[a];
         if (a > 0) {
@@ -154,20 +156,24 @@ static void fill_in(bl_outcome *o, const bl_comparison *row)
             arm->interval = arm->comparison.arm_interval;
         }
         arm->work /= unit;
+        arm->total_work /= total;
     }
 }
 
-static bl_status compare(bl_outcome *o)
+bl_compare_options bl_outcome_compare_options(const bl_outcome *o)
 {
-    /* Re-splits resemble each other by what their test parts share, test / pool on average; how
-     * many of the others train does not change that (Nadeau and Bengio 2003, section 3). */
-    bl_compare_options options = {
+    return (bl_compare_options){
         .alpha = o->alpha,
         .min_effect = o->min_effect,
         .higher_is_better = o->higher_is_better,
         .train_count = o->resplit ? bl_job_pool(o->data) - o->test_count : 0,
         .test_count = o->resplit ? o->test_count : 0,
         .key = bl_key_derive_name(bl_key_from_seed(o->plan->study_seed), "sign flips")};
+}
+
+static bl_status compare(bl_outcome *o)
+{
+    bl_compare_options options = bl_outcome_compare_options(o);
     bl_arm_outcome *baseline = &o->arm[0];
     if (baseline->failed)
         return bl_fail(BL_INVALID, "%d of %d runs of the baseline failed: %s", baseline->failed,
@@ -254,6 +260,7 @@ void bl_outcome_free(bl_outcome *o)
         bl_release(o->arm[a].error);
     }
     bl_release(o->arm);
+    bl_release(o->matched);
     *o = (bl_outcome){0};
 }
 
@@ -327,10 +334,11 @@ static json_t *choice_json(const bl_choice *c, bool timing)
 static json_t *arm_json(const bl_outcome *o, int a, bool timing)
 {
     const bl_arm_outcome *arm = &o->arm[a];
-    json_t *json = json_pack("{s:s,s:o,s:o,s:i,s:i,s:o,s:o,s:o}", "arm", arm->arm, "mean",
-                             real(arm->mean), "interval", interval(arm->interval), "diverged",
-                             arm->diverged, "failed", arm->failed, "work", real(arm->work),
-                             "effect", effect_json(arm), "runs", runs_json(o, arm, timing));
+    json_t *json =
+        json_pack("{s:s,s:o,s:o,s:i,s:i,s:o,s:o,s:o,s:o}", "arm", arm->arm, "mean", real(arm->mean),
+                  "interval", interval(arm->interval), "diverged", arm->diverged, "failed",
+                  arm->failed, "work", real(arm->work), "total_work", real(arm->total_work),
+                  "effect", effect_json(arm), "runs", runs_json(o, arm, timing));
     if (json && arm->failed)
         json_object_set_new(json, "error", json_string(arm->error ? arm->error : "not run"));
     if (json && a > 0 && !arm->failed)
@@ -342,6 +350,39 @@ static json_t *arm_json(const bl_outcome *o, int a, bool timing)
                             json_pack("{s:o,s:o}", "seconds", real(arm->seconds),
                                       "seconds_per_step", real(arm->seconds_per_step)));
     return json;
+}
+
+static json_t *screening_json(const bl_screening *s)
+{
+    if (!s || !s->rounds)
+        return json_null();
+    json_t *arms = json_array();
+    for (int a = 0; a < s->arms; a++)
+        json_array_append_new(arms, json_pack("{s:s,s:i,s:i,s:o}", "arm", s->arm[a].arm, "round",
+                                              s->arm[a].round, "pairs", s->arm[a].pairs,
+                                              "difference", real(s->arm[a].difference)));
+    return json_pack("{s:i,s:o}", "rounds", s->rounds, "arms", arms);
+}
+
+static json_t *pilot_json(const bl_pilot *p)
+{
+    if (!p || !p->planned)
+        return json_null();
+    return json_pack("{s:i,s:i,s:o,s:o,s:o}", "pairs", BL_PILOT_PAIRS, "needed", p->needed,
+                     "deviation", real(p->deviation), "min_effect", real(p->min_effect),
+                     "detectable", real(p->detectable));
+}
+
+static json_t *matched_json(const bl_outcome *o)
+{
+    json_t *rows = json_array();
+    for (int i = 0; i < o->matches; i++)
+        json_array_append_new(rows,
+                              json_pack("{s:s,s:I,s:o,s:o}", "arm", o->arm[o->matched[i].arm].arm,
+                                        "epochs", (json_int_t)o->matched[i].epochs, "total_work",
+                                        real(o->arm[o->matched[i].arm].total_work), "comparison",
+                                        comparison_json(&o->matched[i].comparison)));
+    return rows;
 }
 
 bl_status bl_outcome_json(const bl_outcome *o, bool timing, json_t **out)
@@ -361,5 +402,8 @@ bl_status bl_outcome_json(const bl_outcome *o, bool timing, json_t **out)
                      o->arm[0].choice != NULL, "arms", arms);
     if (!*out)
         return bl_fail(BL_NO_MEMORY, "memory is short for the result as JSON");
+    json_object_set_new(*out, "screening", screening_json(o->screening));
+    json_object_set_new(*out, "pilot", pilot_json(o->pilot));
+    json_object_set_new(*out, "equal_cost", matched_json(o));
     return BL_OK;
 }

@@ -3,6 +3,8 @@
 #ifndef BL_STUDY_OUTCOME_H
 #define BL_STUDY_OUTCOME_H
 
+#include "study/pilot.h"
+#include "study/screen.h"
 #include "study/stats.h"
 #include "study/tune.h"
 
@@ -20,8 +22,15 @@ typedef struct bl_arm_outcome {
     bl_arm_effect effect; /* means over the runs that did not diverge */
     int inert;            /* replicates in which the arm did nothing */
     double work;          /* counted operations of a training step; the baseline's is 1 */
+    double total_work;    /* the same of a whole run */
     double seconds, seconds_per_step, memory; /* medians over the replicates; not deterministic */
 } bl_arm_outcome;
+
+typedef struct bl_matched { /* a row at equal cost: study/matched.h */
+    int arm;
+    int64_t epochs; /* of the baseline that the arm is compared with */
+    bl_comparison comparison;
+} bl_matched;
 
 typedef struct bl_outcome {
     int arms, replicates,
@@ -33,6 +42,10 @@ typedef struct bl_outcome {
     double alpha, min_effect; /* min_effect 0: none given */
     const bl_job_data *data;  /* borrowed, as are the plan and the texts of the arms */
     const bl_plan *plan;
+    const bl_screening *screening; /* these two may be NULL; borrowed */
+    const bl_pilot *pilot;
+    bl_matched *matched; /* at equal cost */
+    int matches;
 } bl_outcome;
 
 /* Reads the results from the store and compares. BL_INVALID if a run of the baseline failed, or
@@ -40,6 +53,8 @@ typedef struct bl_outcome {
 bl_status bl_outcome_new(const bl_study_options *options, const bl_job_data *data, double alpha,
                          double min_effect, bl_outcome *out);
 void bl_outcome_free(bl_outcome *outcome);
+/* How its arms are compared. */
+bl_compare_options bl_outcome_compare_options(const bl_outcome *outcome);
 
 /* The verdict table, at most 80 columns; with terminal colours if `colour`. */
 bl_status bl_outcome_table(const bl_outcome *outcome, bool colour, bl_text *text);

@@ -2,7 +2,11 @@
  * bl_setting, a row of `numbers`, and a dimension in space.c. */
 #include "study/setting.h"
 
-static const char TRIAL[] = "tuning ", SEPARATOR[] = " @ ";
+static const char SEPARATOR[] = " @ ";
+static const char *const word[BL_PURPOSES] = {[BL_FOR_VERDICT] = "",
+                                              [BL_FOR_TUNING] = "tuning ",
+                                              [BL_FOR_SCREENING] = "screening ",
+                                              [BL_FOR_PILOT] = "pilot "};
 
 /* "learning_rate=0.021,weight_decay=3e-5" */
 static bl_status read_numbers(const char *text, bl_setting *s)
@@ -10,7 +14,9 @@ static bl_status read_numbers(const char *text, bl_setting *s)
     const struct {
         const char *name;
         double *value;
-    } numbers[] = {{"learning_rate", &s->learning_rate}, {"weight_decay", &s->weight_decay}};
+    } numbers[] = {{"learning_rate", &s->learning_rate},
+                   {"weight_decay", &s->weight_decay},
+                   {"epochs", &s->epochs}};
     while (*text) {
         size_t length = strcspn(text, ",");
         char piece[64], *equals;
@@ -27,8 +33,8 @@ static bl_status read_numbers(const char *text, bl_setting *s)
             }
         if (!known)
             return bl_fail(BL_INVALID,
-                           "setting: there is no \"%s\", but learning_rate and "
-                           "weight_decay",
+                           "setting: there is no \"%s\", but learning_rate, weight_decay and "
+                           "epochs",
                            piece);
         text += length;
         text += *text == ',';
@@ -38,11 +44,13 @@ static bl_status read_numbers(const char *text, bl_setting *s)
 
 bl_status bl_setting_parse(const char *text, bl_setting *out)
 {
-    *out = (bl_setting){.learning_rate = NAN, .weight_decay = NAN};
-    if (!strncmp(text, TRIAL, sizeof TRIAL - 1)) {
-        out->tuning = true;
-        text += sizeof TRIAL - 1;
-    }
+    *out = (bl_setting){.learning_rate = NAN, .weight_decay = NAN, .epochs = NAN};
+    for (int p = BL_FOR_VERDICT + 1; p < BL_PURPOSES; p++)
+        if (!strncmp(text, word[p], strlen(word[p]))) {
+            out->purpose = (bl_purpose)p;
+            text += strlen(word[p]);
+            break;
+        }
     const char *numbers = strstr(text, SEPARATOR);
     char *arm = numbers ? bl_format("%.*s", (int)(numbers - text), text) : bl_copy_text(text);
     if (!arm)
@@ -66,7 +74,13 @@ char *bl_setting_text(const char *arm, double learning_rate, double weight_decay
                      weight_decay);
 }
 
-char *bl_setting_trial(const char *setting)
+char *bl_setting_for(bl_purpose purpose, const char *setting)
 {
-    return bl_format("%s%s", TRIAL, setting);
+    return bl_format("%s%s", word[purpose], setting);
+}
+
+char *bl_setting_lasting(const char *setting, int64_t epochs)
+{
+    return bl_format("%s%sepochs=%lld", setting, strstr(setting, SEPARATOR) ? "," : SEPARATOR,
+                     (long long)epochs);
 }

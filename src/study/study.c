@@ -2,6 +2,7 @@
  * This process alone touches the store; workers know neither it nor each other. */
 #include "study/study.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -311,5 +312,49 @@ bl_status bl_study_results(const bl_study_options *o, const bl_job_data *data, j
             status =
                 read_result(store, study, o->arm[a], r, &result[a * o->replicates + r], &error[a]);
     bl_store_close(store);
+    return status;
+}
+
+double bl_score_of(const json_t *result, const char *metric)
+{
+    const json_t *value = json_object_get(json_object_get(result, "metrics"), metric);
+    bool counts = json_is_number(value) && !json_is_true(json_object_get(result, "diverged"));
+    return counts ? json_number_value(value) : NAN;
+}
+
+static void read_scores(const bl_study_options *o, const bl_job_data *data, json_t *const *result,
+                        double *score, double *seconds)
+{
+    bool higher;
+    const char *metric = bl_job_primary_metric(data, &higher);
+    for (int a = 0; a < o->arms; a++) {
+        double spent = 0;
+        for (int r = 0; r < o->replicates; r++) {
+            const json_t *run = result[a * o->replicates + r];
+            score[a * o->replicates + r] = bl_score_of(run, metric);
+            spent += json_number_value(json_object_get(json_object_get(run, "timing"), "seconds"));
+        }
+        if (seconds)
+            seconds[a] = spent;
+    }
+}
+
+bl_status bl_study_scores(const bl_study_options *o, const bl_job_data *data, double *score,
+                          double *seconds)
+{
+    size_t runs = (size_t)o->arms * (size_t)o->replicates;
+    json_t **result = bl_alloc(runs * sizeof *result);
+    char **error = bl_alloc((size_t)o->arms * sizeof *error);
+    bl_status status = result && error ? bl_study_run(o, data) : bl_no_memory(runs);
+    if (status == BL_OK)
+        status = bl_study_results(o, data, result, error);
+    if (status == BL_OK)
+        read_scores(o, data, result, score, seconds);
+    for (size_t i = 0; result && i < runs; i++)
+        json_decref(result[i]);
+    for (int a = 0; error && a < o->arms; a++)
+        bl_release(error[a]);
+    bl_release(result);
+    bl_release(error);
     return status;
 }

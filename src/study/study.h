@@ -38,4 +38,12 @@ bl_status bl_study_run(const bl_study_options *options, const bl_job_data *data)
 bl_status bl_study_results(const bl_study_options *options, const bl_job_data *data,
                            json_t **result, char **error);
 
+/* Runs what the store lacks and reads back score[arms * replicates], the primary metric: NaN where
+ * a run diverged or failed. seconds[arms], or NULL, gets what the runs of each took, summed; it is
+ * not deterministic. */
+bl_status bl_study_scores(const bl_study_options *options, const bl_job_data *data, double *score,
+                          double *seconds);
+/* The metric of a stored result; NaN for NULL and where the run diverged. */
+double bl_score_of(const json_t *result, const char *metric);
+
 #endif

@@ -308,6 +308,75 @@ static void head(const bl_outcome *o, const bl_layout *l, bl_text *text)
     bl_text_add(text, "\n");
 }
 
+/* A difference in the metric's units, with the sign. */
+static void signed_text(double x, const bl_layout *l, char cell[64])
+{
+    if (isnan(x))
+        snprintf(cell, 64, "diverged");
+    else
+        snprintf(cell, 64, "%+.*f", l->difference, x / l->unit);
+}
+
+/* The arms that a screening left out. */
+static void screened_out(const bl_outcome *o, const bl_layout *l, bl_text *text)
+{
+    const bl_screening *s = o->screening;
+    for (int a = 0; s && a < s->arms; a++) {
+        const bl_screened *arm = &s->arm[a];
+        char cell[64];
+        if (!arm->round)
+            continue;
+        signed_text(arm->difference, l, cell);
+        bl_text line = {0};
+        bl_text_add(&line, "%s: screened out in round %d of %d (%s on held-out examples, %d pairs)",
+                    arm->arm, arm->round, s->rounds, cell, arm->pairs);
+        if (line.at)
+            folded(text, 0, line.at);
+        text->failed = text->failed || line.failed;
+        bl_text_free(&line);
+    }
+}
+
+/* Arms that cost more or less than the baseline, beside a baseline of their cost. */
+static void equal_cost(const bl_outcome *o, const bl_layout *l, bool colour, bl_text *text)
+{
+    char cell[64];
+    if (!o->matches)
+        return;
+    bl_text_add(text, "\n%-*s", NAME, "at equal cost");
+    right(text, MEAN, "baseline");
+    right(text, DIFFERENCE, "difference");
+    right(text, P, "p");
+    right(text, BETTER, "better");
+    right(text, COST, "cost");
+    bl_text_add(text, "\n");
+    for (int i = 0; i < o->matches; i++) {
+        const bl_matched *m = &o->matched[i];
+        const bl_arm_outcome *arm = &o->arm[m->arm];
+        const bl_comparison *c = &m->comparison;
+        if (strlen(arm->arm) > NAME)
+            long_name(arm->arm, text);
+        else
+            bl_text_add(text, "%-*s", NAME, arm->arm);
+        snprintf(cell, sizeof cell, "%lld epochs", (long long)m->epochs);
+        right(text, MEAN, cell);
+        difference_text(c, l, cell);
+        right(text, DIFFERENCE, cell);
+        p_text(c->adjusted_p, cell);
+        right(text, P, cell);
+        snprintf(cell, sizeof cell, "%.0f %%", 100 * c->better);
+        right(text, BETTER, cell);
+        snprintf(cell, sizeof cell, "%.2f", arm->total_work);
+        right(text, COST, cell);
+        bl_verdict_text(c, cell);
+        bl_text_add(text, "\n  = ");
+        colour_verdict(text, c->verdict, colour, cell);
+        bl_text_add(text, "\n");
+        if (c->note[0])
+            folded(text, 4, c->note);
+    }
+}
+
 /* How the arms were tuned, and on what. */
 static void tuning_note(const bl_outcome *o, bl_text *line)
 {
@@ -326,8 +395,28 @@ static void tuning_note(const bl_outcome *o, bl_text *line)
                                : "");
 }
 
+/* How the number of replicates was planned. */
+static void pilot_note(const bl_outcome *o, const bl_layout *l, bl_text *line)
+{
+    const bl_pilot *p = o->pilot;
+    if (!p || !p->planned)
+        return;
+    int d = l->difference + 1;
+    bl_text_add(line,
+                " %d pilots of each arm, since dropped, differed by a standard deviation of "
+                "up to %.*f:",
+                BL_PILOT_PAIRS, d, p->deviation / l->unit);
+    if (p->needed > p->planned)
+        bl_text_add(line, " an effect of %g would need %d replicates;", p->min_effect / l->unit,
+                    p->needed);
+    else if (p->needed < 0)
+        bl_text_add(line, " no number of replicates shows an effect of %g;",
+                    p->min_effect / l->unit);
+    bl_text_add(line, " these show one of %.*f with 80 %% power;", d, p->detectable / l->unit);
+}
+
 /* What the verdict speaks of, and how far to trust it. */
-static void footer(const bl_outcome *o, bl_text *text)
+static void footer(const bl_outcome *o, const bl_layout *l, bl_text *text)
 {
     bl_text line = {0};
     if (o->resplit)
@@ -343,9 +432,11 @@ static void footer(const bl_outcome *o, bl_text *text)
     bl_text_add(&line, " %d paired replicates, seed %llu; p by Holm over %d arm%s at %g;",
                 o->replicates, (unsigned long long)o->plan->study_seed, o->compared,
                 o->compared == 1 ? "" : "s", o->alpha);
+    pilot_note(o, l, &line);
     if (o->min_effect > 0)
         bl_text_add(&line, " equivalent means within %g;", o->min_effect);
-    bl_text_add(&line, " cost is counted work per step; data %016llx.",
+    bl_text_add(&line, " cost is counted work per step%s; data %016llx.",
+                o->matches ? ", at equal cost of a whole run" : "",
                 (unsigned long long)bl_job_data_hash(o->data));
     if (line.at)
         folded(text, 0, line.at);
@@ -359,8 +450,10 @@ bl_status bl_outcome_table(const bl_outcome *o, bool colour, bl_text *text)
     head(o, &l, text);
     for (int a = 0; a < o->arms; a++)
         row(o, a, &l, colour, text);
+    screened_out(o, &l, text);
+    equal_cost(o, &l, colour, text);
     bl_text_add(text, "\n");
-    footer(o, text);
+    footer(o, &l, text);
     return text->failed ? bl_no_memory(text->length) : BL_OK;
 }
 

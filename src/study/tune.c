@@ -44,7 +44,8 @@ static bl_status add_trials(const bl_study_options *o, const bl_job_data *data, 
     for (int i = 0; i < t->trials && status == BL_OK; i++) {
         char **setting = &t->setting[t->arms * t->trials + i];
         status = bl_space_setting(&space, i, setting);
-        if (status == BL_OK && !(t->job[t->arms * t->trials + i] = bl_setting_trial(*setting)))
+        if (status == BL_OK &&
+            !(t->job[t->arms * t->trials + i] = bl_setting_for(BL_FOR_TUNING, *setting)))
             status = bl_no_memory(0);
     }
     bl_space_free(&space);
@@ -70,41 +71,32 @@ static bl_status list_trials(const bl_study_options *o, const bl_job_data *data,
 
 /* --- choosing --------------------------------------------------------------------------------- */
 /* The mean over the seeds; NaN if one of them diverged or failed. */
-static double score_of(json_t *const *result, const char *metric)
+static double mean_of(const double *score)
 {
     double sum = 0;
-    for (int s = 0; s < BL_TUNING_SEEDS; s++) {
-        const json_t *value = json_object_get(json_object_get(result[s], "metrics"), metric);
-        if (!json_is_number(value) || json_is_true(json_object_get(result[s], "diverged")))
-            return NAN;
-        sum += json_number_value(value);
-    }
+    for (int s = 0; s < BL_TUNING_SEEDS; s++)
+        sum += score[s];
     return sum / BL_TUNING_SEEDS;
 }
 
 /* The best of the trials; of equal ones the first, so that the arm as given wins a tie. */
-static bl_status choose(const trials *t, int arm, json_t *const *result, const bl_job_data *data,
-                        bl_choice *choice)
+static bl_status choose(const trials *t, int arm, const double *score, const double *seconds,
+                        bool higher, bl_choice *choice)
 {
-    bool higher;
-    const char *metric = bl_job_primary_metric(data, &higher);
     double best = NAN;
     if (!(choice->best = bl_alloc((size_t)t->trials * sizeof *choice->best)))
         return bl_no_memory((size_t)t->trials);
     choice->trials = t->trials;
     for (int i = 0; i < t->trials; i++) {
-        json_t *const *run = result + (arm * t->trials + i) * BL_TUNING_SEEDS;
-        double score = score_of(run, metric);
-        if (isnan(score))
+        double mean = mean_of(score + (arm * t->trials + i) * BL_TUNING_SEEDS);
+        if (isnan(mean))
             choice->diverged++;
-        else if (isnan(best) || (higher ? score > best : score < best)) {
-            best = score;
+        else if (isnan(best) || (higher ? mean > best : mean < best)) {
+            best = mean;
             choice->chosen = i;
         }
         choice->best[i] = best;
-        for (int s = 0; s < BL_TUNING_SEEDS; s++)
-            choice->seconds +=
-                json_number_value(json_object_get(json_object_get(run[s], "timing"), "seconds"));
+        choice->seconds += seconds[arm * t->trials + i];
     }
     choice->setting = bl_copy_text(t->setting[arm * t->trials + choice->chosen]);
     return choice->setting ? BL_OK : bl_no_memory(0);
@@ -141,18 +133,19 @@ static bl_status new_choices(const char *const *arm, int arms, bl_tuning *out)
 static bl_status choose_all(const bl_study_options *jobs, const bl_job_data *data, const trials *t,
                             bl_tuning *out)
 {
-    size_t runs = (size_t)jobs->arms * BL_TUNING_SEEDS;
-    json_t **result = bl_alloc(runs * sizeof *result);
-    char **error = bl_alloc((size_t)jobs->arms * sizeof *error);
+    size_t arms = (size_t)jobs->arms;
+    double *score = bl_alloc(arms * BL_TUNING_SEEDS * sizeof *score),
+           *seconds = bl_alloc(arms * sizeof *seconds);
+    bool higher;
+    (void)bl_job_primary_metric(data, &higher);
     bl_status status =
-        result && error ? bl_study_results(jobs, data, result, error) : bl_no_memory(runs);
+        score && seconds ? bl_study_scores(jobs, data, score, seconds) : bl_no_memory(arms);
     for (int a = 0, tuned = 0; a < out->arms && status == BL_OK; a++)
-        status = is_null(out->choice[a].arm) ? take_over(&out->choice[0], &out->choice[a])
-                                             : choose(t, tuned++, result, data, &out->choice[a]);
-    for (size_t i = 0; result && i < runs; i++)
-        json_decref(result[i]);
-    bl_release(result);
-    free_texts(error, jobs->arms);
+        status = is_null(out->choice[a].arm)
+                     ? take_over(&out->choice[0], &out->choice[a])
+                     : choose(t, tuned++, score, seconds, higher, &out->choice[a]);
+    bl_release(score);
+    bl_release(seconds);
     return status;
 }
 
@@ -172,8 +165,6 @@ bl_status bl_tune(const bl_study_options *o, const bl_job_data *data, const char
     jobs.replicates = BL_TUNING_SEEDS;
     if (status == BL_OK)
         status = new_choices(o->arm, o->arms, out);
-    if (status == BL_OK)
-        status = bl_study_run(&jobs, data);
     if (status == BL_OK)
         status = choose_all(&jobs, data, &t, out);
     free_trials(&t);

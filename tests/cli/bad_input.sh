@@ -101,6 +101,7 @@ bad "option without value" '--target.*COLUMN' $compare good.csv --target
 bad "flag with a value" '--json takes no value' $compare digits --json=1
 bad "one argument too many" '"extra"' $compare digits extra
 bad "no seeds" '--seeds is "0".*from 2 to 1000' $compare digits --seeds 0
+bad "planned seeds without an effect" '--seeds auto needs --min-effect' $compare digits --seeds auto
 bad "seeds not a number" '--seeds is "many".*whole number' $compare digits --seeds many
 bad "seeds beyond a machine's numbers" '--seeds is "99999999999999999999"' \
     $compare digits --seeds 99999999999999999999

@@ -82,6 +82,17 @@ shows effect 'equivalent means within 5'
 shows effect '^  = equivalent'
 
 # --- JSON ---
+# Planned replicates, screening of six arms, a dear arm at equal cost; the same bytes again.
+compare planned digits --epochs 4 --seeds auto --min-effect 8 --arm sam --arm mixup --arm dropout
+shows planned '5 pilots of each arm, since dropped'
+shows planned 'at equal cost'
+compare screened digits --epochs 1 --seeds 3 --arm null --arm mixup --arm dropout --arm elr \
+    --arm label_smoothing --arm early_stopping --no-equal-cost
+shows screened 'screened out in round 1 of 1'
+compare unscreened digits --epochs 1 --seeds 3 --arm null --arm mixup --arm dropout --arm elr \
+    --arm label_smoothing --arm early_stopping --no-equal-cost --no-screen
+grep -q 'screened out' "$work/unscreened" && fail 'screened in spite of --no-screen'
+
 compare json digits --epochs 2 --seeds 3 --arm null --json
 for key in schema arms replicates data_hash comparison p_adjusted verdict better_interval; do
     shows json "\"$key\": "

@@ -1,0 +1,304 @@
+/* What comes before a comparison and beside it: pilots that plan its size, screening of many arms,
+ * rows at equal cost. Where jobs are run, a shell script answers with made-up scores. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include <cmocka.h>
+
+#include "study/matched.h"
+#include "study/setting.h"
+
+/* Scores: the arm's gain in points, read off its name ("up3", "down2", "baseline"), on a level that
+ * depends on the replicate. "dear" costs twice as much as the others, and the baseline gains 4 by
+ * more epochs. What was asked for is noted in "log". */
+static const char script[] =
+    "cd \"$1\"\n"
+    "while read -r line; do\n"
+    "  arm=${line#*\\\"arm\\\":\\\"}; arm=${arm%%\\\"*}\n"
+    "  r=${line#*\\\"replicate\\\":}; r=${r%%,*}\n"
+    "  echo \"$arm/$r\" >>log\n"
+    "  gain=0; flops=100\n"
+    "  case $arm in *up*) gain=${arm##*up};; *down*) gain=-${arm##*down};; esac\n"
+    "  case $arm in *epochs=*) gain=4;; dear*) gain=3; flops=200;; esac\n"
+    "  case $arm in *broken*) result='\"diverged\":true';; *) result='\"diverged\":false';; esac\n"
+    "  score=$((70 + r * 7 % 5 + gain)).$((r * 3 % 10))\n"
+    "  result=$result,'\"metrics\":{\"accuracy\":'$score'},\"steps\":10'\n"
+    "  effect='\"sites\":1,\"measures\":{},\"inert\":false'\n"
+    "  case $arm in *inert*) effect='\"sites\":0,\"measures\":{},\"inert\":true';; esac\n"
+    "  result=$result,'\"effect\":{'$effect'},\"work\":{\"flops\":'$flops'},\"timing\":{}'\n"
+    "  echo \"{\\\"result\\\":{$result}}\"\n"
+    "done\n";
+
+static char folder[] = "/tmp/ballast-planning-XXXXXX";
+static bl_plan plan;
+static bl_job_data *data;
+
+static int open_data(void **state)
+{
+    (void)state;
+    if (!mkdtemp(folder))
+        return -1;
+    char *path = bl_format("%s/worker.sh", folder);
+    bl_status status = bl_write_file(path, script, strlen(script));
+    bl_release(path);
+    plan = bl_plan_new();
+    plan.data = bl_copy_text("digits");
+    plan.study_seed = 1;
+    return status == BL_OK && bl_job_data_open(&plan, &data) == BL_OK ? 0 : -1;
+}
+
+static int close_data(void **state)
+{
+    (void)state;
+    bl_job_data_close(data);
+    bl_plan_free(&plan);
+    char *command = bl_format("rm -rf %s", folder);
+    int code = system(command);
+    bl_release(command);
+    return code;
+}
+
+typedef struct fixture {
+    char *folder, *script, *store;
+    const char *worker[4];
+    bl_study_options options;
+} fixture;
+
+static void begin(fixture *f, const char *name, const char *const *arm, int arms, int replicates)
+{
+    *f = (fixture){.folder = bl_format("%s/%s", folder, name),
+                   .script = bl_format("%s/worker.sh", folder)};
+    assert_int_equal(mkdir(f->folder, 0700), 0);
+    f->store = bl_format("%s/studies.db", f->folder);
+    const char *const worker[] = {"/bin/sh", f->script, f->folder, NULL};
+    memcpy(f->worker, worker, sizeof worker);
+    f->options = (bl_study_options){.plan = &plan,
+                                    .arm = arm,
+                                    .arms = arms,
+                                    .replicates = replicates,
+                                    .workers = 2,
+                                    .store = f->store,
+                                    .worker = f->worker};
+}
+
+static void end(fixture *f)
+{
+    bl_release(f->folder);
+    bl_release(f->script);
+    bl_release(f->store);
+}
+
+/* Lines of the log that hold `text`. */
+static int asked(const fixture *f, const char *text)
+{
+    char *path = bl_format("%s/log", f->folder), *log;
+    size_t size;
+    assert_int_equal(bl_read_file(path, &log, &size), BL_OK);
+    bl_release(path);
+    int count = 0;
+    for (char *at = log; (at = strstr(at, text)); at++)
+        count++;
+    bl_release(log);
+    return count;
+}
+
+/* --- settings --------------------------------------------------------------------------------- */
+static void settings_say_what_they_are_for(void **state)
+{
+    (void)state;
+    const bl_purpose purpose[] = {BL_FOR_VERDICT, BL_FOR_TUNING, BL_FOR_SCREENING, BL_FOR_PILOT};
+    for (size_t i = 0; i < 4; i++) {
+        char *text = bl_setting_for(purpose[i], "elr @ learning_rate=0.1,weight_decay=0");
+        char *longer = bl_setting_lasting(text, 41);
+        bl_setting s;
+        assert_int_equal(bl_setting_parse(longer, &s), BL_OK);
+        assert_int_equal(s.purpose, purpose[i]);
+        assert_true(s.learning_rate == 0.1 && s.epochs == 41);
+        bl_setting_free(&s);
+        bl_release(text);
+        bl_release(longer);
+    }
+    char *plain = bl_setting_lasting("baseline", 7);
+    assert_string_equal(plain, "baseline @ epochs=7");
+    bl_release(plain);
+}
+
+/* --- pilots ----------------------------------------------------------------------------------- */
+static double p_of(bl_random *random, int n, double shift)
+{
+    double d[BL_PLANNED_MOST], t;
+    for (int i = 0; i < n; i++)
+        d[i] = shift + bl_random_gauss(random);
+    return bl_paired_t(d, n, 0, &t);
+}
+
+/* Studies planned by pilots that are dropped keep their level, and find the effect they were
+ * planned for about as often as they should: five pilots know the spread badly, so that some
+ * studies are too small and some too large. */
+static void planned_studies_keep_their_level_and_find_the_effect(void **state)
+{
+    (void)state;
+    enum { STUDIES = 4000 };
+    const double effect = 0.8; /* in standard deviations: 15 pairs if the spread were known */
+    bl_random random = bl_random_new(bl_key_from_seed(11));
+    int alarms = 0, found = 0;
+    for (int s = 0; s < STUDIES; s++) {
+        double score[2 * BL_PILOT_PAIRS] = {0};
+        for (int i = 0; i < BL_PILOT_PAIRS; i++)
+            score[BL_PILOT_PAIRS + i] = bl_random_gauss(&random);
+        bl_pilot pilot;
+        assert_int_equal(bl_plan_from(score, 2, BL_PILOT_PAIRS, 0, 0.05, effect, &pilot), BL_OK);
+        assert_in_range(pilot.planned, BL_PLANNED_LEAST, BL_PLANNED_MOST);
+        alarms += p_of(&random, pilot.planned, 0) <= 0.05;
+        found += p_of(&random, pilot.planned, effect) <= 0.05;
+    }
+    print_message("%d false alarms and %d findings of %d\n", alarms, found, STUDIES);
+    assert_in_range(alarms, 150, 250); /* 200 +- 3.6 sd */
+    assert_in_range(found, STUDIES * 68 / 100, STUDIES * 88 / 100);
+}
+
+static void plans_say_what_limits_them(void **state)
+{
+    (void)state;
+    const double score[3 * 5] = {1, 2, 3, 4, 5, 1.1, 1.9, 3.1, 4.2, 4.9, 2, 1, 5, 3, 6};
+    bl_pilot pilot;
+    assert_int_equal(bl_plan_from(score, 3, 5, 0, 0.05, 100, &pilot), BL_OK);
+    assert_int_equal(pilot.planned, BL_PLANNED_LEAST);
+    assert_true(fabs(pilot.deviation - sqrt(1.8)) < 1e-9); /* of 1, -1, 2, -1, 1 */
+    assert_int_equal(bl_plan_from(score, 3, 5, 0, 0.05, 0.5, &pilot), BL_OK);
+    assert_int_equal(pilot.planned, BL_PLANNED_MOST);
+    assert_true(pilot.needed > BL_PLANNED_MOST && pilot.detectable > 0.5);
+    assert_int_equal(bl_plan_from(score, 3, 5, 0.25, 0.05, 0.5, &pilot), BL_OK);
+    assert_int_equal(pilot.needed, -1); /* re-splits share their examples */
+    const double diverged[2 * 5] = {1, 2, 3, 4, 5, NAN, NAN, NAN, NAN, 5};
+    assert_int_equal(bl_plan_from(diverged, 2, 5, 0, 0.05, 1, &pilot), BL_OK);
+    assert_int_equal(pilot.planned, BL_PLANNED_MOST); /* nothing is known of the spread */
+    assert_int_equal(bl_plan_from(score, 3, 5, 0, 0.05, 0, &pilot), BL_INVALID);
+}
+
+static void pilots_have_runs_of_their_own(void **state)
+{
+    (void)state;
+    static const char *const arm[] = {"baseline", "up1"};
+    fixture f;
+    begin(&f, "pilots", arm, 2, 8);
+    bl_pilot pilot, again;
+    assert_int_equal(bl_plan_replicates(&f.options, data, 0.05, 1, &pilot), BL_OK);
+    assert_int_equal(asked(&f, "pilot "), 2 * BL_PILOT_PAIRS);
+    assert_int_equal(pilot.planned, BL_PLANNED_LEAST); /* differences are the same in every pair */
+    assert_int_equal(bl_plan_replicates(&f.options, data, 0.05, 1, &again), BL_OK);
+    assert_memory_equal(&pilot, &again, sizeof pilot);
+    assert_int_equal(asked(&f, "pilot "), 2 * BL_PILOT_PAIRS); /* nothing is run twice */
+    end(&f);
+}
+
+/* --- screening -------------------------------------------------------------------------------- */
+static void the_better_half_goes_on_until_five_are_left(void **state)
+{
+    (void)state;
+    static const char *const arm[] = {"baseline", "up1", "down1", "up5", "up2",   "broken",
+                                      "down3",    "up4", "up3",   "up0", "down2", "up9"};
+    enum { ARMS = 12 };
+    static const int round[ARMS - 1] = {2, 1, 0, 0, 1, 1, 0, 0, 1, 1, 0};
+    fixture f;
+    begin(&f, "screening", arm, ARMS, 8);
+    bl_screening s;
+    assert_int_equal(bl_screen(&f.options, data, arm, &s), BL_OK);
+    assert_int_equal(s.arms, ARMS - 1);
+    assert_int_equal(s.rounds, 2);
+    int kept = 0;
+    for (int a = 0; a < s.arms; a++) {
+        assert_string_equal(s.arm[a].arm, arm[a + 1]);
+        kept += s.arm[a].round == 0;
+    }
+    assert_int_equal(kept, BL_SCREEN_KEEP);
+    assert_int_equal(s.arm[2].round, round[2]);
+    assert_true(s.arm[2].difference == 5 && s.arm[2].pairs == 2 * BL_SCREEN_PAIRS);
+    assert_int_equal(s.arm[4].round, 1); /* a run that diverged is worse than any other */
+    assert_true(isnan(s.arm[4].difference));
+    assert_int_equal(s.arm[0].round, 2);
+    assert_int_equal(asked(&f, "screening down3/"), BL_SCREEN_PAIRS);
+    assert_int_equal(asked(&f, "screening baseline/"), 2 * BL_SCREEN_PAIRS);
+    bl_screening_free(&s);
+    end(&f);
+}
+
+static void five_arms_are_not_screened(void **state)
+{
+    (void)state;
+    static const char *const arm[] = {"baseline", "up1", "up2", "up3", "up4", "up5"};
+    fixture f;
+    begin(&f, "five", arm, 6, 8);
+    bl_screening s;
+    assert_int_equal(bl_screen(&f.options, data, arm, &s), BL_OK);
+    assert_int_equal(s.rounds, 0);
+    bl_screening_free(&s);
+    end(&f);
+}
+
+/* --- equal cost ------------------------------------------------------------------------------- */
+static void a_dear_arm_meets_a_baseline_of_its_cost(void **state)
+{
+    (void)state;
+    static const char *const arm[] = {"baseline", "dear", "up2"};
+    fixture f;
+    begin(&f, "cost", arm, 3, 8);
+    assert_int_equal(bl_study_run(&f.options, data), BL_OK);
+    bl_outcome o;
+    assert_int_equal(bl_outcome_new(&f.options, data, 0.05, 0, &o), BL_OK);
+    assert_int_equal(bl_match_cost(&f.options, data, &o), BL_OK);
+    int64_t epochs = 2 * bl_job_recipe(data)->epochs;
+    char *job = bl_format("baseline @ epochs=%lld/", (long long)epochs);
+    assert_int_equal(asked(&f, job), 8);
+    assert_int_equal(o.matches, 1); /* up2 costs what the baseline does */
+    assert_int_equal(o.matched[0].epochs, epochs);
+    assert_true(fabs(o.matched[0].comparison.difference + 1) < 1e-9); /* 3 against 4 */
+    assert_true(fabs(o.arm[1].comparison.difference - 3) < 1e-9);
+    bl_text text = {0};
+    assert_int_equal(bl_outcome_table(&o, false, &text), BL_OK);
+    assert_non_null(strstr(text.at, "at equal cost"));
+    bl_text_free(&text);
+    bl_release(job);
+    bl_outcome_free(&o);
+    end(&f);
+}
+
+/* --- inert arms ------------------------------------------------------------------------------- */
+static void an_arm_that_did_nothing_is_an_error(void **state)
+{
+    (void)state;
+    static const char *const arm[] = {"baseline", "inert", "up2"};
+    fixture f;
+    begin(&f, "inert", arm, 3, 4);
+    assert_int_equal(bl_study_run(&f.options, data), BL_OK);
+    bl_outcome o;
+    assert_int_equal(bl_outcome_new(&f.options, data, 0.05, 0, &o), BL_OK);
+    assert_true(o.arm[1].effect.inert && !o.arm[2].effect.inert);
+    bl_text text = {0};
+    assert_int_equal(bl_outcome_table(&o, false, &text), BL_OK);
+    assert_non_null(strstr(text.at, "ERROR: this arm did nothing"));
+    bl_text_free(&text);
+    bl_outcome_free(&o);
+    end(&f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(settings_say_what_they_are_for),
+        cmocka_unit_test(planned_studies_keep_their_level_and_find_the_effect),
+        cmocka_unit_test(plans_say_what_limits_them),
+        cmocka_unit_test(pilots_have_runs_of_their_own),
+        cmocka_unit_test(the_better_half_goes_on_until_five_are_left),
+        cmocka_unit_test(five_arms_are_not_screened),
+        cmocka_unit_test(a_dear_arm_meets_a_baseline_of_its_cost),
+        cmocka_unit_test(an_arm_that_did_nothing_is_an_error),
+    };
+    return cmocka_run_group_tests(tests, open_data, close_data);
+}
