@@ -10,7 +10,9 @@
 #include "methods/method.h"
 #include "plan_options.h"
 #include "study/across.h"
+#include "study/export.h"
 #include "study/matched.h"
+#include "study/record.h"
 #include "study/report.h"
 #include "study/store.h"
 
@@ -21,9 +23,10 @@ typedef struct flags {
     cli_texts arms;
     int64_t workers, trials;
     double alpha, min_effect;
-    const char *seeds, *store, *html, *preset, *save_preset;
-    int replicates; /* of seeds; 0: planned by pilots */
-    bool json, fresh, no_screen, no_equal_cost;
+    const char *seeds, *store, *html, *preset, *save_preset, *name;
+    const char *command; /* as the user gave it */
+    int replicates;      /* of seeds; 0: planned by pilots */
+    bool json, csv, latex, fresh, no_screen, no_equal_cost;
 } flags;
 
 /* The canonical texts of the arms: the baseline first, none twice. */
@@ -138,6 +141,17 @@ static bl_status print_json(json_t *json)
     if (status == BL_OK)
         status = cli_write(NULL, "\n");
     free(text);
+    return status;
+}
+
+static bl_status print_as(bl_status (*form)(const bl_outcome *, bl_text *),
+                          const bl_outcome *outcome)
+{
+    bl_text text = {0};
+    bl_status status = form(outcome, &text);
+    if (status == BL_OK)
+        status = cli_write(NULL, text.at);
+    bl_text_free(&text);
     return status;
 }
 
@@ -296,7 +310,11 @@ static bl_status read_outcome(const flags *f, study *s, const bl_study_options *
     bl_study_options more = *options;
     more.fresh = false;
     more.start = NULL;
-    return f->no_equal_cost ? BL_OK : bl_match_cost(&more, s->data, &s->outcome);
+    if (!f->no_equal_cost)
+        BL_TRY(bl_match_cost(&more, s->data, &s->outcome));
+    if (s->tuning.arms)
+        BL_TRY(bl_record_choices(&more, s->data, &s->tuning));
+    return bl_record_saying(&more, &s->outcome, f->command);
 }
 
 static bl_status run_study(const flags *f, const char *store, study *s)
@@ -317,7 +335,9 @@ static bl_status run_study(const flags *f, const char *store, study *s)
                                 .report = show_progress,
                                 .context = &m,
                                 .stop = cli_catch_interrupt()};
-    bl_status status = prepare(f, s, &options, &m);
+    bl_status status = f->name ? bl_record_name(&options, s->data, f->name) : BL_OK;
+    if (status == BL_OK)
+        status = prepare(f, s, &options, &m);
     if (status == BL_OK)
         status = bl_study_run(&options, s->data);
     if (status == BL_OK)
@@ -330,10 +350,12 @@ static bl_status run_study(const flags *f, const char *store, study *s)
 
 /* --- one data set, or several
  * ----------------------------------------------------------------------------------- */
-static bl_status tell_one(const flags *f, const bl_outcome *outcome, const char *command)
+static bl_status tell_one(const flags *f, const bl_outcome *outcome)
 {
     if (f->html)
-        BL_TRY(bl_report_write(outcome, command, f->html));
+        BL_TRY(bl_report_write(outcome, f->command, f->html));
+    if (f->csv || f->latex)
+        return print_as(f->csv ? bl_outcome_csv : bl_outcome_latex, outcome);
     if (!f->json)
         return print_table(outcome);
     json_t *json;
@@ -417,14 +439,21 @@ static bl_status check_flags(flags *f, int sets)
         return bl_fail(BL_INVALID, "--preset and --trials exclude each other: a preset is tuned");
     if (f->save_preset && !f->preset && f->trials == 0)
         return bl_fail(BL_INVALID, "--save-preset has nothing to save with --trials 0");
-    if (sets > 1 && (f->html || f->save_preset))
-        return bl_fail(BL_INVALID, "--%s is of one data set, but there are %d",
-                       f->html ? "html" : "save-preset", sets);
+    if (f->json + f->csv + f->latex > 1)
+        return bl_fail(BL_INVALID, "--json, --csv and --latex exclude each other");
+    const char *single = f->html          ? "html"
+                         : f->save_preset ? "save-preset"
+                         : f->name        ? "name"
+                         : f->csv         ? "csv"
+                         : f->latex       ? "latex"
+                                          : NULL;
+    if (sets > 1 && single)
+        return bl_fail(BL_INVALID, "--%s is of one data set, but there are %d", single, sets);
     return BL_OK;
 }
 
 /* *incomplete: runs failed, so that some arm has no verdict. */
-static bl_status compare(flags *f, const cli_texts *paths, const char *command, bool *incomplete)
+static bl_status compare(flags *f, const cli_texts *paths, bool *incomplete)
 {
     BL_TRY(check_flags(f, paths->count));
     char *store = f->store ? bl_copy_text(f->store) : bl_store_default_path();
@@ -439,8 +468,7 @@ static bl_status compare(flags *f, const cli_texts *paths, const char *command, 
         *incomplete = *incomplete || s[i].outcome.compared < s[i].outcome.arms - 1;
     }
     if (status == BL_OK)
-        status = paths->count > 1 ? tell_several(f, s, paths->count)
-                                  : tell_one(f, &s[0].outcome, command);
+        status = paths->count > 1 ? tell_several(f, s, paths->count) : tell_one(f, &s[0].outcome);
     for (int i = 0; i < opened; i++)
         close_study(&s[i]);
     bl_release(s);
@@ -540,6 +568,12 @@ int cli_compare(int argc, char **argv)
          .value = &f.store,
          .argument = "FILE",
          .text = "where results are kept (default: ~/.local/state/ballast/studies.db)"},
+        {.name = "name",
+         .kind = CLI_TEXT,
+         .value = &f.name,
+         .argument = "NAME",
+         .text = "what ballast study calls this study; an error where another study, of other "
+                 "data, plan or program, has the name"},
         {.name = "fresh",
          .kind = CLI_FLAG,
          .value = &f.fresh,
@@ -548,6 +582,11 @@ int cli_compare(int argc, char **argv)
          .kind = CLI_FLAG,
          .value = &f.json,
          .text = "print everything as JSON (docs/json.md)"},
+        {.name = "csv", .kind = CLI_FLAG, .value = &f.csv, .text = "print the table as CSV"},
+        {.name = "latex",
+         .kind = CLI_FLAG,
+         .value = &f.latex,
+         .text = "print the table for LaTeX with booktabs"},
         {.name = "html",
          .kind = CLI_TEXT,
          .value = &f.html,
@@ -580,7 +619,8 @@ int cli_compare(int argc, char **argv)
         f.trials = 12;
     char *command = joined_command(argc, argv);
     bool incomplete = false;
-    bl_status status = command ? compare(&f, &operands, command, &incomplete) : bl_no_memory(0);
+    f.command = command;
+    bl_status status = command ? compare(&f, &operands, &incomplete) : bl_no_memory(0);
     bl_release(command);
     if (status != BL_OK)
         return cli_fail("compare", status);

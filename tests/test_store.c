@@ -247,6 +247,124 @@ static void another_machine_is_gone_after_a_silent_minute(void **state)
     bl_release(path);
 }
 
+/* A clock that jumps neither loses a job nor gives its owner for alive for ever. */
+static void clocks_that_jump_lose_nothing(void **state)
+{
+    (void)state;
+    char *path = path_of("clocks.db");
+    bl_store *store;
+    int64_t study;
+    assert_int_equal(bl_store_open(path, &store), BL_OK);
+    assert_int_equal(bl_store_study(store, "plan", false, &study), BL_OK);
+    assert_int_equal(bl_store_want(store, study, arms, 1, 1), BL_OK);
+    static const char *const jump[] = {"+ 86400", "- 86400"}; /* its last sign is off by a day */
+    for (int i = 0; i < 2; i++) {
+        char *sql = bl_format("UPDATE jobs SET state = 'running', owner = 'elsewhere/1/1',"
+                              " beat = CAST(strftime('%%s', 'now') AS INTEGER) %s",
+                              jump[i]);
+        run_sql(path, sql);
+        bl_release(sql);
+        bl_claim c = claim_one(store, study);
+        assert_string_equal(c.arm, "baseline");
+        bl_claim_free(&c);
+    }
+    /* The other one lives and finishes too: the first result stays, the second changes nothing. */
+    bl_claim ours = {(char *)"baseline", 0};
+    char *result, *error;
+    assert_int_equal(bl_store_finish(store, study, &ours, "\"first\""), BL_OK);
+    assert_int_equal(bl_store_finish(store, study, &ours, "\"second\""), BL_OK);
+    assert_int_equal(bl_store_result(store, study, "baseline", 0, &result, &error), BL_OK);
+    assert_string_equal(result, "\"first\"");
+    bl_release(result);
+    bl_store_close(store);
+    bl_release(path);
+}
+
+/* --- what is remembered besides jobs ---------------------------------------------------------- */
+typedef struct seen {
+    int count;
+    char text[512];
+} seen;
+
+static bl_status see_study(void *context, const bl_store_row *row)
+{
+    seen *s = context;
+    s->count++;
+    snprintf(s->text, sizeof s->text, "%s %s %s %d %d", row->name ? row->name : "-", row->plan,
+             row->command ? row->command : "-", row->counts.done, row->counts.pending);
+    return row->made > 1000000000 ? BL_OK
+                                  : bl_fail(BL_INVALID, "made at %lld", (long long)row->made);
+}
+
+static bl_status see_saying(void *context, const bl_store_saying *saying)
+{
+    seen *s = context;
+    s->count++;
+    snprintf(s->text, sizeof s->text, "%s|%s|%s", saying->command, saying->table, saying->json);
+    return BL_OK;
+}
+
+static bl_status see_job(void *context, const bl_store_job *job)
+{
+    seen *s = context;
+    s->count++;
+    snprintf(s->text, sizeof s->text, "%s %d %s %s", job->arm, job->replicate, job->state,
+             job->result ? job->result : "-");
+    return BL_OK;
+}
+
+static void names_and_verdicts_are_remembered_and_forgotten(void **state)
+{
+    (void)state;
+    char *path = path_of("names.db"), *other;
+    bl_store *store;
+    int64_t one, two;
+    assert_int_equal(bl_store_open(path, &store), BL_OK);
+    assert_int_equal(bl_store_study(store, "first", false, &one), BL_OK);
+    assert_int_equal(bl_store_name(store, one, "wine", false, &other), BL_OK);
+    assert_null(other);
+    assert_int_equal(bl_store_name(store, one, "wine", false, &other), BL_OK); /* its own name */
+    assert_null(other);
+    assert_int_equal(bl_store_want(store, one, arms, 2, 1), BL_OK);
+    bl_claim c = claim(store, one);
+    assert_int_equal(bl_store_finish(store, one, &c, "{}"), BL_OK);
+    bl_claim_free(&c);
+    assert_int_equal(bl_store_choose(store, one, "elr", 12, 3, "elr @ learning_rate=1"), BL_OK);
+    assert_int_equal(bl_store_say(store, one, "compare", "table", "{}"), BL_OK);
+    assert_int_equal(bl_store_say(store, one, "compare", "later table", "{}"), BL_OK);
+
+    seen s = {0};
+    assert_int_equal(bl_store_each(store, see_study, &s), BL_OK);
+    assert_string_equal(s.text, "wine first compare 1 1");
+    s = (seen){0};
+    assert_int_equal(bl_store_each_saying(store, one, see_saying, &s), BL_OK);
+    assert_int_equal(s.count, 1); /* the same command has one saying, its last */
+    assert_string_equal(s.text, "compare|later table|{}");
+    s = (seen){0};
+    assert_int_equal(bl_store_each_job(store, one, see_job, &s), BL_OK);
+    assert_int_equal(s.count, 2);
+    assert_string_equal(s.text, "elr 0 pending -");
+
+    assert_int_equal(bl_store_study(store, "second", false, &two), BL_OK);
+    assert_int_equal(bl_store_name(store, two, "wine", false, &other), BL_OK);
+    assert_string_equal(other, "first");
+    bl_release(other);
+    assert_int_equal(bl_store_name(store, two, "wine", true, &other), BL_OK);
+    assert_null(other);
+
+    c = claim(store, one); /* held by this process, which lives */
+    assert_int_equal(bl_store_remove(store, one), BL_INVALID);
+    assert_int_equal(bl_store_release(store, one), BL_OK);
+    bl_claim_free(&c);
+    assert_int_equal(bl_store_remove(store, one), BL_OK);
+    s = (seen){0};
+    assert_int_equal(bl_store_each(store, see_study, &s), BL_OK);
+    assert_int_equal(s.count, 1);
+    assert_string_equal(s.text, "wine second - 0 0");
+    bl_store_close(store);
+    bl_release(path);
+}
+
 static void a_sign_of_life_renews_the_lease(void **state)
 {
     (void)state;
@@ -380,6 +498,30 @@ static void a_worker_that_babbles_or_hangs_up_is_lost(void **state)
     bl_pool_stop(pool);
 }
 
+/* A worker that was stopped, or hangs, is ended once patience is, and its job can be sent again. */
+static void a_worker_that_hangs_is_replaced(void **state)
+{
+    (void)state;
+    const char *const argv[] = {"/bin/sh", "-c",
+                                "read line; [ $line = hang ] && kill -STOP $$; "
+                                "echo '{\"progress\":0.5}'; exec sleep 1000",
+                                NULL};
+    bl_pool *pool;
+    assert_int_equal(bl_pool_start(1, argv, &pool), BL_OK);
+    bl_pool_set_patience(pool, 0.2);
+    assert_int_equal(bl_pool_send(pool, 0, "hang"), BL_OK);
+    bl_event event = next(pool);
+    assert_int_equal(event.kind, BL_EVENT_DIED);
+    assert_string_equal(event.text, "the worker gave no sign of life for 0.2 s");
+    bl_release(event.text);
+    assert_int_equal(bl_pool_send(pool, 0, "work"), BL_OK);
+    assert_int_equal(next(pool).kind, BL_EVENT_PROGRESS);
+    event = next(pool); /* and is silent after that */
+    assert_int_equal(event.kind, BL_EVENT_DIED);
+    bl_release(event.text);
+    bl_pool_stop(pool);
+}
+
 static void a_worker_that_cannot_start_is_an_error(void **state)
 {
     (void)state;
@@ -398,11 +540,14 @@ int main(void)
         cmocka_unit_test(many_commands_may_make_one_file),
         cmocka_unit_test(an_older_file_is_brought_up_to_date),
         cmocka_unit_test(another_machine_is_gone_after_a_silent_minute),
+        cmocka_unit_test(clocks_that_jump_lose_nothing),
+        cmocka_unit_test(names_and_verdicts_are_remembered_and_forgotten),
         cmocka_unit_test(a_sign_of_life_renews_the_lease),
         cmocka_unit_test(fresh_forgets_and_failures_are_tried_again),
         cmocka_unit_test(what_is_not_a_store_is_refused),
         cmocka_unit_test(a_worker_answers_and_a_dead_one_is_replaced),
         cmocka_unit_test(a_worker_that_babbles_or_hangs_up_is_lost),
+        cmocka_unit_test(a_worker_that_hangs_is_replaced),
         cmocka_unit_test(a_worker_that_cannot_start_is_an_error),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

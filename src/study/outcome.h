@@ -58,6 +58,8 @@ bl_compare_options bl_outcome_compare_options(const bl_outcome *outcome);
 
 /* The verdict table, at most 80 columns; with terminal colours if `colour`. */
 bl_status bl_outcome_table(const bl_outcome *outcome, bool colour, bl_text *text);
+/* What its verdicts speak of, and how far to trust them: a paragraph in one line. */
+void bl_outcome_footer(const bl_outcome *outcome, bl_text *line);
 /* Everything, as JSON (docs/json.md). With `timing` also what is not deterministic. */
 bl_status bl_outcome_json(const bl_outcome *outcome, bool timing, json_t **out);
 /* Measured seconds, a line an arm: for standard error. */

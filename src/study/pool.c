@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -20,6 +21,7 @@ typedef struct worker {
     pid_t pid;
     int channel; /* its standard input and output */
     bl_text unread;
+    double heard; /* when it was last heard of; 0: it has no job */
 } worker;
 
 struct bl_pool {
@@ -27,7 +29,16 @@ struct bl_pool {
     worker *worker;
     const char *const *argv;
     char **environment; /* ours, with OMP_NUM_THREADS=1 */
+    double patience;
 };
+
+/* Time that passes while the machine runs: sleep is no silence. */
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
 
 /* --- starting and ending
  * --------------------------------------------------------------------------- */
@@ -111,6 +122,7 @@ bl_status bl_pool_start(int count, const char *const *argv, bl_pool **out)
     if (!pool)
         return bl_no_memory(sizeof *pool);
     pool->argv = argv;
+    pool->patience = BL_POOL_PATIENCE;
     pool->environment = one_thread_environment();
     pool->worker = bl_alloc((size_t)count * sizeof *pool->worker);
     bl_status status = pool->environment && pool->worker ? BL_OK : bl_no_memory((size_t)count);
@@ -124,6 +136,11 @@ bl_status bl_pool_start(int count, const char *const *argv, bl_pool **out)
     }
     *out = pool;
     return BL_OK;
+}
+
+void bl_pool_set_patience(bl_pool *pool, double seconds)
+{
+    pool->patience = seconds;
 }
 
 void bl_pool_stop(bl_pool *pool)
@@ -156,6 +173,7 @@ bl_status bl_pool_send(bl_pool *pool, int index, const char *line)
         sent += (size_t)n;
     }
     bl_release(text);
+    pool->worker[index].heard = now();
     return BL_OK;
 }
 
@@ -199,6 +217,29 @@ static bl_status lose(worker *w, const char *line, bl_event *event)
     return event->text ? BL_OK : bl_no_memory(64);
 }
 
+/* The first worker that has been silent over its job for too long, or NULL. */
+static worker *find_hanging(bl_pool *pool, int *index)
+{
+    double t = now();
+    for (*index = 0; *index < pool->count; ++*index) {
+        worker *w = &pool->worker[*index];
+        if (w->channel >= 0 && w->heard > 0 && t - w->heard > pool->patience)
+            return w;
+    }
+    return NULL;
+}
+
+static bl_status end_hanging(bl_pool *pool, bl_event *event)
+{
+    worker *w = find_hanging(pool, &event->worker);
+    if (!w)
+        return BL_OK;
+    finish(w);
+    event->kind = BL_EVENT_DIED;
+    event->text = bl_format("the worker gave no sign of life for %g s", pool->patience);
+    return event->text ? BL_OK : bl_no_memory(64);
+}
+
 /* Takes one whole line out of what was read. */
 static bool next_line(worker *w, bl_event *event, bl_status *status)
 {
@@ -211,6 +252,7 @@ static bool next_line(worker *w, bl_event *event, bl_status *status)
         *status = lose(w, w->unread.at, event);
         return true;
     }
+    w->heard = event->kind == BL_EVENT_PROGRESS ? now() : 0;
     size_t used = (size_t)(end - w->unread.at) + 1;
     memmove(w->unread.at, w->unread.at + used, w->unread.length - used);
     w->unread.length -= used;
@@ -229,8 +271,8 @@ bl_status bl_pool_wait(bl_pool *pool, int milliseconds, bl_event *event)
             return status;
         watched[i] = (struct pollfd){.fd = pool->worker[i].channel, .events = POLLIN};
     }
-    if (poll(watched, (nfds_t)count, milliseconds) <= 0)
-        return BL_OK; /* the time is over, or a signal */
+    if (poll(watched, (nfds_t)count, milliseconds) <= 0) /* the time is over, or a signal */
+        return end_hanging(pool, event);
     for (int i = 0; i < count; i++) {
         if (!watched[i].revents)
             continue;

@@ -8,7 +8,10 @@
 
 typedef struct bl_pool bl_pool;
 
-enum { BL_POOL_MOST = 256 };
+enum {
+    BL_POOL_MOST = 256,
+    BL_POOL_PATIENCE = 600 /* seconds: a worker that is silent for longer over a job hangs */
+};
 
 typedef enum bl_event_kind {
     BL_EVENT_NONE,     /* the time is over */
@@ -27,6 +30,8 @@ typedef struct bl_event {
 
 /* Starts `count` workers, each running argv[0] with argv (NULL-terminated), one thread each. */
 bl_status bl_pool_start(int count, const char *const *argv, bl_pool **out);
+/* Another patience than BL_POOL_PATIENCE. A worker that hangs is ended, and BL_EVENT_DIED. */
+void bl_pool_set_patience(bl_pool *pool, double seconds);
 /* Ends every worker at once. */
 void bl_pool_stop(bl_pool *pool);
 /* Hands an idle worker its job: one line, without a newline. */

@@ -112,14 +112,15 @@ static void name_owner(char owner[64])
 }
 
 /* On this machine the process is looked up. Another machine (or a container with a name of its own)
- * can only be judged by its last sign of life. */
+ * can only be judged by its last sign of life; one from the future says that a clock was set back,
+ * and whoever lives will give another soon. */
 static bool is_alive(const char *owner, int64_t beat)
 {
     char host[32] = "";
     gethostname(host, sizeof host - 1);
     size_t n = strlen(host);
     if (strncmp(owner, host, n) != 0 || owner[n] != '/')
-        return (int64_t)time(NULL) - beat < SILENCE;
+        return llabs((long long)time(NULL) - (long long)beat) < SILENCE;
     char *rest;
     long pid = strtol(owner + n + 1, &rest, 10);
     return *rest == '/' && start_time(pid) == strtoull(rest + 1, NULL, 10);
@@ -154,7 +155,17 @@ static const char *const steps[] = {
     "ALTER TABLE jobs ADD COLUMN beat INTEGER NOT NULL DEFAULT 0;" /* Unix time */
     "CREATE INDEX pending ON jobs (study, replicate) WHERE state = 'pending';"
     "CREATE INDEX running ON jobs (study, owner) WHERE state = 'running';"
-    "PRAGMA user_version = 2"};
+    "PRAGMA user_version = 2",
+    "ALTER TABLE studies ADD COLUMN name TEXT;"
+    "ALTER TABLE studies ADD COLUMN made INTEGER NOT NULL DEFAULT 0;" /* Unix time */
+    "CREATE UNIQUE INDEX names ON studies (name) WHERE name IS NOT NULL;"
+    "CREATE TABLE choices (study INTEGER NOT NULL REFERENCES studies(id), arm TEXT NOT NULL,"
+    " trials INTEGER NOT NULL, chosen INTEGER NOT NULL, setting TEXT NOT NULL,"
+    " PRIMARY KEY (study, arm, trials)) WITHOUT ROWID;"
+    "CREATE TABLE sayings (study INTEGER NOT NULL REFERENCES studies(id), command TEXT NOT NULL,"
+    " said INTEGER NOT NULL, outcome_table TEXT NOT NULL, outcome_json TEXT NOT NULL,"
+    " PRIMARY KEY (study, command)) WITHOUT ROWID;"
+    "PRAGMA user_version = 3"};
 
 enum { SCHEMA = sizeof steps / sizeof *steps };
 
@@ -276,10 +287,25 @@ char *bl_store_default_path(void)
 
 /* --- studies and jobs
  * --------------------------------------------------------------------------------- */
+static bl_status forget(bl_store *s, const char *sql, int64_t study)
+{
+    sqlite3_stmt *statement;
+    BL_TRY(prepare(s, &statement, sql, "i", study));
+    return finish(s, statement);
+}
+
+static bl_status forget_results(bl_store *s, int64_t study)
+{
+    BL_TRY(forget(s, "DELETE FROM jobs WHERE study = ?", study));
+    BL_TRY(forget(s, "DELETE FROM choices WHERE study = ?", study));
+    return forget(s, "DELETE FROM sayings WHERE study = ?", study);
+}
+
 static bl_status find_study(bl_store *s, const char *plan, int64_t *study)
 {
     sqlite3_stmt *statement;
-    BL_TRY(prepare(s, &statement, "INSERT OR IGNORE INTO studies (plan) VALUES (?)", "t", plan));
+    BL_TRY(prepare(s, &statement, "INSERT OR IGNORE INTO studies (plan, made) VALUES (?, ?)", "ti",
+                   plan, (int64_t)time(NULL)));
     BL_TRY(finish(s, statement));
     BL_TRY(prepare(s, &statement, "SELECT id FROM studies WHERE plan = ?", "t", plan));
     int code = sqlite3_step(statement);
@@ -292,12 +318,8 @@ bl_status bl_store_study(bl_store *s, const char *plan, bool fresh, int64_t *stu
 {
     BL_TRY(begin(s));
     bl_status status = find_study(s, plan, study);
-    sqlite3_stmt *statement;
-    if (status == BL_OK && fresh) {
-        status = prepare(s, &statement, "DELETE FROM jobs WHERE study = ?", "i", *study);
-        if (status == BL_OK)
-            status = finish(s, statement);
-    }
+    if (status == BL_OK && fresh)
+        status = forget_results(s, *study);
     return end(s, status);
 }
 
@@ -511,4 +533,180 @@ bl_status bl_store_result(bl_store *s, int64_t study, const char *arm, int repli
     }
     sqlite3_finalize(statement);
     return code == SQLITE_ROW || code == SQLITE_DONE ? BL_OK : failed(s, code);
+}
+
+/* --- names, choices, verdicts
+ * ------------------------------------------------------------------------- */
+static bl_status name_study(bl_store *s, int64_t study, const char *name, bool fresh, char **other)
+{
+    sqlite3_stmt *statement;
+    BL_TRY(prepare(s, &statement, "SELECT plan FROM studies WHERE name = ? AND id <> ?", "ti", name,
+                   study));
+    int code = sqlite3_step(statement);
+    *other = code == SQLITE_ROW && !fresh ? column_copy(statement, 0) : NULL;
+    sqlite3_finalize(statement);
+    if (code != SQLITE_ROW && code != SQLITE_DONE)
+        return failed(s, code);
+    if (*other)
+        return BL_OK;
+    BL_TRY(prepare(s, &statement, "UPDATE studies SET name = NULL WHERE name = ?", "t", name));
+    BL_TRY(finish(s, statement));
+    BL_TRY(prepare(s, &statement, "UPDATE studies SET name = ? WHERE id = ?", "ti", name, study));
+    return finish(s, statement);
+}
+
+bl_status bl_store_name(bl_store *s, int64_t study, const char *name, bool fresh, char **other)
+{
+    *other = NULL;
+    BL_TRY(begin(s));
+    return end(s, name_study(s, study, name, fresh, other));
+}
+
+bl_status bl_store_choose(bl_store *s, int64_t study, const char *arm, int trials, int chosen,
+                          const char *setting)
+{
+    sqlite3_stmt *statement;
+    BL_TRY(prepare(s, &statement,
+                   "INSERT OR REPLACE INTO choices (study, arm, trials, chosen, setting)"
+                   " VALUES (?, ?, ?, ?, ?)",
+                   "itiit", study, arm, (int64_t)trials, (int64_t)chosen, setting));
+    return finish(s, statement);
+}
+
+bl_status bl_store_say(bl_store *s, int64_t study, const char *command, const char *table,
+                       const char *json)
+{
+    sqlite3_stmt *statement;
+    BL_TRY(prepare(s, &statement,
+                   "INSERT OR REPLACE INTO sayings (study, command, said, outcome_table,"
+                   " outcome_json) VALUES (?, ?, ?, ?, ?)",
+                   "ititt", study, command, (int64_t)time(NULL), table, json));
+    return finish(s, statement);
+}
+
+/* --- looking
+ * ------------------------------------------------------------------------------------------ */
+static const char *column(sqlite3_stmt *statement, int i)
+{
+    return (const char *)sqlite3_column_text(statement, i);
+}
+
+/* Calls `visit` for every row of a prepared statement, and ends it. */
+static bl_status each_row(bl_store *s, sqlite3_stmt *statement,
+                          bl_status (*visit)(sqlite3_stmt *, void *), void *context)
+{
+    bl_status status = BL_OK;
+    int code = SQLITE_ROW;
+    while (status == BL_OK && (code = sqlite3_step(statement)) == SQLITE_ROW)
+        status = visit(statement, context);
+    sqlite3_finalize(statement);
+    return status != BL_OK || code == SQLITE_DONE ? status : failed(s, code);
+}
+
+typedef struct looking {
+    bl_status (*row)(void *, const bl_store_row *);
+    bl_status (*saying)(void *, const bl_store_saying *);
+    bl_status (*job)(void *, const bl_store_job *);
+    void *context;
+} looking;
+
+static bl_status look_at_study(sqlite3_stmt *at, void *context)
+{
+    const looking *l = context;
+    const bl_store_row row = {.id = sqlite3_column_int64(at, 0),
+                              .name = column(at, 1),
+                              .plan = column(at, 2),
+                              .made = sqlite3_column_int64(at, 3),
+                              .command = column(at, 4),
+                              .said = sqlite3_column_int64(at, 5),
+                              .counts = {.pending = sqlite3_column_int(at, 6),
+                                         .running = sqlite3_column_int(at, 7),
+                                         .done = sqlite3_column_int(at, 8),
+                                         .failed = sqlite3_column_int(at, 9)}};
+    return l->row(l->context, &row);
+}
+
+bl_status bl_store_each(bl_store *s, bl_status (*visit)(void *, const bl_store_row *),
+                        void *context)
+{
+    looking l = {.row = visit, .context = context};
+    sqlite3_stmt *statement;
+    BL_TRY(prepare(s, &statement,
+                   "SELECT id, name, plan, made,"
+                   " (SELECT command FROM sayings WHERE study = id ORDER BY said DESC LIMIT 1),"
+                   " (SELECT max(said) FROM sayings WHERE study = id),"
+                   " (SELECT count(*) FROM jobs WHERE study = id AND state = 'pending'),"
+                   " (SELECT count(*) FROM jobs WHERE study = id AND state = 'running'),"
+                   " (SELECT count(*) FROM jobs WHERE study = id AND state = 'done'),"
+                   " (SELECT count(*) FROM jobs WHERE study = id AND state = 'failed')"
+                   " FROM studies ORDER BY id",
+                   ""));
+    return each_row(s, statement, look_at_study, &l);
+}
+
+static bl_status look_at_saying(sqlite3_stmt *at, void *context)
+{
+    const looking *l = context;
+    const bl_store_saying saying = {column(at, 0), column(at, 1), column(at, 2),
+                                    sqlite3_column_int64(at, 3)};
+    return l->saying(l->context, &saying);
+}
+
+bl_status bl_store_each_saying(bl_store *s, int64_t study,
+                               bl_status (*visit)(void *, const bl_store_saying *), void *context)
+{
+    looking l = {.saying = visit, .context = context};
+    sqlite3_stmt *statement;
+    BL_TRY(prepare(s, &statement,
+                   "SELECT command, outcome_table, outcome_json, said FROM sayings WHERE study = ?"
+                   " ORDER BY said, command",
+                   "i", study));
+    return each_row(s, statement, look_at_saying, &l);
+}
+
+static bl_status look_at_job(sqlite3_stmt *at, void *context)
+{
+    const looking *l = context;
+    const bl_store_job job = {column(at, 0), column(at, 2), column(at, 3), column(at, 4),
+                              sqlite3_column_int(at, 1)};
+    return l->job(l->context, &job);
+}
+
+bl_status bl_store_each_job(bl_store *s, int64_t study,
+                            bl_status (*visit)(void *, const bl_store_job *), void *context)
+{
+    looking l = {.job = visit, .context = context};
+    sqlite3_stmt *statement;
+    BL_TRY(prepare(s, &statement,
+                   "SELECT arm, replicate, state, result, error FROM jobs WHERE study = ?"
+                   " ORDER BY arm, replicate",
+                   "i", study));
+    return each_row(s, statement, look_at_job, &l);
+}
+
+static bl_status count_running(sqlite3_stmt *at, void *context)
+{
+    *(int *)context = sqlite3_column_int(at, 0);
+    return BL_OK;
+}
+
+static bl_status remove_study(bl_store *s, int64_t study)
+{
+    int running = 0;
+    sqlite3_stmt *statement;
+    BL_TRY(take_over(s, study));
+    BL_TRY(prepare(s, &statement, "SELECT count(*) FROM jobs WHERE study = ? AND state = 'running'",
+                   "i", study));
+    BL_TRY(each_row(s, statement, count_running, &running));
+    if (running)
+        return bl_fail(BL_INVALID, "study %lld: %d of its runs are being done by another command",
+                       (long long)study, running);
+    BL_TRY(forget_results(s, study));
+    return forget(s, "DELETE FROM studies WHERE id = ?", study);
+}
+
+bl_status bl_store_remove(bl_store *s, int64_t study)
+{
+    BL_TRY(begin(s));
+    return end(s, remove_study(s, study));
 }

@@ -51,6 +51,49 @@ bl_status bl_store_count(bl_store *store, int64_t study, const char *const *arm,
 bl_status bl_store_result(bl_store *store, int64_t study, const char *arm, int replicate,
                           char **result, char **error);
 
+/* --- names, choices and verdicts: what is remembered of a study besides its jobs ---------------
+ */
+
+/* Gives the study a name. Where another study has it: BL_OK, with that one's plan in *other
+ * (bl_release it) and nothing changed, unless `fresh`, which takes the name away from it. */
+bl_status bl_store_name(bl_store *store, int64_t study, const char *name, bool fresh, char **other);
+/* The setting that `trials` trials of an arm chose (0: read from a preset). */
+bl_status bl_store_choose(bl_store *store, int64_t study, const char *arm, int trials, int chosen,
+                          const char *setting);
+/* What a command said at its end: its table, and the same as JSON. */
+bl_status bl_store_say(bl_store *store, int64_t study, const char *command, const char *table,
+                       const char *json);
+
+/* --- looking, from outside a study -------------------------------------------------------------
+ */
+
+typedef struct bl_store_row { /* texts are valid during the visit; NULL where there is none */
+    int64_t id, made, said;   /* Unix time of the study and of its last verdict; 0: unknown, none */
+    const char *name, *plan, *command;
+    bl_store_counts counts;
+} bl_store_row;
+
+typedef struct bl_store_saying {
+    const char *command, *table, *json;
+    int64_t said;
+} bl_store_saying;
+
+typedef struct bl_store_job {
+    const char *arm, *state, *result, *error;
+    int replicate;
+} bl_store_job;
+
+/* Each calls `visit` for every row, in order of the id, the time, and the arm and replicate; an
+ * error of the visit ends it. */
+bl_status bl_store_each(bl_store *store, bl_status (*visit)(void *, const bl_store_row *),
+                        void *context);
+bl_status bl_store_each_saying(bl_store *store, int64_t study,
+                               bl_status (*visit)(void *, const bl_store_saying *), void *context);
+bl_status bl_store_each_job(bl_store *store, int64_t study,
+                            bl_status (*visit)(void *, const bl_store_job *), void *context);
+/* Forgets a study with all that belongs to it. BL_INVALID while a living process runs its jobs. */
+bl_status bl_store_remove(bl_store *store, int64_t study);
+
 /* $XDG_STATE_HOME/ballast/studies.db, or ~/.local/state/ballast/studies.db; bl_release it. */
 char *bl_store_default_path(void);
 

@@ -61,9 +61,8 @@ static bl_status study_identity(const bl_study_options *o, const bl_job_data *da
     return *identity ? BL_OK : bl_no_memory(0);
 }
 
-/* Opens the store and finds the study in it. */
-static bl_status open_study(const bl_study_options *o, const bl_job_data *data, bool fresh,
-                            bl_store **store, int64_t *study)
+bl_status bl_study_open(const bl_study_options *o, const bl_job_data *data, bool fresh,
+                        bl_store **store, int64_t *study)
 {
     char *identity;
     BL_TRY(study_identity(o, data, &identity));
@@ -83,7 +82,7 @@ static bl_status open_runner(runner *r, const bl_study_options *o, const bl_job_
     r->deaths = bl_alloc((size_t)(o->arms * o->replicates) * sizeof *r->deaths);
     if (!r->claim || !r->share || !r->deaths)
         return bl_no_memory(0);
-    BL_TRY(open_study(o, data, o->fresh, &r->store, &r->study));
+    BL_TRY(bl_study_open(o, data, o->fresh, &r->store, &r->study));
     return bl_store_want(r->store, r->study, o->arm, o->arms, o->replicates);
 }
 
@@ -306,7 +305,7 @@ bl_status bl_study_results(const bl_study_options *o, const bl_job_data *data, j
 {
     bl_store *store = NULL;
     int64_t study;
-    bl_status status = open_study(o, data, false, &store, &study);
+    bl_status status = bl_study_open(o, data, false, &store, &study);
     for (int a = 0; a < o->arms && status == BL_OK; a++)
         for (int r = 0; r < o->replicates && status == BL_OK; r++)
             status =

@@ -13,6 +13,7 @@ typedef struct bl_study_progress {
 } bl_study_progress;
 
 typedef struct bl_choice bl_choice; /* study/tune.h */
+typedef struct bl_store bl_store;   /* study/store.h */
 
 typedef struct bl_study_options {
     const bl_plan *plan;
@@ -37,6 +38,10 @@ bl_status bl_study_run(const bl_study_options *options, const bl_job_data *data)
  * was read before an error is the caller's to free. */
 bl_status bl_study_results(const bl_study_options *options, const bl_job_data *data,
                            json_t **result, char **error);
+
+/* Opens the store and finds the study of a plan in it; bl_store_close it. */
+bl_status bl_study_open(const bl_study_options *options, const bl_job_data *data, bool fresh,
+                        bl_store **store, int64_t *study);
 
 /* Runs what the store lacks and reads back score[arms * replicates], the primary metric: NaN where
  * a run diverged or failed. seconds[arms], or NULL, gets what the runs of each took, summed; it is

@@ -415,29 +415,34 @@ static void pilot_note(const bl_outcome *o, const bl_layout *l, bl_text *line)
     bl_text_add(line, " these show one of %.*f with 80 %% power;", d, p->detectable / l->unit);
 }
 
-/* What the verdict speaks of, and how far to trust it. */
-static void footer(const bl_outcome *o, const bl_layout *l, bl_text *text)
+void bl_outcome_footer(const bl_outcome *o, bl_text *line)
 {
-    bl_text line = {0};
+    const bl_layout l = bl_outcome_layout(o);
     if (o->resplit)
         bl_text_add(
-            &line,
+            line,
             "Of new splits of this data (%lld train, %lld test); variance corrected for their "
             "overlap (Nadeau-Bengio).",
             (long long)o->train_count, (long long)o->test_count);
     else
-        bl_text_add(&line, "Of new training runs (%lld examples) on this fixed test set of %lld.",
+        bl_text_add(line, "Of new training runs (%lld examples) on this fixed test set of %lld.",
                     (long long)o->train_count, (long long)o->test_count);
-    tuning_note(o, &line);
-    bl_text_add(&line, " %d paired replicates, seed %llu; p by Holm over %d arm%s at %g;",
+    tuning_note(o, line);
+    bl_text_add(line, " %d paired replicates, seed %llu; p by Holm over %d arm%s at %g;",
                 o->replicates, (unsigned long long)o->plan->study_seed, o->compared,
                 o->compared == 1 ? "" : "s", o->alpha);
-    pilot_note(o, l, &line);
+    pilot_note(o, &l, line);
     if (o->min_effect > 0)
-        bl_text_add(&line, " equivalent means within %g;", o->min_effect);
-    bl_text_add(&line, " cost is counted work per step%s; data %016llx.",
+        bl_text_add(line, " equivalent means within %g;", o->min_effect);
+    bl_text_add(line, " cost is counted work per step%s; data %016llx.",
                 o->matches ? ", at equal cost of a whole run" : "",
                 (unsigned long long)bl_job_data_hash(o->data));
+}
+
+static void footer(const bl_outcome *o, bl_text *text)
+{
+    bl_text line = {0};
+    bl_outcome_footer(o, &line);
     if (line.at)
         folded(text, 0, line.at);
     text->failed = text->failed || line.failed;
@@ -453,7 +458,7 @@ bl_status bl_outcome_table(const bl_outcome *o, bool colour, bl_text *text)
     screened_out(o, &l, text);
     equal_cost(o, &l, colour, text);
     bl_text_add(text, "\n");
-    footer(o, &l, text);
+    footer(o, text);
     return text->failed ? bl_no_memory(text->length) : BL_OK;
 }
 

@@ -1,0 +1,322 @@
+/* CSV and LaTeX. */
+#include "study/export.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- cells ------------------------------------------------------------------------------------ */
+static void csv_text(bl_text *text, const char *cell)
+{
+    if (!cell[strcspn(cell, ",\"\r\n")]) {
+        bl_text_add(text, "%s", cell);
+        return;
+    }
+    bl_text_add(text, "\"");
+    for (; *cell; cell++)
+        bl_text_add(text, *cell == '"' ? "\"\"" : "%c", *cell);
+    bl_text_add(text, "\"");
+}
+
+/* With as many digits as give the number back. */
+static void csv_number(bl_text *text, double x)
+{
+    if (isfinite(x))
+        bl_text_add(text, ",%.17g", x);
+    else
+        bl_text_add(text, ",");
+}
+
+static void csv_comparison(bl_text *text, const bl_comparison *c)
+{
+    char verdict[64];
+    bl_verdict_text(c, verdict);
+    const double number[] = {c->difference,
+                             c->difference_interval.low,
+                             c->difference_interval.high,
+                             c->p,
+                             c->adjusted_p,
+                             c->d_z,
+                             c->better,
+                             c->better_interval.low,
+                             c->better_interval.high};
+    for (size_t i = 0; i < sizeof number / sizeof *number; i++)
+        csv_number(text, number[i]);
+    bl_text_add(text, ",");
+    csv_text(text, bl_test_name(c->test));
+    bl_text_add(text, ",%s,", bl_verdict_name(c->verdict));
+    csv_text(text, verdict);
+}
+
+enum { COMPARISON_CELLS = 12 };
+
+static void csv_blank(bl_text *text, int cells)
+{
+    for (int i = 0; i < cells; i++)
+        bl_text_add(text, ",");
+}
+
+static void csv_arm(const bl_outcome *o, int a, bl_text *text)
+{
+    const bl_arm_outcome *arm = &o->arm[a];
+    csv_text(text, arm->arm);
+    bl_text_add(text, a ? ",arm," : ",baseline,");
+    csv_text(text, arm->choice ? arm->choice->setting : "");
+    bl_text_add(text, ",%d,%d,%d", arm->runs, arm->diverged, arm->failed);
+    csv_number(text, arm->mean);
+    csv_number(text, arm->interval.low);
+    csv_number(text, arm->interval.high);
+    if (a > 0)
+        csv_comparison(text, &arm->comparison);
+    else
+        csv_blank(text, COMPARISON_CELLS);
+    csv_number(text, arm->work);
+    csv_number(text, arm->total_work);
+    bl_text_add(text, "\n");
+}
+
+bl_status bl_outcome_csv(const bl_outcome *o, bl_text *text)
+{
+    bl_text_add(text,
+                "arm,kind,setting,runs,diverged,failed,%s,low,high,difference,"
+                "difference_low,difference_high,p,p_adjusted,effect_size,better,better_low,"
+                "better_high,test,verdict,verdict_text,work,total_work\n",
+                o->metric);
+    for (int a = 0; a < o->arms; a++)
+        csv_arm(o, a, text);
+    for (int i = 0; i < o->matches; i++) {
+        const bl_arm_outcome *arm = &o->arm[o->matched[i].arm];
+        csv_text(text, arm->arm);
+        bl_text_add(text, ",equal cost,,%d,%d,%d", arm->runs, arm->diverged, arm->failed);
+        csv_blank(text, 3);
+        csv_comparison(text, &o->matched[i].comparison);
+        csv_number(text, arm->work);
+        csv_number(text, arm->total_work);
+        bl_text_add(text, "\n");
+    }
+    for (int a = 0; o->screening && a < o->screening->arms; a++) {
+        const bl_screened *arm = &o->screening->arm[a];
+        if (!arm->round)
+            continue;
+        csv_text(text, arm->arm);
+        bl_text_add(text, ",screened out,,%d,,,,,", arm->pairs);
+        csv_number(text, arm->difference);
+        csv_blank(text, COMPARISON_CELLS - 1 + 2);
+        bl_text_add(text, "\n");
+    }
+    return text->failed ? bl_no_memory(text->length) : BL_OK;
+}
+
+/* --- LaTeX ------------------------------------------------------------------------------------ */
+static void latex_text(bl_text *text, const char *plain)
+{
+    for (; *plain; plain++)
+        switch (*plain) {
+        case '\\':
+            bl_text_add(text, "\\textbackslash{}");
+            break;
+        case '~':
+            bl_text_add(text, "\\textasciitilde{}");
+            break;
+        case '^':
+            bl_text_add(text, "\\textasciicircum{}");
+            break;
+        case '&':
+        case '%':
+        case '$':
+        case '#':
+        case '_':
+        case '{':
+        case '}':
+            bl_text_add(text, "\\%c", *plain);
+            break;
+        default:
+            bl_text_add(text, "%c", *plain);
+        }
+}
+
+static void latex_p(bl_text *text, double p)
+{
+    if (isnan(p))
+        bl_text_add(text, " & --");
+    else if (p < 0.001)
+        bl_text_add(text, " & $<0.001$");
+    else
+        bl_text_add(text, " & $%.3f$", p);
+}
+
+static void latex_comparison(const bl_comparison *c, const bl_layout *l, bl_text *text)
+{
+    double unit = l->unit;
+    int d = l->difference;
+    if (isfinite(c->difference))
+        bl_text_add(text, " & $%+.*f$", d, c->difference / unit);
+    else
+        bl_text_add(text, " & --");
+    if (isfinite(c->difference_interval.low))
+        bl_text_add(text, " & $[%+.*f,\\,%+.*f]$", d, c->difference_interval.low / unit, d,
+                    c->difference_interval.high / unit);
+    else
+        bl_text_add(text, " & --");
+    latex_p(text, c->adjusted_p);
+    bl_text_add(text, " & $%.2f$ & %s", c->better, bl_verdict_name(c->verdict));
+}
+
+static void latex_arm(const bl_outcome *o, int a, const bl_layout *l, bl_text *text)
+{
+    const bl_arm_outcome *arm = &o->arm[a];
+    latex_text(text, arm->arm);
+    double half = (arm->interval.high - arm->interval.low) / 2 / l->unit;
+    if (!isfinite(arm->mean))
+        bl_text_add(text, " & --");
+    else if (isfinite(half))
+        bl_text_add(text, " & $%.*f \\pm %.*f$", l->mean, arm->mean / l->unit, l->mean, half);
+    else
+        bl_text_add(text, " & $%.*f$", l->mean, arm->mean / l->unit);
+    if (a > 0)
+        latex_comparison(&arm->comparison, l, text);
+    else
+        bl_text_add(text, " & & & & &");
+    if (isfinite(arm->work))
+        bl_text_add(text, " & $%.2f$ \\\\\n", arm->work);
+    else
+        bl_text_add(text, " & -- \\\\\n");
+}
+
+static void latex_head(const bl_outcome *o, const bl_layout *l, bl_text *text)
+{
+    bl_text_add(text, "%% needs \\usepackage{booktabs}\n\\begin{table}\n\\centering\n"
+                      "\\begin{tabular}{lrrrrrlr}\n\\toprule\narm & ");
+    latex_text(text, o->metric);
+    if (l->unit != 1)
+        bl_text_add(text, " ($10^{%.0f}$)", log10(l->unit));
+    bl_text_add(text,
+                " & difference & %g\\,\\%% interval & $p$ & $P$(better) & verdict & cost "
+                "\\\\\n\\midrule\n",
+                100 * (1 - o->alpha));
+}
+
+bl_status bl_outcome_latex(const bl_outcome *o, bl_text *text)
+{
+    bl_layout l = bl_outcome_layout(o);
+    latex_head(o, &l, text);
+    for (int a = 0; a < o->arms; a++)
+        latex_arm(o, a, &l, text);
+    for (int i = 0; i < o->matches; i++) {
+        const bl_matched *m = &o->matched[i];
+        if (i == 0)
+            bl_text_add(text, "\\midrule\n\\multicolumn{8}{l}{at equal cost} \\\\\n");
+        latex_text(text, o->arm[m->arm].arm);
+        bl_text_add(text, " & %lld epochs", (long long)m->epochs);
+        latex_comparison(&m->comparison, &l, text);
+        bl_text_add(text, " & $%.2f$ \\\\\n", o->arm[m->arm].total_work);
+    }
+    bl_text_add(text, "\\bottomrule\n\\end{tabular}\n\\caption{");
+    bl_text footer = {0};
+    bl_outcome_footer(o, &footer);
+    if (footer.at)
+        latex_text(text, footer.at);
+    text->failed = text->failed || footer.failed;
+    bl_text_free(&footer);
+    bl_text_add(text, "}\n\\end{table}\n");
+    return text->failed ? bl_no_memory(text->length) : BL_OK;
+}
+
+/* --- every job -------------------------------------------------------------------------------- */
+typedef struct jobs {
+    json_t *list;    /* every job, its result parsed */
+    json_t *metrics; /* names of metrics, an object */
+} jobs;
+
+static bl_status add_job(void *context, const bl_store_job *job)
+{
+    jobs *j = context;
+    json_t *result = job->result ? json_loads(job->result, 0, NULL) : NULL;
+    if (job->result && !result)
+        return bl_fail(BL_INVALID, "the stored result of %s, replicate %d, is damaged", job->arm,
+                       job->replicate);
+    json_object_update_missing(j->metrics, json_object_get(result, "metrics"));
+    json_t *entry = json_pack("{s:s,s:i,s:s,s:o}", "arm", job->arm, "replicate", job->replicate,
+                              "state", job->state, "result", result ? result : json_null());
+    if (entry && job->error)
+        json_object_set_new(entry, "error", json_string(job->error));
+    return entry && json_array_append_new(j->list, entry) == 0 ? BL_OK : bl_no_memory(0);
+}
+
+static bl_status read_jobs(bl_store *store, int64_t study, jobs *j)
+{
+    *j = (jobs){json_array(), json_object()};
+    return j->list && j->metrics ? bl_store_each_job(store, study, add_job, j) : bl_no_memory(0);
+}
+
+static void free_jobs(jobs *j)
+{
+    json_decref(j->list);
+    json_decref(j->metrics);
+}
+
+static void csv_member(bl_text *text, const json_t *object, const char *key)
+{
+    const json_t *value = json_object_get(object, key);
+    csv_number(text, json_is_number(value) ? json_number_value(value) : NAN);
+}
+
+static void csv_job(const json_t *job, const json_t *metrics, bl_text *text)
+{
+    const json_t *result = json_object_get(job, "result");
+    const char *name, *error = json_string_value(json_object_get(job, "error"));
+    json_t *unused;
+    csv_text(text, json_string_value(json_object_get(job, "arm")));
+    bl_text_add(text, ",%lld,%s", (long long)json_integer_value(json_object_get(job, "replicate")),
+                json_string_value(json_object_get(job, "state")));
+    json_object_foreach((json_t *)metrics, name, unused)
+    {
+        csv_member(text, json_object_get(result, "metrics"), name);
+    }
+    csv_member(text, result, "steps");
+    csv_member(text, json_object_get(result, "work"), "flops");
+    csv_member(text, json_object_get(result, "timing"), "seconds");
+    bl_text_add(text, ",%s,", json_is_true(json_object_get(result, "diverged")) ? "1" : "0");
+    csv_text(text, error ? error : "");
+    bl_text_add(text, "\n");
+}
+
+bl_status bl_export_csv(bl_store *store, int64_t study, bl_text *text)
+{
+    jobs j;
+    bl_status status = read_jobs(store, study, &j);
+    const char *name;
+    json_t *job;
+    size_t i;
+    if (status == BL_OK) {
+        bl_text_add(text, "arm,replicate,state");
+        json_object_foreach(j.metrics, name, job)
+        {
+            bl_text_add(text, ",%s", name);
+        }
+        bl_text_add(text, ",steps,flops_per_step,seconds,diverged,error\n");
+        json_array_foreach(j.list, i, job)
+        {
+            csv_job(job, j.metrics, text);
+        }
+        status = text->failed ? bl_no_memory(text->length) : BL_OK;
+    }
+    free_jobs(&j);
+    return status;
+}
+
+bl_status bl_export_json(bl_store *store, int64_t study, bl_text *text)
+{
+    jobs j;
+    bl_status status = read_jobs(store, study, &j);
+    char *dump = status == BL_OK
+                     ? json_dumps(j.list, JSON_INDENT(1) | JSON_SORT_KEYS | JSON_REAL_PRECISION(17))
+                     : NULL;
+    if (dump)
+        bl_text_add(text, "%s\n", dump);
+    if (status == BL_OK && (!dump || text->failed))
+        status = bl_no_memory(0);
+    free(dump);
+    free_jobs(&j);
+    return status;
+}

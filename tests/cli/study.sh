@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# ballast study: what was compared can be listed, shown byte for byte, exported and forgotten; a
+# name stands for one configuration. And compare's CSV and LaTeX.
+set -u
+ballast=$1
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export XDG_STATE_HOME="$work/state" LC_ALL=C
+failed=0
+
+fail() {
+    failed=$((failed + 1))
+    echo "FAILED $*"
+}
+
+# expect DESCRIPTION PATTERN COMMAND..: status 0 and a line that matches
+expect() {
+    local what=$1 pattern=$2
+    shift 2
+    "$@" >"$work/out" 2>"$work/error" || fail "$what: status $?, $(cat "$work/error")"
+    grep -qE -- "$pattern" "$work/out" || fail "$what: no /$pattern/ in $(cat "$work/out")"
+}
+
+# refuse DESCRIPTION PATTERN COMMAND..: status 2 and a sentence that matches
+refuse() {
+    local what=$1 pattern=$2
+    shift 2
+    "$@" >"$work/out" 2>"$work/error" </dev/null
+    [ $? -eq 2 ] || fail "$what: not refused"
+    grep -qE -- "$pattern" "$work/error" || fail "$what: no /$pattern/ in $(cat "$work/error")"
+}
+
+study="$ballast study"
+compare="$ballast compare digits --trials 2 --epochs 2 --seeds 3 --arm elr(beta=0.7) --arm sam"
+
+expect "an empty store" 'no studies yet' $study list
+$compare --name digits >"$work/table" 2>/dev/null || fail "compare"
+expect "list" '^ +1  20.*digits, digits: [0-9]+ runs$' $study list
+expect "list of commands" 'ballast compare digits' $study list
+$study show digits >"$work/shown" || fail "show"
+cmp -s "$work/table" "$work/shown" || fail "show differs from what compare printed"
+expect "show as JSON" '"verdict_text"' $study show 1 --json
+expect "export as CSV" '^baseline,0,done,' $study export digits
+expect "export of trials" '^tuning ' $study export digits
+expect "export as JSON" '"state": "done"' $study export digits --json
+$study export digits -o "$work/runs.csv" || fail "export to a file"
+runs=$($study list --json | sed -n 's/.*"done": \([0-9]*\).*/\1/p')
+[ "$(tail -n +2 "$work/runs.csv" | wc -l)" = "$runs" ] || fail "$runs runs, but not as many lines"
+
+# --- one name, one configuration ---
+refuse "another plan under the name" 'learning_rate was not given, now 0\.3\.' $compare --name digits --learning-rate 0.3
+refuse "a number as a name" 'cannot name a study' $compare --name 12
+$compare --name digits >"$work/again" 2>/dev/null || fail "the same under its name"
+cmp -s "$work/table" "$work/again" || fail "the same command printed other bytes"
+$compare --name digits --learning-rate 0.3 --fresh >/dev/null 2>&1 || fail "--fresh takes the name"
+refuse "the study that lost its name" 'no study "wine"' $study show wine
+
+# --- CSV and LaTeX ---
+$compare --csv >"$work/table.csv" 2>/dev/null || fail "compare --csv"
+[ "$(head -1 "$work/table.csv" | tr -cd , | wc -c)" = 22 ] || fail "the head of the CSV"
+sed 's/"[^"]*"//g' "$work/table.csv" | awk -F, 'NF != 23 { exit 1 }' || fail "cells: $(cat "$work/table.csv")"
+grep -q '^sam,equal cost,' "$work/table.csv" || fail "no row at equal cost"
+$compare --latex >"$work/table.tex" 2>/dev/null || fail "compare --latex"
+grep -q 'toprule' "$work/table.tex" && grep -q 'end{table}' "$work/table.tex" || fail "LaTeX"
+grep -v multicolumn "$work/table.tex" | awk -F'&' '/\\\\$/ && NF != 8 { exit 1 }' || fail "LaTeX cells"
+refuse "two forms" 'exclude each other' $compare --csv --latex
+
+# --- forgetting ---
+refuse "rm without a terminal" 'say --yes' $study rm 1
+refuse "rm of nothing" 'there is no study' $study rm 99 --yes
+$study rm 1 --yes 2>/dev/null || fail "rm"
+refuse "what was forgotten" 'there is no study' $study show 1
+refuse "no verb" 'but list, show, export and rm' $study frobnicate
+refuse "show without a study" 'needs the number or name' $study show
+refuse "a store that is not there" 'no such file' $study list --store "$work/nowhere.db"
+
+[ "$failed" -eq 0 ]
