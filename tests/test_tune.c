@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "methods/contract.h"
 #include "study/setting.h"
 #include "study/space.h"
 #include "study/tune.h"
@@ -463,9 +464,44 @@ static void a_preset_brings_the_choice_back(void **state)
     end(&f);
 }
 
+/* Every option of every arm says in what range it is searched, or that it is not; and what is
+ * searched is legal, the default included or close by. */
+static void every_arm_states_its_ranges(void **state)
+{
+    (void)state;
+    const bl_symbols none = {0};
+    int searched = 0;
+    for (int m = 0; m < bl_method_count(); m++) {
+        const bl_method *method = bl_method_at(m);
+        const bl_contract *contract = method->options ? method->options : method->functions[0];
+        int count;
+        const bl_field *table = method->hooks && contract ? contract->table(&count) : NULL;
+        for (int i = 0; table && i < count; i++) {
+            const bl_field *f = &table[i];
+            double low, high;
+            bl_scale scale;
+            if (!bl_option_searched(f, &low, &high, &scale))
+                continue;
+            searched++;
+            if (!strstr(f->conditions, "tune ["))
+                fail_msg("%s.%s is searched in a range that it does not state", method->slug,
+                         f->name);
+            if (bl_range_check(f->conditions, &none, low) != BL_OK ||
+                bl_range_check(f->conditions, &none, high) != BL_OK || !(low < high))
+                fail_msg("%s.%s is searched in [%g,%g], but must be in %s", method->slug, f->name,
+                         low, high, f->conditions);
+            if (f->option == BL_OPTION_NUMBER && !(f->number >= low && f->number <= high))
+                fail_msg("%s.%s is searched in [%g,%g] without its default %g", method->slug,
+                         f->name, low, high, f->number);
+        }
+    }
+    assert_true(searched > 35);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_arm_states_its_ranges),
         cmocka_unit_test(halton_points_are_spread_evenly),
         cmocka_unit_test(ranges_follow_from_the_declaration),
         cmocka_unit_test(every_method_has_a_space),

@@ -48,14 +48,16 @@ static double value_at(const bl_dimension *d, double u)
 }
 
 /* --- ranges --- */
-/* "tune [0.3,30] log" among the conditions. */
+/* "tune [0.3,30] log" among the conditions; complement: by ratio of the distance to 1. */
 static bool stated(const char *conditions, double *low, double *high, bl_scale *scale)
 {
     const char *at = strstr(conditions, "tune [");
     char word[12] = "";
     if (!at || sscanf(at, "tune [%lf,%lf] %11[a-z]", low, high, word) < 2)
         return false;
-    *scale = !strcmp(word, "log") ? BL_SCALE_LOG : BL_SCALE_LINEAR;
+    *scale = !strcmp(word, "log")          ? BL_SCALE_LOG
+             : !strcmp(word, "complement") ? BL_SCALE_COMPLEMENT
+                                           : BL_SCALE_LINEAR;
     return true;
 }
 
@@ -80,7 +82,7 @@ static double least(double a, double b)
 
 bool bl_option_searched(const bl_field *f, double *low, double *high, bl_scale *scale)
 {
-    if (f->kind != BL_FIELD_OPTION)
+    if (f->kind != BL_FIELD_OPTION || strstr(f->conditions, "tune never"))
         return false;
     if (stated(f->conditions, low, high, scale))
         return true;

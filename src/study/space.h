@@ -4,7 +4,10 @@
  * An option's range of search comes from where the option is declared, in the method's file. It is
  * stated there, as one more condition after the range, or it follows from range and default:
  *
- *     OPT(lambda, 3.0, "[0,inf), tune [0.3,30] log", "weight of the term")     stated
+ *     OPT(lambda, 3.0, "[0,inf), tune [0.3,30] log", "weight of the term")     stated: by ratio
+ *     OPT(p, 0.5, "[0,1), tune [0.05,0.6]", ..)              stated: evenly
+ *     OPT(decay, 0.999, "[0,1], tune [0.9,0.9999] complement", ..)   by ratio of 1 - decay
+ *     OPT(eps, 1e-4, "(0,0.5), tune never", ..)              stated: left as it is
  *     OPT(lambda, 3.0, "[0,inf)", ..)     a tenth to ten times the default, by ratio
  *     OPT(p, 0.5, "[0,1)", ..)            all of the range but 2 % at each end
  *     OPT(beta, 0.05, "[0,1]", ..)        by ratio, within the range: the default is small in it

@@ -17,7 +17,8 @@ BL_CONTRACT(base_swa_update, BASE_SWA_UPDATE, "one more entry in a mean (Izmailo
     f->avg_new = bl_add(f->avg, bl_div(bl_sub(f->w, f->avg), bl_cast(f->n_new, BL_F32)));
 }
 
-#define SWA(OPT) OPT(start, 0.75, "[0,1)", "share of the epochs after which averaging begins")
+#define SWA(OPT)                                                                                   \
+    OPT(start, 0.75, "[0,1), tune [0.5,0.9]", "share of the epochs after which averaging begins")
 
 BL_ARM_OPTIONS(swa, SWA)
 
@@ -76,7 +77,7 @@ const bl_method bl_swa = {
     IN(avg, "f32[S...]", "", "average so far")                                                     \
     IN(w, "f32[S...]", "", "weights now")                                                          \
     IN(step, "i32[]", ">= 0", "0 for the first step")                                              \
-    OPT(decay, 0.999, "[0,1]", "share of the average kept")                                        \
+    OPT(decay, 0.999, "[0,1], tune [0.9,0.9999] complement", "share of the average kept")          \
     OPT(warmup, 0, "flag", "keep at most (1+step)/(10+step)")                                      \
     OUT(avg_new, "f32[S...]", "d avg + (1-d) w, d = decay or less in the warm-up")
 

@@ -12,7 +12,7 @@ static bl_tensor draws(bl_step *s, const char *name, bl_shape shape)
 #define BASE_DROPOUT(IN, OPT, OUT)                                                                 \
     IN(x, "f32[S...]", "grad", "activations")                                                      \
     IN(u, "f32[S...]", "0 <= . < 1", "uniform draws")                                              \
-    OPT(p, 0.5, "[0,1)", "share dropped")                                                          \
+    OPT(p, 0.5, "[0,1), tune [0.05,0.6]", "share dropped")                                         \
     OUT(y, "f32[S...]", "x [u >= p] / (1-p)")
 
 BL_CONTRACT(base_dropout, BASE_DROPOUT, "drops activations at random (Srivastava et al. 2014)")
@@ -62,7 +62,7 @@ BL_CONTRACT(base_dropconnect, BASE_DROPCONNECT, "drops weights at random (Wan et
     f->y = bl_add(y, f->b);
 }
 
-#define DROPCONNECT(OPT) OPT(p, 0.5, "[0,1)", "share of the weights dropped")
+#define DROPCONNECT(OPT) OPT(p, 0.5, "[0,1), tune [0.05,0.6]", "share of the weights dropped")
 
 BL_ARM_OPTIONS(dropconnect, DROPCONNECT)
 
@@ -107,7 +107,8 @@ BL_CONTRACT(base_stochastic_depth, BASE_STOCHASTIC_DEPTH,
 }
 
 #define STOCHASTIC_DEPTH(OPT)                                                                      \
-    OPT(p, 0.2, "[0,1)", "share dropped of the last branch; earlier ones in proportion to depth")
+    OPT(p, 0.2, "[0,1), tune [0.05,0.5]",                                                          \
+        "share dropped of the last branch; earlier ones in proportion to depth")
 
 BL_ARM_OPTIONS(stochastic_depth, STOCHASTIC_DEPTH)
 
@@ -151,7 +152,8 @@ BL_CONTRACT(base_input_noise, BASE_INPUT_NOISE, "adds noise to inputs (Bishop 19
 }
 
 #define INPUT_NOISE(OPT)                                                                           \
-    OPT(std, 0.1, "[0,inf)", "standard deviation, in standard deviations of the inputs")
+    OPT(std, 0.1, "[0,inf), tune [0.02,0.5] log",                                                  \
+        "standard deviation, in standard deviations of the inputs")
 
 BL_ARM_OPTIONS(input_noise, INPUT_NOISE)
 

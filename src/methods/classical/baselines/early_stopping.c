@@ -24,7 +24,7 @@ BL_CONTRACT(base_early_stop_update, BASE_EARLY_STOP_UPDATE, "should training sto
 }
 
 #define EARLY_STOPPING(OPT)                                                                        \
-    OPT(patience, 10, ">= 1", "epochs without improvement before training ends")                   \
+    OPT(patience, 10, ">= 1, tune [3,20]", "epochs without improvement before training ends")      \
     OPT(min_delta, 0.0, "[0,inf)", "improvements must be larger than this")
 
 BL_ARM_OPTIONS(early_stopping, EARLY_STOPPING)

@@ -6,7 +6,7 @@
 
 #define BASE_CLIP_GRAD_NORM(IN, OPT, OUT, INS, OUTS)                                               \
     INS(g, "f32[S...]", "", "gradients of all parameters")                                         \
-    OPT(max_norm, 1.0, "[0,inf)", "largest length of all gradients together")                      \
+    OPT(max_norm, 1.0, "[0,inf), tune [0.1,10] log", "largest length of all gradients together")   \
     OUTS(g_new, "f32[S...]", "g min(1, max_norm / (total_norm + 1e-6))")                           \
     OUT(total_norm, "f32[]", "sqrt of the sum of all squares, before clipping")
 
@@ -53,7 +53,7 @@ const bl_method bl_clip_norm = {
 
 #define BASE_CLIP_GRAD_VALUE(IN, OPT, OUT)                                                         \
     IN(g, "f32[S...]", "", "gradient")                                                             \
-    OPT(limit, 0.5, "[0,inf)", "largest absolute value")                                           \
+    OPT(limit, 0.5, "[0,inf), tune [0.05,5] log", "largest absolute value")                        \
     OUT(g_new, "f32[S...]", "g kept in [-limit, limit]")
 
 BL_CONTRACT(base_clip_grad_value, BASE_CLIP_GRAD_VALUE, "limits every element of a gradient")
@@ -93,8 +93,8 @@ const bl_method bl_clip_value = {
     IN(g, "f32[S...]", "", "gradient")                                                             \
     IN(noise, "f32[S...]", "", "standard normal draws")                                            \
     IN(step, "i32[]", ">= 0", "0 for the first step")                                              \
-    OPT(eta, 0.01, "[0,inf)", "variance at the first step")                                        \
-    OPT(gamma, 0.55, "[0,inf)", "how fast the variance falls")                                     \
+    OPT(eta, 0.01, "[0,inf), tune [0.001,0.3] log", "variance at the first step")                  \
+    OPT(gamma, 0.55, "[0,inf), tune never", "how fast the variance falls")                         \
     OUT(g_new, "f32[S...]", "g + noise sqrt(eta / (1+step)^gamma)")
 
 BL_CONTRACT(base_gradient_noise, BASE_GRADIENT_NOISE,

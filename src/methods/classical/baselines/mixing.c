@@ -48,7 +48,8 @@ BL_CONTRACT(base_mixup, BASE_MIXUP, "mixes pairs of examples (Zhang et al. 2018)
     f->target_mix = mix(f->target, f->perm, f->lam);
 }
 
-#define MIXUP(OPT) OPT(alpha, 0.2, "(0,inf)", "lam ~ Beta(alpha, alpha), one draw a batch")
+#define MIXUP(OPT)                                                                                 \
+    OPT(alpha, 0.2, "(0,inf), tune [0.1,1] log", "lam ~ Beta(alpha, alpha), one draw a batch")
 
 BL_ARM_OPTIONS(mixup, MIXUP)
 
@@ -135,8 +136,8 @@ BL_CONTRACT(base_cutmix, BASE_CUTMIX, "pastes a box from another image (Yun et a
 }
 
 #define CUTMIX(OPT)                                                                                \
-    OPT(alpha, 1.0, "(0,inf)", "lam ~ Beta(alpha, alpha), one draw a batch")                       \
-    OPT(probability, 0.5, "[0,1]", "share of the batches that are mixed")
+    OPT(alpha, 1.0, "(0,inf), tune [0.3,2] log", "lam ~ Beta(alpha, alpha), one draw a batch")     \
+    OPT(probability, 0.5, "[0,1], tune [0.2,1]", "share of the batches that are mixed")
 
 BL_ARM_OPTIONS(cutmix, CUTMIX)
 

@@ -34,7 +34,7 @@ static void add_elastic_net(bl_step *s, bl_tensor lam1, bl_tensor lam2)
 }
 
 #define WEIGHT_DECAY(OPT)                                                                          \
-    OPT(value, 5e-4, "[0,inf)",                                                                    \
+    OPT(value, 5e-4, "[0,inf), tune [1e-5,1e-2] log",                                              \
         "added to the decay of the recipe; biases and gains are not decayed")
 
 BL_ARM_OPTIONS(weight_decay, WEIGHT_DECAY)
@@ -60,8 +60,8 @@ const bl_method bl_weight_decay = {
 };
 
 #define ELASTIC_NET(OPT)                                                                           \
-    OPT(lam1, 1e-5, "[0,inf)", "weight of the sum of absolute values")                             \
-    OPT(lam2, 1e-4, "[0,inf)", "weight of half the sum of squares")
+    OPT(lam1, 1e-5, "[0,inf), tune [1e-6,1e-3] log", "weight of the sum of absolute values")       \
+    OPT(lam2, 1e-4, "[0,inf), tune [1e-5,1e-2] log", "weight of half the sum of squares")
 
 BL_ARM_OPTIONS(elastic_net, ELASTIC_NET)
 
@@ -88,7 +88,7 @@ const bl_method bl_elastic_net = {
 
 #define BASE_GROUP_LASSO(IN, OPT, OUT)                                                             \
     IN(w, "f32[G,P]", "grad", "one group in each row")                                             \
-    OPT(lam, 1e-4, "[0,inf)", "weight of the term")                                                \
+    OPT(lam, 1e-4, "[0,inf), tune [1e-5,1e-2] log", "weight of the term")                          \
     OPT(size_weighted, 1, "flag", "multiply by sqrt(P), so that large groups pay more")            \
     OUT(penalty, "f32[]", "lam k sum_g |w_g|, k = sqrt(P) or 1; gradient 0 at an all-zero group")
 
@@ -131,7 +131,7 @@ const bl_method bl_group_lasso = {
 #define BASE_SPECTRAL_PENALTY(IN, OPT, OUT)                                                        \
     IN(w, "f32[O,I]", "grad", "weights; of a convolution [O, the rest]")                           \
     IN(u, "f32[O]", "", "left singular vector found so far; not zero")                             \
-    OPT(lam, 0.01, "[0,inf)", "weight of the term")                                                \
+    OPT(lam, 0.01, "[0,inf), tune [1e-4,1e-1] log", "weight of the term")                          \
     OPT(n_iter, 1, ">= 1", "power iterations")                                                     \
     OUT(penalty, "f32[]", "lam/2 sigma^2")                                                         \
     OUT(sigma, "f32[]", "u^T w v: the largest singular value, once u and v have settled")          \
@@ -189,7 +189,7 @@ const bl_method bl_spectral = {
 
 #define BASE_ORTHOGONALITY_PENALTY(IN, OPT, OUT)                                                   \
     IN(w, "f32[O,I]", "grad", "weights; of a convolution [O, the rest]")                           \
-    OPT(lam, 1e-4, "[0,inf)", "weight of the term")                                                \
+    OPT(lam, 1e-4, "[0,inf), tune [1e-5,1e-2] log", "weight of the term")                          \
     OPT(side, "auto", "rows|cols|auto", "which of w's rows and columns; auto: the fewer")          \
     OUT(penalty, "f32[]", "lam |w w^T - I|^2 (rows) or lam |w^T w - I|^2 (cols)")
 

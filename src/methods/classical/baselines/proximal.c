@@ -27,7 +27,8 @@ static bl_tensor count_zeros(bl_tensor x)
     return bl_sum(bl_cast(bl_eq(x, 0), BL_F32));
 }
 
-#define L1_PROX(OPT) OPT(lam, 1e-4, "[0,inf)", "weight of the sum of absolute values")
+#define L1_PROX(OPT)                                                                               \
+    OPT(lam, 1e-4, "[0,inf), tune [1e-6,1e-3] log", "weight of the sum of absolute values")
 
 BL_ARM_OPTIONS(l1_prox, L1_PROX)
 
@@ -78,7 +79,7 @@ BL_CONTRACT(base_prox_group, BASE_PROX_GROUP, "the proximal map of the group las
 }
 
 #define GROUP_PROX(OPT)                                                                            \
-    OPT(lam, 1e-4, "[0,inf)", "weight of the penalty")                                             \
+    OPT(lam, 1e-4, "[0,inf), tune [1e-5,1e-2] log", "weight of the penalty")                       \
     OPT(size_weighted, 1, "flag", "multiply by the square root of a group's size")
 
 BL_ARM_OPTIONS(group_prox, GROUP_PROX)

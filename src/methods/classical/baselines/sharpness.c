@@ -4,7 +4,7 @@
 #define BASE_SAM_PERTURB(IN, OPT, OUT, INS, OUTS)                                                  \
     INS(w, "f32[S...]", "", "weights")                                                             \
     INS(g, "f32[S...]", "", "gradients")                                                           \
-    OPT(rho, 0.05, "[0,inf)", "how far to move")                                                   \
+    OPT(rho, 0.05, "[0,inf), tune [0.01,0.5] log", "how far to move")                              \
     OPT(adaptive, 0, "flag", "scale by |w|: needs a rho ten to forty times larger")                \
     OUTS(w_new, "f32[S...]", "w + a^2 g rho / (n + 1e-12), a = 1 or |w|")                          \
     OUT(grad_norm, "f32[]", "n = sqrt(sum (a g)^2)")

@@ -52,7 +52,7 @@ BL_CONTRACT(base_jacobian_penalty, BASE_JACOBIAN_PENALTY,
 }
 
 #define JACOBIAN(OPT)                                                                              \
-    OPT(lam, 0.01, "[0,inf)", "weight of the term")                                                \
+    OPT(lam, 0.01, "[0,inf), tune [1e-3,0.3] log", "weight of the term")                           \
     OPT(projections, 1, ">= 1", "random projections a step")
 
 BL_ARM_OPTIONS(jacobian, JACOBIAN)
@@ -112,7 +112,7 @@ BL_CONTRACT(
 }
 
 #define GRADIENT_PENALTY(OPT)                                                                      \
-    OPT(lam, 0.01, "[0,inf)", "weight of the term")                                                \
+    OPT(lam, 0.01, "[0,inf), tune [1e-3,0.3] log", "weight of the term")                           \
     OPT(kind, "squared", "squared|wgan", "squared: towards 0; wgan: towards length 1")
 
 BL_ARM_OPTIONS(gradient_penalty, GRADIENT_PENALTY)

@@ -24,7 +24,7 @@ static bl_tensor smoothed(bl_tensor target, bl_tensor eps)
 #define BASE_LABEL_SMOOTHING_LOSS(IN, OPT, OUT)                                                    \
     IN(logits, "f32[B,C]", "grad, rows > 0", "raw model outputs")                                  \
     IN(labels, "i32[B]", "0 <= . < C", "class of each example")                                    \
-    OPT(eps, 0.1, "[0,1]", "share given to all classes alike")                                     \
+    OPT(eps, 0.1, "[0,1], tune [0.02,0.3] log", "share given to all classes alike")                \
     OUT(loss, "f32[]", "soft cross-entropy with (1-eps) onehot + eps/C")
 
 BL_CONTRACT(base_label_smoothing_loss, BASE_LABEL_SMOOTHING_LOSS,
@@ -67,7 +67,7 @@ static bl_tensor mean_entropy(bl_tensor logits)
 #define BASE_CONFIDENCE_PENALTY_LOSS(IN, OPT, OUT)                                                 \
     IN(logits, "f32[B,C]", "grad, rows > 0", "raw model outputs")                                  \
     IN(labels, "i32[B]", "0 <= . < C", "class of each example")                                    \
-    OPT(beta, 0.1, "[0,inf)", "reward for entropy")                                                \
+    OPT(beta, 0.1, "[0,inf), tune [0.01,1] log", "reward for entropy")                             \
     OUT(loss, "f32[]", "mean (CE_b - beta H_b)")                                                   \
     OUT(entropy, "f32[]", "mean H_b, H_b = -sum p log p")
 

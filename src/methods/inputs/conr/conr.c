@@ -212,11 +212,11 @@ BL_HOST(conr_shot_mae, CONR_SHOT_MAE, "mean absolute error on frequent and rare 
     OPT(omega,       0.0,    "[0,inf)",        "labels this close are alike, in their own units; " \
                                                "0: measure labels in tenths of their standard "    \
                                                "deviation and take one")                           \
-    OPT(tau,         0.2,    "(0,inf)",        "temperature")                                      \
-    OPT(eta,         0.01,   "[0,inf)",        "how fast repulsion grows with the distance")       \
-    OPT(beta,        0.2,    "[0,inf)",        "weight of the term beside the standardised loss")  \
+    OPT(tau,         0.2,    "(0,inf), tune [0.05,1] log", "temperature")                          \
+    OPT(eta, 0.01, "[0,inf), tune [0.001,0.1] log", "how fast repulsion grows with the distance")  \
+    OPT(beta, 0.2, "[0,inf), tune [0.02,2] log", "weight beside the standardised loss")            \
     OPT(views,       2,      "[1,16]",         "noisy copies compared; 1: the batch as it is")     \
-    OPT(noise,       0.05,   "[0,inf)",        "standard deviation of the noise, of prepared "     \
+    OPT(noise, 0.05, "[0,inf), tune [0.01,0.2] log", "standard deviation of noise, of prepared "\
                                                "inputs")                                           \
     OPT(push,        "exp",  "exp|linear",     "exp(eta d) or eta d")                              \
     OPT(denominator, "sets", "sets|official",  "as in the paper, or as in its code")

@@ -153,12 +153,12 @@ static bl_status decoupled_mixup_cutmix_check(const bl_dictionary *in, const voi
 
 #define DECOUPLED_MIXUP(OPT)                                                                       \
     OPT(mix,     "mixup", "mixup|cutmix",       "blend whole inputs, or paste boxes of images")    \
-    OPT(alpha,   1.0,     "(0,inf)",            "the share is Beta(alpha, alpha), one a batch")    \
-    OPT(eta,     0.1,     "[0,inf)",            "weight of the regularizer")                       \
+    OPT(alpha, 1.0, "(0,inf), tune [0.2,2] log", "the share is Beta(alpha, alpha), one a batch")   \
+    OPT(eta,     0.1,     "[0,inf), tune [0.01,1] log", "weight of the regularizer")               \
     OPT(terms,   "both",  "both|a|b|less|more", "less: of the smaller share, split at thr")        \
-    OPT(thr,     0.5,     "[0,1]",              "where less and more split")                       \
+    OPT(thr,     0.5,     "[0,1], tune never", "where less and more split")                        \
     OPT(lam_pow, 0.0,     "[0,inf)",            "exponent of the share as a weight")               \
-    OPT(lam_thr, 1.0,     "(0,1]",              "share from which on the weight is 1")
+    OPT(lam_thr, 1.0,     "(0,1], tune never",              "share from which on the weight is 1")
 BL_ARM_OPTIONS(decoupled_mixup, DECOUPLED_MIXUP)
 
 /* This step's partners and shares; the loss hook asks again and gets the same. */

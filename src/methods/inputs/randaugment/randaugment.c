@@ -100,12 +100,12 @@ BL_HOST_APART(randaugment_apply, RANDAUGMENT_APPLY, "the drawn operations on a b
 }
 
 #define RANDAUGMENT(OPT)                                                                           \
-    OPT(n,         2,          "[0,16]",            "operations an image gets")                    \
-    OPT(m,         9.0,        "[0,30]",            "their magnitude; 10 is the nominal maximum")  \
+    OPT(n,         2,          "[0,16], tune [1,3]", "operations an image gets")                   \
+    OPT(m,         9.0,        "[0,30], tune [3,15]", "their magnitude; 10 is the nominal maximum")\
     OPT(level_map, "monotone", "official|monotone", "scale of the magnitudes")                     \
     OPT(set,       "paper14",  "paper14|tpu16",     "operations drawn from: the paper's, or the "  \
                                                     "official code's")                             \
-    OPT(fill,      128,        "[0,255]",           "value of pixels from outside")                \
+    OPT(fill,      128,        "[0,255], tune never", "value of pixels from outside")              \
     OPT(translate, 0.0,        "[0,inf)",           "pixels of a shift at magnitude 10; 0: 10/32 " \
                                                     "of the width")
 BL_ARM_OPTIONS(randaugment, RANDAUGMENT)

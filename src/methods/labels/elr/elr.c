@@ -12,9 +12,9 @@
     IN (labels,    "i32[B]",   "0 <= . < C",           "given class, perhaps wrong")               \
     IN (bank,      "f32[N,C]", "",                     "targets, zero at first")                   \
     IN (index,     "i32[B]",   "0 <= . < N, distinct", "row of each example in the bank")          \
-    OPT(lambda,    3.0,        "[0,inf)",              "weight of the term")                       \
-    OPT(beta,      0.7,        "[0,1]",                "share of the old target kept")             \
-    OPT(clamp_eps, 1e-4,       "(0,0.5)",              "keeps p in [eps, 1-eps]")                  \
+    OPT(lambda,    3.0,        "[0,inf), tune [1,10] log", "weight of the term")                   \
+    OPT(beta,      0.7,        "[0,1], tune [0.3,0.95]", "share of the old target kept")           \
+    OPT(clamp_eps, 1e-4,       "(0,0.5), tune never", "keeps p in [eps, 1-eps]")                   \
     OUT(loss,      "f32[]",    "ce + lambda reg")                                                  \
     OUT(bank_new,  "f32[N,C]", "bank with B rows replaced")                                        \
     OUT(ce,        "f32[]",    "cross-entropy, unclamped")                                         \

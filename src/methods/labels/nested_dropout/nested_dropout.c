@@ -161,7 +161,7 @@ BL_CONTRACT(nested_forget_rate, NESTED_FORGET_RATE, "co-teaching's schedule of t
 }
 
 #define NESTED_DROPOUT_ARM(OPT)                                                                    \
-    OPT(sigma,   10.0, "(0,inf)",    "width: about how many features are kept")                    \
+    OPT(sigma,   10.0, "(0,inf), tune [2,50] log", "width: about how many features are kept")      \
     OPT(mu,      0.0,  "(-inf,inf)", "the most likely number")                                     \
     OPT(penalty, 1e-5, "[0,inf)",    "price of one more feature, in accuracy, when k is chosen")
 BL_ARM_OPTIONS(nested_dropout_arm, NESTED_DROPOUT_ARM)

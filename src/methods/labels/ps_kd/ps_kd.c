@@ -116,7 +116,8 @@ BL_HOST(pskd_calibration, PSKD_CALIBRATION, "error, likelihood, calibration and 
     return BL_OK;
 }
 
-#define PS_KD(OPT) OPT(alpha_T, 0.8, "[0,1]", "trust in past predictions in the last epoch")
+#define PS_KD(OPT)                                                                                 \
+    OPT(alpha_T, 0.8, "[0,1], tune [0.3,1]", "trust in past predictions in the last epoch")
 BL_ARM_OPTIONS(ps_kd, PS_KD)
 
 static void ps_kd_in_training(bl_step *s, const void *options)

@@ -141,12 +141,12 @@ BL_HOST(wc_weight_stats, WC_WEIGHT_STATS, "how the weights are distributed")
 
 #define WEIGHT_COMPANDER(OPT)                                                                      \
     OPT(fn,      "atan",  "atan|tanh",    "shape of the function")                                 \
-    OPT(amp,     2.0,     "(0,inf)",      "a, in standard deviations of the initial weights")      \
-    OPT(slope,   1.5,     "(0,inf)",      "a / b, the slope at zero; above 1 spreads small ones")  \
-    OPT(eps,     0.08,    "(0,1)",        "how far from the bounds a weight may start")            \
+    OPT(amp, 2.0, "(0,inf), tune [1,4] log", "a, in standard deviations of the initial weights")   \
+    OPT(slope, 1.5, "(0,inf), tune [1,3] log", "a / b, the slope at 0; above 1 spreads small ones")\
+    OPT(eps,     0.08,    "(0,1), tune never", "how far from the bounds a weight may start")       \
     OPT(start,   "match", "match|direct", "keep the initial weights, or use them as v")            \
     OPT(learned, 0,       "flag",         "let a and b follow their gradients, a pair a layer")    \
-    OPT(rate,    0.01,    "(0,inf)",      "their learning rate, as a share of the run's")
+    OPT(rate, 0.01, "(0,inf), tune never", "their learning rate, as a share of the run's")
 BL_ARM_OPTIONS(weight_compander, WEIGHT_COMPANDER)
 
 enum { MOST_PARAMETERS = 512 };
