@@ -1,0 +1,252 @@
+/* The report, first part: what the study says and how sure it is. */
+#include "study/report_page.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "study/plot.h"
+
+/* --- the headline ----------------------------------------------------------------------------- */
+enum { HEADLINE_NAMES = 5 }; /* of one verdict; the table has the others */
+
+/* "elr and mixup help": the arms of one verdict, if there are any. */
+static void headline_of(const bl_page *p, bl_verdict verdict, bool *first, bl_text *text)
+{
+    static const char *const one[BL_VERDICTS] = {[BL_HELPS] = "helps",
+                                                 [BL_HURTS] = "hurts",
+                                                 [BL_EQUIVALENT] = "is equivalent to the baseline",
+                                                 [BL_UNDECIDED] = "is undecided"};
+    static const char *const many[BL_VERDICTS] = {[BL_HELPS] = "help",
+                                                  [BL_HURTS] = "hurt",
+                                                  [BL_EQUIVALENT] =
+                                                      "are equivalent to the baseline",
+                                                  [BL_UNDECIDED] = "are undecided"};
+    const bl_outcome *o = p->outcome;
+    int count = 0, done = 0;
+    for (int a = 1; a < o->arms; a++)
+        count += o->arm[a].comparison.verdict == verdict;
+    if (!count)
+        return;
+    bl_text_add(text, "%s<span class=\"%s\">", *first ? "" : "; ", bl_verdict_name(verdict));
+    *first = false;
+    int named = count > HEADLINE_NAMES ? HEADLINE_NAMES - 1 : count;
+    for (int a = 1; a < o->arms && done < named; a++) {
+        if (o->arm[a].comparison.verdict != verdict)
+            continue;
+        bl_text_add(text, "%s", !done ? "" : done == count - 1 ? " and " : ", ");
+        bl_page_breakable(text, o->arm[a].arm);
+        done++;
+    }
+    if (count > named)
+        bl_text_add(text, " and %d others", count - named);
+    bl_text_add(text, " %s</span>", count == 1 ? one[verdict] : many[verdict]);
+}
+
+static void headline(const bl_page *p, bl_text *text)
+{
+    static const bl_verdict order[] = {BL_HELPS, BL_HURTS, BL_EQUIVALENT, BL_UNDECIDED};
+    bool first = true;
+    bl_text_add(text, "<h1>");
+    for (int i = 0; i < BL_VERDICTS; i++)
+        headline_of(p, order[i], &first, text);
+    bl_text_add(text, ".</h1>\n");
+}
+
+/* Every arm that did nothing is named as an error, before any number. */
+static void errors(const bl_page *p, bl_text *text)
+{
+    const bl_outcome *o = p->outcome;
+    for (int a = 1; a < o->arms; a++)
+        if (bl_page_did_nothing(&o->arm[a])) {
+            bl_text_add(text, "<p class=\"error\">Error: <code>");
+            bl_page_escaped(text, o->arm[a].arm);
+            bl_text_add(text, "</code> did nothing in any of its runs, so its verdict says "
+                              "nothing about it.</p>\n");
+        }
+}
+
+void bl_report_lead(const bl_page *p, bl_text *text)
+{
+    const bl_outcome *o = p->outcome;
+    headline(p, text);
+    bl_text_add(text, "<p class=\"lead\">The metric is %s on <code>", o->metric);
+    bl_page_escaped(text, o->plan->data ? o->plan->data : "?");
+    bl_text_add(text, "</code>");
+    if (o->plan->label_noise) {
+        bl_text_add(text, " with label noise <code>");
+        bl_page_escaped(text, o->plan->label_noise);
+        bl_text_add(text, "</code>");
+    }
+    bl_text_add(text,
+                ", over %d training runs of each arm, paired with the baseline, which reaches ",
+                o->replicates);
+    bl_page_number(text, bl_page_scaled(p, o->arm[0].mean), p->digits.mean, false);
+    if (p->digits.unit != 1)
+        bl_text_add(text, " × %.0e", p->digits.unit);
+    bl_text_add(text, ". %s is better.</p>\n", o->higher_is_better ? "Higher" : "Lower");
+    errors(p, text);
+}
+
+/* --- the table of verdicts -------------------------------------------------------------------- */
+static void p_value(bl_text *text, double p)
+{
+    bl_page_open_cell(text);
+    if (p < 0.001)
+        bl_text_add(text, "&lt;0.001");
+    else
+        bl_page_number(text, p, 3, false);
+    bl_text_add(text, "</td>");
+}
+
+static void compared_cells(const bl_page *p, const bl_comparison *c, bl_text *text)
+{
+    bl_page_open_cell(text);
+    bl_page_number(text, bl_page_scaled(p, c->difference), p->digits.difference, true);
+    bl_page_interval(text, bl_page_scaled_interval(p, c->difference_interval), p->digits.difference,
+                     true);
+    bl_text_add(text, "</td>");
+    p_value(text, c->adjusted_p);
+    bl_page_open_cell(text);
+    bl_page_number(text, 100 * c->better, 0, false);
+    bl_text_add(text, " %%");
+    bl_page_interval(
+        text, (bl_interval){100 * c->better_interval.low, 100 * c->better_interval.high}, 0, false);
+    bl_text_add(text, "</td><td>");
+    bl_page_verdict_mark(text, c);
+    bl_text_add(text, "</td>");
+}
+
+static void cost_cells(const bl_arm_outcome *arm, bl_text *text)
+{
+    bl_page_open_cell(text);
+    bl_page_number(text, arm->work, 2, false);
+    bl_text_add(text, "</td>");
+    bl_page_short_number(text, arm->seconds, "");
+    bl_page_short_number(text, 1e3 * arm->seconds_per_step, "");
+}
+
+static void verdict_row(const bl_page *p, int a, bl_text *text)
+{
+    const bl_arm_outcome *arm = &p->outcome->arm[a];
+    bl_text_add(text, "<tr>");
+    bl_page_arm_name(text, arm);
+    bl_page_open_cell(text);
+    bl_page_number(text, bl_page_scaled(p, arm->mean), p->digits.mean, false);
+    bl_page_interval(text, bl_page_scaled_interval(p, arm->interval), p->digits.mean, false);
+    bl_text_add(text, "</td>");
+    if (a > 0)
+        compared_cells(p, &arm->comparison, text);
+    else
+        bl_text_add(text, "<td></td><td></td><td></td><td></td>");
+    cost_cells(arm, text);
+    bl_text_add(text, "</tr>\n");
+}
+
+/* What the numbers alone do not tell: diverged runs, tests that could not decide. */
+static void notes(const bl_page *p, bl_text *text)
+{
+    const bl_outcome *o = p->outcome;
+    bl_text_add(text, "<ul class=\"notes\">");
+    for (int a = 0; a < o->arms; a++) {
+        const bl_arm_outcome *arm = &o->arm[a];
+        const char *note = a ? arm->comparison.note : "";
+        if (!arm->diverged && !note[0])
+            continue;
+        bl_text_add(text, "\n<li><code>");
+        bl_page_escaped(text, arm->arm);
+        bl_text_add(text, "</code>: ");
+        if (arm->diverged)
+            bl_text_add(text, "%d of %d runs diverged. ", arm->diverged, o->replicates);
+        bl_page_escaped(text, note);
+        bl_text_add(text, "</li>");
+    }
+    bl_text_add(text, "</ul>\n");
+}
+
+void bl_report_verdicts(bl_page *p)
+{
+    bl_text *text = &p->text;
+    char *mean = bl_format("mean %s", p->outcome->metric);
+    const char *const column[] = {"arm",          mean ? mean : "mean", "difference",
+                                  "p, corrected", "P(better)",          "verdict",
+                                  "cost",         "s per run",          "ms per step"};
+    bl_page_open_section(text, "Verdicts");
+    bl_page_open_table(text);
+    bl_page_head(text, column, 9);
+    bl_text_add(text, "<tbody>\n");
+    for (int a = 0; a < p->outcome->arms; a++)
+        verdict_row(p, a, text);
+    bl_text_add(text, "</tbody>");
+    bl_page_close_table(text);
+    bl_text_add(text,
+                "<p class=\"note\">In brackets: %g %% intervals. Difference: arm minus baseline, "
+                "over pairs of runs. Cost: counted work of a training step, the baseline's is 1. "
+                "Seconds are measured medians and vary from machine to machine.",
+                100 * (1 - p->outcome->alpha));
+    if (p->digits.unit != 1)
+        bl_text_add(text, " Means and differences are in units of %.0e.", p->digits.unit);
+    bl_text_add(text, "</p>\n");
+    notes(p, text);
+    bl_page_close_section(text);
+    bl_release(mean);
+}
+
+/* --- differences ------------------------------------------------------------------------------ */
+static double percent_of(bl_interval range, double value)
+{
+    return 100 * (value - range.low) / (range.high - range.low);
+}
+
+static void bar(bl_text *text, bl_interval range, const char *what, double low, double high)
+{
+    bl_text_add(text, "<i class=\"%s\" style=\"left:%.2f%%;width:%.2f%%\"></i>", what,
+                percent_of(range, low), percent_of(range, high) - percent_of(range, low));
+}
+
+/* The same picture without gnuplot: an interval is a bar, a mean a mark. */
+static void difference_bars(const bl_page *p, bl_text *text)
+{
+    const bl_outcome *o = p->outcome;
+    bl_interval range = bl_difference_range(o);
+    bl_text_add(text, "<div class=\"bars\">\n");
+    for (int a = 1; a < o->arms; a++) {
+        const bl_comparison *c = &o->arm[a].comparison;
+        char what[48];
+        bl_text_add(text, "<code>");
+        bl_page_escaped(text, o->arm[a].arm);
+        bl_text_add(text, "</code><span class=\"track\">");
+        if (o->min_effect > 0)
+            bar(text, range, "band", -o->min_effect, o->min_effect);
+        bar(text, range, "zero", 0, 0);
+        snprintf(what, sizeof what, "interval %s", bl_verdict_name(c->verdict));
+        if (isfinite(c->difference_interval.low) && isfinite(c->difference_interval.high))
+            bar(text, range, what, c->difference_interval.low, c->difference_interval.high);
+        snprintf(what, sizeof what, "mean %s", bl_verdict_name(c->verdict));
+        if (isfinite(c->difference))
+            bar(text, range, what, c->difference, c->difference);
+        bl_text_add(text, "</span>\n");
+    }
+    bl_text_add(text, "</div>\n");
+}
+
+void bl_report_differences(bl_page *p)
+{
+    bl_text *text = &p->text;
+    bl_page_open_section(text, "Differences from the baseline");
+    if (p->no_plots) {
+        bl_text_add(text, "<p class=\"note\">There are bars and tables here in place of plots: ");
+        bl_page_escaped(text, p->no_plots);
+        bl_text_add(text, ". With the package gnuplot-nox the report has plots.</p>\n");
+    }
+    bl_text_add(text, "<figure class=\"scroll\" tabindex=\"0\">\n");
+    if (p->no_plots || bl_plot_differences(p->outcome, text) != BL_OK)
+        difference_bars(p, text);
+    bl_text_add(text,
+                "</figure>\n<p class=\"note\">Marks are mean differences, bars their %g %% "
+                "intervals (not corrected for the number of arms); the line is no difference",
+                100 * (1 - p->outcome->alpha));
+    if (p->outcome->min_effect > 0)
+        bl_text_add(text, ", the band is too small to matter (within %g)", p->outcome->min_effect);
+    bl_text_add(text, ".</p>\n");
+    bl_page_close_section(text);
+}
