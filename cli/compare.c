@@ -9,12 +9,11 @@
 #include "cli.h"
 #include "methods/method.h"
 #include "plan_options.h"
-#include "study/across.h"
-#include "study/export.h"
 #include "study/matched.h"
 #include "study/record.h"
 #include "study/report.h"
 #include "study/store.h"
+#include "study/tell.h"
 
 enum { UNSET = -1, SEEDS_DEFAULT = 10, SEEDS_MOST = 1000 };
 
@@ -134,49 +133,32 @@ static void show_progress(void *context, const bl_study_progress *p)
 
 /* --- output
  * -------------------------------------------------------------------------------------------- */
-static bl_status print_json(json_t *json)
-{
-    char *text = json_dumps(json, JSON_INDENT(1) | JSON_SORT_KEYS | JSON_REAL_PRECISION(17));
-    bl_status status = text ? cli_write(NULL, text) : bl_no_memory(0);
-    if (status == BL_OK)
-        status = cli_write(NULL, "\n");
-    free(text);
-    return status;
-}
-
-static bl_status print_as(bl_status (*form)(const bl_outcome *, bl_text *),
-                          const bl_outcome *outcome)
+static bl_status print(const bl_telling *telling, const flags *f)
 {
     bl_text text = {0};
-    bl_status status = form(outcome, &text);
+    bl_status status = f->json    ? bl_tell_json(telling, &text)
+                       : f->csv   ? bl_tell_csv(telling, &text)
+                       : f->latex ? bl_tell_latex(telling, &text)
+                                  : bl_tell_table(telling, cli_colour(STDOUT_FILENO), &text);
     if (status == BL_OK)
         status = cli_write(NULL, text.at);
     bl_text_free(&text);
     return status;
 }
 
-static bl_status print_table(const bl_outcome *outcome)
+static bl_status print_timing(const bl_telling *t)
 {
-    bl_text table = {0}, timing = {0};
-    bl_status status = bl_outcome_table(outcome, cli_colour(STDOUT_FILENO), &table);
+    bl_text text = {0};
+    bl_status status = BL_OK;
+    fflush(stdout);
+    for (int i = 0; i < t->count && status == BL_OK; i++) {
+        if (t->count > 1)
+            bl_text_add(&text, "%s\n", t->outcome[i]->plan->data);
+        status = bl_outcome_timing(t->outcome[i], &text);
+    }
     if (status == BL_OK)
-        status = bl_outcome_timing(outcome, &timing);
-    if (status == BL_OK)
-        status = cli_write(NULL, table.at);
-    if (status == BL_OK)
-        fputs(timing.at, stderr);
-    bl_text_free(&table);
-    bl_text_free(&timing);
-    return status;
-}
-
-static bl_status print_across(const bl_across *across)
-{
-    bl_text table = {0};
-    bl_status status = bl_across_table(across, &table);
-    if (status == BL_OK)
-        status = cli_write(NULL, table.at);
-    bl_text_free(&table);
+        fputs(text.at, stderr);
+    bl_text_free(&text);
     return status;
 }
 
@@ -197,7 +179,7 @@ static bl_status freeze(const flags *f, const bl_job_data *data, const arm_list 
                         bl_study_options *options, bl_tuning *tuning, const char **setting)
 {
     if (f->preset) {
-        BL_TRY(bl_preset_read(f->preset, options->arm, options->arms, tuning));
+        BL_TRY(bl_preset_read(f->preset, data, options->arm, options->arms, tuning));
     } else {
         m->what = "trial runs";
         BL_TRY(bl_tune(options, data, arms->given, (int)f->trials, tuning));
@@ -210,7 +192,7 @@ static bl_status freeze(const flags *f, const bl_job_data *data, const arm_list 
         setting[a] = tuning->choice[a].setting;
     options->arm = setting;
     options->choice = tuning->choice;
-    return f->save_preset ? bl_preset_write(tuning, data, f->save_preset) : BL_OK;
+    return BL_OK;
 }
 
 /* A data set with its study; the outcome borrows from all of it. */
@@ -312,106 +294,157 @@ static bl_status read_outcome(const flags *f, study *s, const bl_study_options *
     more.start = NULL;
     if (!f->no_equal_cost)
         BL_TRY(bl_match_cost(&more, s->data, &s->outcome));
-    if (s->tuning.arms)
-        BL_TRY(bl_record_choices(&more, s->data, &s->tuning));
-    return bl_record_saying(&more, &s->outcome, f->command);
+    return s->tuning.arms ? bl_record_choices(&more, s->data, &s->tuning) : BL_OK;
 }
 
-static bl_status run_study(const flags *f, const char *store, study *s)
-{
+/* What all studies of a command share. */
+typedef struct shared {
     char program[4096];
-    BL_TRY(own_path(program));
-    meter m = {.data = s->data, .what = "runs", .terminal = isatty(STDERR_FILENO)};
-    const char *const worker[] = {program, "worker", NULL};
-    bl_study_options options = {.plan = &s->plan,
-                                .arm = (const char *const *)s->arms.at,
-                                .arms = s->arms.count,
-                                .replicates = f->replicates,
-                                .workers = (int)f->workers,
-                                .store = store,
-                                .fresh = f->fresh,
-                                .worker = worker,
-                                .start = show_summary,
-                                .report = show_progress,
-                                .context = &m,
-                                .stop = cli_catch_interrupt()};
-    bl_status status = f->name ? bl_record_name(&options, s->data, f->name) : BL_OK;
+    const char *worker[3], *store;
+} shared;
+
+static bl_study_options options_of(const flags *f, const shared *all, const study *s, meter *m)
+{
+    *m = (meter){.data = s->data, .what = "runs", .terminal = isatty(STDERR_FILENO)};
+    return (bl_study_options){.plan = &s->plan,
+                              .arm = (const char *const *)s->arms.at,
+                              .arms = s->arms.count,
+                              .replicates = f->replicates,
+                              .workers = (int)f->workers,
+                              .store = all->store,
+                              .fresh = f->fresh,
+                              .worker = all->worker,
+                              .start = show_summary,
+                              .report = show_progress,
+                              .context = m,
+                              .stop = cli_catch_interrupt()};
+}
+
+static bl_status save_preset(const flags *f, const study *s, int count)
+{
+    const bl_tuning **tuning = bl_alloc((size_t)count * sizeof *tuning);
+    const bl_job_data **data = bl_alloc((size_t)count * sizeof *data);
+    bl_status status = tuning && data ? BL_OK : bl_no_memory((size_t)count);
+    for (int i = 0; i < count && status == BL_OK; i++) {
+        tuning[i] = &s[i].tuning;
+        data[i] = s[i].data;
+    }
     if (status == BL_OK)
-        status = prepare(f, s, &options, &m);
+        status = bl_preset_write(tuning, data, count, f->save_preset);
+    bl_release(tuning);
+    bl_release(data);
+    return status;
+}
+
+/* The study s[i]; those before it have been run. */
+static bl_status run_study(const flags *f, const shared *all, study *s, int i)
+{
+    meter m;
+    bl_study_options options = options_of(f, all, &s[i], &m);
+    bl_status status = prepare(f, &s[i], &options, &m);
+    if (status == BL_OK && f->save_preset)
+        status = save_preset(f, s, i + 1);
     if (status == BL_OK)
-        status = bl_study_run(&options, s->data);
+        status = bl_study_run(&options, s[i].data);
     if (status == BL_OK)
-        status = read_outcome(f, s, &options, &m);
+        status = read_outcome(f, &s[i], &options, &m);
     return status == BL_INTERRUPTED
                ? bl_fail(BL_INTERRUPTED,
                          "interrupted; what was finished is kept, and the same command goes on")
                : status;
 }
 
-/* --- one data set, or several
- * ----------------------------------------------------------------------------------- */
-static bl_status tell_one(const flags *f, const bl_outcome *outcome)
+/* --- what is remembered of a command ---------------------------------------------------------- */
+static bl_status hash_file(const char *path, char hash[17])
 {
-    if (f->html)
-        BL_TRY(bl_report_write(outcome, f->command, f->html));
-    if (f->csv || f->latex)
-        return print_as(f->csv ? bl_outcome_csv : bl_outcome_latex, outcome);
-    if (!f->json)
-        return print_table(outcome);
-    json_t *json;
-    BL_TRY(bl_outcome_json(outcome, true, &json));
-    bl_status status = print_json(json);
-    json_decref(json);
-    return status;
+    char *text;
+    size_t size;
+    BL_TRY(bl_read_file(path, &text, &size));
+    snprintf(hash, 17, "%016llx", (unsigned long long)bl_hash(text, size, 0));
+    bl_release(text);
+    return BL_OK;
 }
 
-static bl_status across_json(const study *s, int count, const bl_across *across)
+/* What the name stands for besides the study's plan, with the flags' names as keys. */
+static bl_status configuration_of(const flags *f, const study *s, int sets, char **text)
 {
-    json_t *studies = json_array(), *json = json_object(), *rows = NULL;
+    char preset[17] = "";
+    if (f->preset)
+        BL_TRY(hash_file(f->preset, preset));
+    json_t *arms = json_array();
+    for (int a = 1; a < s->arms.count; a++)
+        json_array_append_new(arms, json_string(s->arms.at[a]));
+    json_t *json = json_pack("{s:o,s:s,s:I,s:f,s:f,s:b,s:b,s:i}", "arms", arms, "seeds",
+                             f->seeds ? f->seeds : "10", "trials", (json_int_t)f->trials, "alpha",
+                             f->alpha, "min_effect", f->min_effect, "no_screen", f->no_screen,
+                             "no_equal_cost", f->no_equal_cost, "data_sets", sets);
+    if (json && f->preset)
+        json_object_set_new(json, "preset", json_string(preset));
+    char *dump =
+        json ? json_dumps(json, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17)) : NULL;
+    *text = dump ? bl_copy_text(dump) : NULL;
+    free(dump);
+    json_decref(json);
+    return *text ? BL_OK : bl_no_memory(0);
+}
+
+static bl_status name_studies(const flags *f, const shared *all, const study *s, int count)
+{
     bl_status status = BL_OK;
-    for (int i = 0; i < count && status == BL_OK; i++) {
-        json_t *one;
-        status = bl_outcome_json(&s[i].outcome, true, &one);
+    for (int i = 0; f->name && i < count && status == BL_OK; i++) {
+        meter m;
+        char *configuration = NULL;
+        bl_study_options options = options_of(f, all, &s[i], &m);
+        status = configuration_of(f, &s[i], count, &configuration);
         if (status == BL_OK)
-            json_array_append_new(studies, one);
+            status =
+                bl_record_name(&options, s[i].data, &(bl_store_label){f->name, i, configuration});
+        bl_release(configuration);
     }
-    if (status == BL_OK)
-        status = bl_across_json(across, &rows);
-    json_object_set_new(json, "schema", json_integer(1));
-    json_object_set_new(json, "studies", studies);
-    if (rows)
-        json_object_set_new(json, "across", rows);
-    if (status == BL_OK)
-        status = print_json(json);
-    json_decref(json);
     return status;
 }
 
-static bl_status tell_several(const flags *f, const study *s, int count)
+/* Every study of the command remembers all that it said. */
+static bl_status remember(const flags *f, const shared *all, const study *s, const bl_telling *t)
 {
-    const bl_outcome **outcome = bl_alloc((size_t)count * sizeof *outcome);
-    if (!outcome)
-        return bl_no_memory(0);
-    for (int i = 0; i < count; i++)
-        outcome[i] = &s[i].outcome;
-    bl_across across;
-    bl_status status = bl_across_new(outcome, count, &across);
-    for (int i = 0; i < count && status == BL_OK && !f->json; i++) {
-        char *title = bl_format("%s\n", s[i].plan.data);
-        status = title ? cli_write(NULL, title) : bl_no_memory(0);
-        bl_release(title);
-        if (status == BL_OK)
-            status = print_table(&s[i].outcome);
-        if (status == BL_OK)
-            status = cli_write(NULL, "\n");
-    }
+    bl_text table = {0}, json = {0};
+    bl_status status = bl_tell_table(t, false, &table);
     if (status == BL_OK)
-        status = f->json ? across_json(s, count, &across) : print_across(&across);
-    bl_across_free(&across);
-    bl_release(outcome);
+        status = bl_tell_json(t, &json);
+    const bl_store_saying saying = {
+        .name = f->name, .command = f->command, .table = table.at, .json = json.at};
+    for (int i = 0; i < t->count && status == BL_OK; i++) {
+        meter m;
+        bl_study_options options = options_of(f, all, &s[i], &m);
+        status = bl_record_saying(&options, s[i].data, &saying);
+    }
+    bl_text_free(&table);
+    bl_text_free(&json);
     return status;
 }
 
+static bl_status tell(const flags *f, const shared *all, const study *s, int count)
+{
+    bl_telling t;
+    bl_status status = bl_telling_new(count, &t);
+    for (int i = 0; i < count && status == BL_OK; i++)
+        t.outcome[i] = &s[i].outcome;
+    if (status == BL_OK)
+        status = bl_telling_complete(&t);
+    if (status == BL_OK && f->html)
+        status = bl_report_write(t.outcome[0], f->command, f->html);
+    if (status == BL_OK)
+        status = print(&t, f);
+    if (status == BL_OK && !f->json && !f->csv && !f->latex)
+        status = print_timing(&t);
+    if (status == BL_OK)
+        status = remember(f, all, s, &t);
+    bl_telling_free(&t);
+    return status;
+}
+
+/* --- the command
+ * ------------------------------------------------------------------------------------------ */
 /* A number, or "auto". */
 static bl_status read_seeds(flags *f)
 {
@@ -441,15 +474,20 @@ static bl_status check_flags(flags *f, int sets)
         return bl_fail(BL_INVALID, "--save-preset has nothing to save with --trials 0");
     if (f->json + f->csv + f->latex > 1)
         return bl_fail(BL_INVALID, "--json, --csv and --latex exclude each other");
-    const char *single = f->html          ? "html"
-                         : f->save_preset ? "save-preset"
-                         : f->name        ? "name"
-                         : f->csv         ? "csv"
-                         : f->latex       ? "latex"
-                                          : NULL;
-    if (sets > 1 && single)
-        return bl_fail(BL_INVALID, "--%s is of one data set, but there are %d", single, sets);
+    if (sets > 1 && f->html)
+        return bl_fail(BL_INVALID, "--html is of one data set, but there are %d", sets);
     return BL_OK;
+}
+
+static bl_status run_all(const flags *f, const char *store, study *s, int count)
+{
+    shared all = {.store = store};
+    BL_TRY(own_path(all.program));
+    all.worker[0] = all.program, all.worker[1] = "worker";
+    BL_TRY(name_studies(f, &all, s, count));
+    for (int i = 0; i < count; i++)
+        BL_TRY(run_study(f, &all, s, i));
+    return tell(f, &all, s, count);
 }
 
 /* *incomplete: runs failed, so that some arm has no verdict. */
@@ -463,12 +501,10 @@ static bl_status compare(flags *f, const cli_texts *paths, bool *incomplete)
     for (; opened < paths->count && status == BL_OK;
          opened++) /* all that is wrong, before any run */
         status = open_study(f, paths->at[opened], &s[opened]);
-    for (int i = 0; i < paths->count && status == BL_OK; i++) {
-        status = run_study(f, store, &s[i]);
-        *incomplete = *incomplete || s[i].outcome.compared < s[i].outcome.arms - 1;
-    }
     if (status == BL_OK)
-        status = paths->count > 1 ? tell_several(f, s, paths->count) : tell_one(f, &s[0].outcome);
+        status = run_all(f, store, s, opened);
+    for (int i = 0; i < opened && status == BL_OK; i++)
+        *incomplete = *incomplete || s[i].outcome.compared < s[i].outcome.arms - 1;
     for (int i = 0; i < opened; i++)
         close_study(&s[i]);
     bl_release(s);
@@ -535,7 +571,7 @@ int cli_compare(int argc, char **argv)
          .kind = CLI_TEXT,
          .value = &f.save_preset,
          .argument = "FILE",
-         .text = "write the settings that tuning chose"},
+         .text = "write the settings that tuning chose, of every data set"},
         {.name = "preset",
          .kind = CLI_TEXT,
          .value = &f.preset,
@@ -572,12 +608,13 @@ int cli_compare(int argc, char **argv)
          .kind = CLI_TEXT,
          .value = &f.name,
          .argument = "NAME",
-         .text = "what ballast study calls this study; an error where another study, of other "
-                 "data, plan or program, has the name"},
+         .text = "what ballast study calls this comparison; an error that says what differs where "
+                 "another one, of other data, arms, options or program, has the name"},
         {.name = "fresh",
          .kind = CLI_FLAG,
          .value = &f.fresh,
-         .text = "forget stored results of this study first"},
+         .text = "forget stored results of this study first; with --name, take the name from "
+                 "whatever has it"},
         {.name = "json",
          .kind = CLI_FLAG,
          .value = &f.json,

@@ -1,6 +1,7 @@
 /* The store of studies and the pool of workers: what is done stays done, what a dead process held
  * is taken over, a worker that dies is replaced. */
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -120,6 +121,57 @@ static void jobs_of_a_process_that_is_gone_are_taken_over(void **state)
     bl_release(path);
 }
 
+/* A process that claims the first job and then does what `ending` says: "zombie", it has ended, but
+ * who started it has not asked how; "stopped", as by Ctrl-Z. */
+static pid_t claim_and(const char *path, const char *ending)
+{
+    int ready[2];
+    char byte;
+    assert_int_equal(pipe(ready), 0);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        bl_store *store;
+        int64_t study;
+        bl_claim c = {0};
+        bool held = bl_store_open(path, &store) == BL_OK &&
+                    bl_store_study(store, "plan", false, &study) == BL_OK &&
+                    bl_store_want(store, study, arms, 1, 1) == BL_OK &&
+                    bl_store_claim(store, study, arms, 1, 1, &c) == BL_OK && c.arm &&
+                    write(ready[1], "x", 1) == 1;
+        if (held && !strcmp(ending, "stopped"))
+            raise(SIGSTOP);
+        _exit(held ? 0 : 1);
+    }
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    siginfo_t how;
+    assert_int_equal(waitid(P_PID, (id_t)child, &how, WEXITED | WSTOPPED | WNOWAIT), 0);
+    close(ready[0]);
+    close(ready[1]);
+    return child;
+}
+
+static void jobs_of_a_stopped_process_and_of_a_zombie_are_taken_over(void **state)
+{
+    (void)state;
+    static const char *const ending[] = {"zombie", "stopped"};
+    for (int i = 0; i < 2; i++) {
+        char *path = path_of(ending[i]);
+        pid_t child = claim_and(path, ending[i]);
+        bl_store *store;
+        int64_t study;
+        assert_int_equal(bl_store_open(path, &store), BL_OK);
+        assert_int_equal(bl_store_study(store, "plan", false, &study), BL_OK);
+        bl_claim c = claim_one(store, study);
+        assert_non_null(c.arm);
+        bl_claim_free(&c);
+        bl_store_close(store);
+        kill(child, SIGKILL);
+        assert_int_equal(waitpid(child, NULL, 0), child);
+        bl_release(path);
+    }
+}
+
 static void two_commands_never_hold_one_job(void **state)
 {
     (void)state;
@@ -186,21 +238,74 @@ static void run_sql(const char *path, const char *sql)
     sqlite3_close(db);
 }
 
-static void an_older_file_is_brought_up_to_date(void **state)
+typedef struct seen {
+    int count;
+    char text[512];
+} seen;
+
+static bl_status see_study(void *context, const bl_store_row *row)
 {
-    (void)state;
-    char *path = path_of("older.db"), *result, *error;
-    run_sql(path, "CREATE TABLE studies (id INTEGER PRIMARY KEY, plan TEXT NOT NULL UNIQUE);"
-                  "CREATE TABLE jobs (study INTEGER NOT NULL REFERENCES studies(id), arm TEXT NOT "
-                  "NULL, replicate INTEGER NOT NULL, state TEXT NOT NULL, owner TEXT, result TEXT, "
-                  "error TEXT, PRIMARY KEY (study, arm, replicate)) WITHOUT ROWID;"
-                  "INSERT INTO studies VALUES (7, 'plan');"
-                  "INSERT INTO jobs VALUES (7, 'elr', 1, 'done', NULL, '{}', NULL);"
-                  "PRAGMA user_version = 1");
+    seen *s = context;
+    s->count++;
+    snprintf(s->text, sizeof s->text, "%s %s %s %d %d", row->name ? row->name : "-", row->plan,
+             row->command ? row->command : "-", row->counts.done, row->counts.pending);
+    return row->made > 1000000000 ? BL_OK
+                                  : bl_fail(BL_INVALID, "made at %lld", (long long)row->made);
+}
+
+static bl_status see_saying(void *context, const bl_store_saying *saying)
+{
+    seen *s = context;
+    s->count++;
+    snprintf(s->text, sizeof s->text, "%s|%s|%s|%s", saying->name, saying->command, saying->table,
+             saying->json);
+    return BL_OK;
+}
+
+static bl_status see_job(void *context, const bl_store_job *job)
+{
+    seen *s = context;
+    s->count++;
+    snprintf(s->text, sizeof s->text, "%s %d %s %s", job->arm, job->replicate, job->state,
+             job->result ? job->result : "-");
+    return BL_OK;
+}
+
+/* Files as versions 1 to 3 of the schema made them, with a finished job and what else they had. */
+static const char *const older[] = {
+    "CREATE TABLE studies (id INTEGER PRIMARY KEY, plan TEXT NOT NULL UNIQUE);"
+    "CREATE TABLE jobs (study INTEGER NOT NULL REFERENCES studies(id), arm TEXT NOT NULL,"
+    " replicate INTEGER NOT NULL, state TEXT NOT NULL, owner TEXT, result TEXT, error TEXT,"
+    " PRIMARY KEY (study, arm, replicate)) WITHOUT ROWID;"
+    "INSERT INTO studies VALUES (7, 'plan');"
+    "INSERT INTO jobs VALUES (7, 'elr', 1, 'done', NULL, '{}', NULL);"
+    "PRAGMA user_version = 1",
+    "ALTER TABLE jobs ADD COLUMN beat INTEGER NOT NULL DEFAULT 0;"
+    "CREATE INDEX pending ON jobs (study, replicate) WHERE state = 'pending';"
+    "CREATE INDEX running ON jobs (study, owner) WHERE state = 'running';"
+    "PRAGMA user_version = 2",
+    "ALTER TABLE studies ADD COLUMN name TEXT;"
+    "ALTER TABLE studies ADD COLUMN made INTEGER NOT NULL DEFAULT 0;"
+    "CREATE UNIQUE INDEX names ON studies (name) WHERE name IS NOT NULL;"
+    "CREATE TABLE choices (study INTEGER NOT NULL REFERENCES studies(id), arm TEXT NOT NULL,"
+    " trials INTEGER NOT NULL, chosen INTEGER NOT NULL, setting TEXT NOT NULL,"
+    " PRIMARY KEY (study, arm, trials)) WITHOUT ROWID;"
+    "CREATE TABLE sayings (study INTEGER NOT NULL REFERENCES studies(id), command TEXT NOT NULL,"
+    " said INTEGER NOT NULL, outcome_table TEXT NOT NULL, outcome_json TEXT NOT NULL,"
+    " PRIMARY KEY (study, command)) WITHOUT ROWID;"
+    "UPDATE studies SET name = 'wine', made = 2000000000;"
+    "INSERT INTO sayings VALUES (7, 'compare', 2000000000, 'table', '{}');"
+    "PRAGMA user_version = 3"};
+
+/* What was done is there, what was not is claimed once. */
+static void expect_to_go_on(const char *path)
+{
     bl_store *store;
     int64_t study;
+    char *result, *error;
     assert_int_equal(bl_store_open(path, &store), BL_OK);
     assert_int_equal(bl_store_study(store, "plan", false, &study), BL_OK);
+    assert_int_equal(study, 7);
     assert_int_equal(bl_store_want(store, study, arms, 2, 2), BL_OK);
     assert_int_equal(bl_store_result(store, study, "elr", 1, &result, &error), BL_OK);
     assert_string_equal(result, "{}");
@@ -211,6 +316,37 @@ static void an_older_file_is_brought_up_to_date(void **state)
         bl_claim_free(&c);
     }
     assert_null(claim(store, study).arm);
+    bl_store_close(store);
+}
+
+static void older_files_are_brought_up_to_date(void **state)
+{
+    (void)state;
+    for (size_t version = 1; version <= sizeof older / sizeof *older; version++) {
+        char name[32];
+        snprintf(name, sizeof name, "older-%zu.db", version);
+        char *path = path_of(name);
+        for (size_t i = 0; i < version; i++)
+            run_sql(path, older[i]);
+        expect_to_go_on(path);
+        bl_release(path);
+    }
+    /* The name is still one study's, of a configuration that the old program did not write down. */
+    char *path = path_of("older-3.db");
+    bl_store *store;
+    bl_store_other other;
+    const bl_store_label label = {"wine", 0, "{\"arms\":[]}"}, arm = {"wine", 0, "{}"};
+    seen s = {0};
+    assert_int_equal(bl_store_open(path, &store), BL_OK);
+    assert_int_equal(bl_store_each(store, see_study, &s), BL_OK);
+    assert_string_equal(s.text, "wine plan compare 1 0");
+    assert_int_equal(bl_store_each_saying(store, 7, see_saying, &s), BL_OK);
+    assert_string_equal(s.text, "wine|compare|table|{}");
+    assert_int_equal(bl_store_name(store, 7, &label, false, &other), BL_OK);
+    assert_null(other.plan);
+    assert_int_equal(bl_store_name(store, 7, &arm, false, &other), BL_OK);
+    assert_string_equal(other.configuration, "{\"arms\":[]}");
+    bl_store_other_free(&other);
     bl_store_close(store);
 
     run_sql(path, "PRAGMA user_version = 99");
@@ -247,110 +383,193 @@ static void another_machine_is_gone_after_a_silent_minute(void **state)
     bl_release(path);
 }
 
-/* A clock that jumps neither loses a job nor gives its owner for alive for ever. */
-static void clocks_that_jump_lose_nothing(void **state)
+/* --- clocks that jump ------------------------------------------------------------------------- */
+enum { MACHINES = 3, HELD = 3, CLOCK_JOBS = 24, DAY = 86400 };
+
+/* A machine with a clock of its own that runs some claims at once. */
+typedef struct machine {
+    bl_store *store;
+    int64_t clock;
+    int restarts;
+    bl_claim held[HELD];
+} machine;
+
+typedef struct world {
+    char *path;
+    int64_t study;
+    machine machine[MACHINES];
+    bl_random random;
+    char first[CLOCK_JOBS][16]; /* the first result of each job, or "" */
+    int claims, late, jumps;
+} world;
+
+static int64_t clock_of(void *context)
+{
+    return ((machine *)context)->clock;
+}
+
+/* It starts, or starts again under another name: what it held it knows nothing of. */
+static void boot(world *w, int i)
+{
+    machine *m = &w->machine[i];
+    for (int h = 0; h < HELD; h++)
+        bl_claim_free(&m->held[h]);
+    bl_store_close(m->store);
+    assert_int_equal(bl_store_open(w->path, &m->store), BL_OK);
+    char host[32];
+    snprintf(host, sizeof host, "machine-%d-%d", i, m->restarts++);
+    bl_store_pretend(m->store, host, clock_of, m);
+}
+
+static void claim_somewhere(world *w, machine *m)
+{
+    for (int h = 0; h < HELD; h++)
+        if (!m->held[h].arm) {
+            assert_int_equal(
+                bl_store_claim(m->store, w->study, arms, 2, CLOCK_JOBS / 2, &m->held[h]), BL_OK);
+            w->claims += m->held[h].arm != NULL;
+            return;
+        }
+}
+
+/* Every result says who got it and when, so that a second one would show. */
+static void finish_something(world *w, int i)
+{
+    machine *m = &w->machine[i];
+    bl_claim *c = &m->held[bl_random_below(&w->random, HELD)];
+    if (!c->arm)
+        return;
+    char mine[16], *result, *error;
+    int job = 2 * c->replicate + !strcmp(c->arm, "elr");
+    snprintf(mine, sizeof mine, "\"%d %d\"", i, w->claims);
+    assert_int_equal(bl_store_finish(m->store, w->study, c, mine), BL_OK);
+    if (!*w->first[job])
+        memcpy(w->first[job], mine, sizeof mine);
+    else
+        w->late++;
+    assert_int_equal(bl_store_result(m->store, w->study, c->arm, c->replicate, &result, &error),
+                     BL_OK);
+    assert_string_equal(result, w->first[job]);
+    bl_release(result);
+    bl_claim_free(c);
+}
+
+static void step(world *w)
+{
+    int i = (int)bl_random_below(&w->random, MACHINES);
+    machine *m = &w->machine[i];
+    m->clock += bl_random_below(&w->random, 20);
+    switch (bl_random_below(&w->random, 16)) {
+    case 0: /* days forward or back */
+        m->clock += (bl_random_below(&w->random, 2) ? 1 : -1) * DAY *
+                    (1 + (int64_t)bl_random_below(&w->random, 9));
+        w->jumps++;
+        return;
+    case 1:
+        boot(w, i);
+        return;
+    case 2:
+    case 3:
+    case 4:
+        assert_int_equal(bl_store_beat(m->store, w->study), BL_OK);
+        return;
+    case 5:
+    case 6:
+        finish_something(w, i);
+        return;
+    default:
+        claim_somewhere(w, m);
+    }
+}
+
+/* Machines whose clocks jump by days and that crash at any moment: every job is done in the end,
+ * its first result stays, and a job is done twice only where its owner seemed gone. */
+static void clocks_that_jump_lose_nothing_and_count_nothing_twice(void **state)
 {
     (void)state;
-    char *path = path_of("clocks.db");
-    bl_store *store;
-    int64_t study;
-    assert_int_equal(bl_store_open(path, &store), BL_OK);
-    assert_int_equal(bl_store_study(store, "plan", false, &study), BL_OK);
-    assert_int_equal(bl_store_want(store, study, arms, 1, 1), BL_OK);
-    static const char *const jump[] = {"+ 86400", "- 86400"}; /* its last sign is off by a day */
-    for (int i = 0; i < 2; i++) {
-        char *sql = bl_format("UPDATE jobs SET state = 'running', owner = 'elsewhere/1/1',"
-                              " beat = CAST(strftime('%%s', 'now') AS INTEGER) %s",
-                              jump[i]);
-        run_sql(path, sql);
-        bl_release(sql);
-        bl_claim c = claim_one(store, study);
-        assert_string_equal(c.arm, "baseline");
-        bl_claim_free(&c);
+    for (uint32_t seed = 1; seed <= 5; seed++) {
+        char name[32];
+        snprintf(name, sizeof name, "clocks-%u.db", seed);
+        world w = {.path = path_of(name), .random = bl_random_new(bl_key_from_seed(seed))};
+        for (int i = 0; i < MACHINES; i++) {
+            w.machine[i].clock = 2000000000;
+            boot(&w, i);
+        }
+        assert_int_equal(bl_store_study(w.machine[0].store, "plan", false, &w.study), BL_OK);
+        assert_int_equal(bl_store_want(w.machine[0].store, w.study, arms, 2, CLOCK_JOBS / 2),
+                         BL_OK);
+        bl_store_counts counts = {0};
+        int steps = 0;
+        for (; counts.done < CLOCK_JOBS && steps < 20000; steps++) {
+            step(&w);
+            assert_int_equal(
+                bl_store_count(w.machine[0].store, w.study, arms, 2, CLOCK_JOBS / 2, &counts),
+                BL_OK);
+            assert_int_equal(counts.failed, 0);
+            assert_int_equal(counts.pending + counts.running + counts.done, CLOCK_JOBS);
+        }
+        assert_int_equal(counts.done, CLOCK_JOBS);
+        assert_true(w.jumps > 0);
+        for (int i = 0; i < MACHINES; i++) {
+            for (int h = 0; h < HELD; h++)
+                bl_claim_free(&w.machine[i].held[h]);
+            bl_store_close(w.machine[i].store);
+        }
+        print_message("seed %u: %d steps, %d jumps, %d claims, %d results too late\n", seed, steps,
+                      w.jumps, w.claims, w.late);
+        bl_release(w.path);
     }
-    /* The other one lives and finishes too: the first result stays, the second changes nothing. */
-    bl_claim ours = {(char *)"baseline", 0};
-    char *result, *error;
-    assert_int_equal(bl_store_finish(store, study, &ours, "\"first\""), BL_OK);
-    assert_int_equal(bl_store_finish(store, study, &ours, "\"second\""), BL_OK);
-    assert_int_equal(bl_store_result(store, study, "baseline", 0, &result, &error), BL_OK);
-    assert_string_equal(result, "\"first\"");
-    bl_release(result);
-    bl_store_close(store);
-    bl_release(path);
 }
 
-/* --- what is remembered besides jobs ---------------------------------------------------------- */
-typedef struct seen {
-    int count;
-    char text[512];
-} seen;
-
-static bl_status see_study(void *context, const bl_store_row *row)
-{
-    seen *s = context;
-    s->count++;
-    snprintf(s->text, sizeof s->text, "%s %s %s %d %d", row->name ? row->name : "-", row->plan,
-             row->command ? row->command : "-", row->counts.done, row->counts.pending);
-    return row->made > 1000000000 ? BL_OK
-                                  : bl_fail(BL_INVALID, "made at %lld", (long long)row->made);
-}
-
-static bl_status see_saying(void *context, const bl_store_saying *saying)
-{
-    seen *s = context;
-    s->count++;
-    snprintf(s->text, sizeof s->text, "%s|%s|%s", saying->command, saying->table, saying->json);
-    return BL_OK;
-}
-
-static bl_status see_job(void *context, const bl_store_job *job)
-{
-    seen *s = context;
-    s->count++;
-    snprintf(s->text, sizeof s->text, "%s %d %s %s", job->arm, job->replicate, job->state,
-             job->result ? job->result : "-");
-    return BL_OK;
-}
-
+/* --- names and verdicts ----------------------------------------------------------------------- */
 static void names_and_verdicts_are_remembered_and_forgotten(void **state)
 {
     (void)state;
-    char *path = path_of("names.db"), *other;
+    char *path = path_of("names.db");
+    bl_store_other other;
     bl_store *store;
     int64_t one, two;
     assert_int_equal(bl_store_open(path, &store), BL_OK);
     assert_int_equal(bl_store_study(store, "first", false, &one), BL_OK);
-    assert_int_equal(bl_store_name(store, one, "wine", false, &other), BL_OK);
-    assert_null(other);
-    assert_int_equal(bl_store_name(store, one, "wine", false, &other), BL_OK); /* its own name */
-    assert_null(other);
+    const bl_store_label label = {"wine", 0, "{}"}, other_arms = {"wine", 0, "{\"arms\":[]}"};
+    assert_int_equal(bl_store_name(store, one, &label, false, &other), BL_OK);
+    assert_null(other.plan);
+    assert_int_equal(bl_store_name(store, one, &label, false, &other), BL_OK); /* its own name */
+    assert_null(other.plan);
+    assert_int_equal(bl_store_name(store, one, &other_arms, false, &other), BL_OK);
+    assert_string_equal(other.plan, "first");
+    assert_string_equal(other.configuration, "{}");
+    bl_store_other_free(&other);
+    const bl_store_label second_name = {"claret", 0, "{}"};
+    assert_int_equal(bl_store_name(store, one, &second_name, false, &other), BL_OK);
     assert_int_equal(bl_store_want(store, one, arms, 2, 1), BL_OK);
     bl_claim c = claim(store, one);
     assert_int_equal(bl_store_finish(store, one, &c, "{}"), BL_OK);
     bl_claim_free(&c);
     assert_int_equal(bl_store_choose(store, one, "elr", 12, 3, "elr @ learning_rate=1"), BL_OK);
-    assert_int_equal(bl_store_say(store, one, "compare", "table", "{}"), BL_OK);
-    assert_int_equal(bl_store_say(store, one, "compare", "later table", "{}"), BL_OK);
+    bl_store_saying saying = {"wine", "compare", "table", "{}", 0};
+    assert_int_equal(bl_store_say(store, one, &saying), BL_OK);
+    saying.table = "later table";
+    assert_int_equal(bl_store_say(store, one, &saying), BL_OK);
 
     seen s = {0};
     assert_int_equal(bl_store_each(store, see_study, &s), BL_OK);
-    assert_string_equal(s.text, "wine first compare 1 1");
+    assert_string_equal(s.text, "claret, wine first compare 1 1");
     s = (seen){0};
     assert_int_equal(bl_store_each_saying(store, one, see_saying, &s), BL_OK);
     assert_int_equal(s.count, 1); /* the same command has one saying, its last */
-    assert_string_equal(s.text, "compare|later table|{}");
+    assert_string_equal(s.text, "wine|compare|later table|{}");
     s = (seen){0};
     assert_int_equal(bl_store_each_job(store, one, see_job, &s), BL_OK);
     assert_int_equal(s.count, 2);
     assert_string_equal(s.text, "elr 0 pending -");
 
     assert_int_equal(bl_store_study(store, "second", false, &two), BL_OK);
-    assert_int_equal(bl_store_name(store, two, "wine", false, &other), BL_OK);
-    assert_string_equal(other, "first");
-    bl_release(other);
-    assert_int_equal(bl_store_name(store, two, "wine", true, &other), BL_OK);
-    assert_null(other);
+    assert_int_equal(bl_store_name(store, two, &label, false, &other), BL_OK);
+    assert_string_equal(other.plan, "first");
+    bl_store_other_free(&other);
+    assert_int_equal(bl_store_name(store, two, &label, true, &other), BL_OK);
+    assert_null(other.plan);
 
     c = claim(store, one); /* held by this process, which lives */
     assert_int_equal(bl_store_remove(store, one), BL_INVALID);
@@ -536,11 +755,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(jobs_are_claimed_replicate_by_replicate_and_once),
         cmocka_unit_test(jobs_of_a_process_that_is_gone_are_taken_over),
+        cmocka_unit_test(jobs_of_a_stopped_process_and_of_a_zombie_are_taken_over),
         cmocka_unit_test(two_commands_never_hold_one_job),
         cmocka_unit_test(many_commands_may_make_one_file),
-        cmocka_unit_test(an_older_file_is_brought_up_to_date),
+        cmocka_unit_test(older_files_are_brought_up_to_date),
         cmocka_unit_test(another_machine_is_gone_after_a_silent_minute),
-        cmocka_unit_test(clocks_that_jump_lose_nothing),
+        cmocka_unit_test(clocks_that_jump_lose_nothing_and_count_nothing_twice),
         cmocka_unit_test(names_and_verdicts_are_remembered_and_forgotten),
         cmocka_unit_test(a_sign_of_life_renews_the_lease),
         cmocka_unit_test(fresh_forgets_and_failures_are_tried_again),

@@ -439,15 +439,17 @@ static void a_preset_brings_the_choice_back(void **state)
     bl_tuning tuning, preset;
     assert_int_equal(bl_tune(&f.options, f.data, arms, TRIALS, &tuning), BL_OK);
     char *path = path_of("preset.json");
-    assert_int_equal(bl_preset_write(&tuning, f.data, path), BL_OK);
-    assert_int_equal(bl_preset_read(path, arms, ARMS, &preset), BL_OK);
+    assert_int_equal(bl_preset_write((const bl_tuning *const[]){&tuning},
+                                     (const bl_job_data *const[]){f.data}, 1, path),
+                     BL_OK);
+    assert_int_equal(bl_preset_read(path, f.data, arms, ARMS, &preset), BL_OK);
     assert_true(preset.preset);
     for (int a = 0; a < ARMS; a++)
         assert_string_equal(preset.choice[a].setting, tuning.choice[a].setting);
     bl_tuning_free(&preset);
 
     static const char *const other[] = {"baseline", "mixup"};
-    assert_int_equal(bl_preset_read(path, other, 2, &preset), BL_INVALID);
+    assert_int_equal(bl_preset_read(path, f.data, other, 2, &preset), BL_INVALID);
     assert_non_null(strstr(bl_error(), "mixup"));
     bl_tuning_free(&preset);
     static const char *const damaged[] = {
@@ -455,7 +457,7 @@ static void a_preset_brings_the_choice_back(void **state)
         "{\"schema\":1,\"arms\":[{\"arm\":\"baseline\",\"setting\":\"nonsense\"}]}"};
     for (size_t i = 0; i < sizeof damaged / sizeof *damaged; i++) {
         write_text("preset.json", damaged[i]);
-        assert_int_not_equal(bl_preset_read(path, arms, ARMS, &preset), BL_OK);
+        assert_int_not_equal(bl_preset_read(path, f.data, arms, ARMS, &preset), BL_OK);
         assert_non_null(strstr(bl_error(), "preset"));
         bl_tuning_free(&preset);
     }

@@ -56,6 +56,14 @@ static void csv_blank(bl_text *text, int cells)
         bl_text_add(text, ",");
 }
 
+static void csv_data(const bl_outcome *o, bool with_data, bl_text *text)
+{
+    if (!with_data)
+        return;
+    csv_text(text, o->plan->data);
+    bl_text_add(text, ",%s,", o->metric);
+}
+
 static void csv_arm(const bl_outcome *o, int a, bl_text *text)
 {
     const bl_arm_outcome *arm = &o->arm[a];
@@ -75,33 +83,82 @@ static void csv_arm(const bl_outcome *o, int a, bl_text *text)
     bl_text_add(text, "\n");
 }
 
-bl_status bl_outcome_csv(const bl_outcome *o, bl_text *text)
+static void csv_matched(const bl_outcome *o, const bl_matched *m, bl_text *text)
+{
+    const bl_arm_outcome *arm = &o->arm[m->arm];
+    csv_text(text, arm->arm);
+    bl_text_add(text, ",equal cost,,%d,%d,%d", arm->runs, arm->diverged, arm->failed);
+    csv_blank(text, 3);
+    csv_comparison(text, &m->comparison);
+    csv_number(text, arm->work);
+    csv_number(text, arm->total_work);
+    bl_text_add(text, "\n");
+}
+
+static void csv_screened(const bl_screened *arm, bl_text *text)
+{
+    csv_text(text, arm->arm);
+    bl_text_add(text, ",screened out,,%d,,,,,", arm->pairs);
+    csv_number(text, arm->difference);
+    csv_blank(text, COMPARISON_CELLS - 1 + 2);
+    bl_text_add(text, "\n");
+}
+
+void bl_csv_head(const char *first, const char *mean, bl_text *text)
 {
     bl_text_add(text,
-                "arm,kind,setting,runs,diverged,failed,%s,low,high,difference,"
+                "%sarm,kind,setting,runs,diverged,failed,%s,low,high,difference,"
                 "difference_low,difference_high,p,p_adjusted,effect_size,better,better_low,"
                 "better_high,test,verdict,verdict_text,work,total_work\n",
-                o->metric);
-    for (int a = 0; a < o->arms; a++)
+                first, mean);
+}
+
+bl_status bl_csv_rows(const bl_outcome *o, bool with_data, bl_text *text)
+{
+    for (int a = 0; a < o->arms; a++) {
+        csv_data(o, with_data, text);
         csv_arm(o, a, text);
+    }
     for (int i = 0; i < o->matches; i++) {
-        const bl_arm_outcome *arm = &o->arm[o->matched[i].arm];
-        csv_text(text, arm->arm);
-        bl_text_add(text, ",equal cost,,%d,%d,%d", arm->runs, arm->diverged, arm->failed);
-        csv_blank(text, 3);
-        csv_comparison(text, &o->matched[i].comparison);
-        csv_number(text, arm->work);
-        csv_number(text, arm->total_work);
-        bl_text_add(text, "\n");
+        csv_data(o, with_data, text);
+        csv_matched(o, &o->matched[i], text);
     }
     for (int a = 0; o->screening && a < o->screening->arms; a++) {
-        const bl_screened *arm = &o->screening->arm[a];
-        if (!arm->round)
+        if (!o->screening->arm[a].round)
             continue;
-        csv_text(text, arm->arm);
-        bl_text_add(text, ",screened out,,%d,,,,,", arm->pairs);
-        csv_number(text, arm->difference);
-        csv_blank(text, COMPARISON_CELLS - 1 + 2);
+        csv_data(o, with_data, text);
+        csv_screened(&o->screening->arm[a], text);
+    }
+    return text->failed ? bl_no_memory(text->length) : BL_OK;
+}
+
+bl_status bl_outcome_csv(const bl_outcome *o, bl_text *text)
+{
+    bl_csv_head("", o->metric, text);
+    return bl_csv_rows(o, false, text);
+}
+
+bl_status bl_across_csv(const bl_across *a, bl_text *text)
+{
+    for (int i = 0; i < a->rows; i++) {
+        const bl_across_row *r = &a->row[i];
+        bl_text_add(text, ",gain in percent,");
+        csv_text(text, r->arm);
+        bl_text_add(text, ",over data sets,,%d,,", r->sets);
+        csv_blank(text, 3);
+        const double number[] = {r->iqm,
+                                 r->interval.low,
+                                 r->interval.high,
+                                 r->p,
+                                 r->adjusted_p,
+                                 NAN,
+                                 (double)r->better / r->sets};
+        for (size_t k = 0; k < sizeof number / sizeof *number; k++)
+            csv_number(text, number[k]);
+        csv_blank(text, 2);
+        bl_text_add(text, ",signed-rank over data sets,%s,", bl_verdict_name(r->verdict));
+        csv_text(text, r->note);
+        csv_blank(text, 2);
         bl_text_add(text, "\n");
     }
     return text->failed ? bl_no_memory(text->length) : BL_OK;
@@ -120,6 +177,18 @@ static void latex_text(bl_text *text, const char *plain)
             break;
         case '^':
             bl_text_add(text, "\\textasciicircum{}");
+            break;
+        case '<': /* these four are other characters in LaTeX's oldest encoding */
+            bl_text_add(text, "\\textless{}");
+            break;
+        case '>':
+            bl_text_add(text, "\\textgreater{}");
+            break;
+        case '|':
+            bl_text_add(text, "\\textbar{}");
+            break;
+        case '"':
+            bl_text_add(text, "{''}");
             break;
         case '&':
         case '%':
@@ -196,6 +265,13 @@ static void latex_head(const bl_outcome *o, const bl_layout *l, bl_text *text)
                 100 * (1 - o->alpha));
 }
 
+static void latex_caption(bl_text *text, const char *data)
+{
+    bl_text_add(text, "\\bottomrule\n\\end{tabular}\n\\caption{\\texttt{");
+    latex_text(text, data);
+    bl_text_add(text, "}: ");
+}
+
 bl_status bl_outcome_latex(const bl_outcome *o, bl_text *text)
 {
     bl_layout l = bl_outcome_layout(o);
@@ -211,14 +287,46 @@ bl_status bl_outcome_latex(const bl_outcome *o, bl_text *text)
         latex_comparison(&m->comparison, &l, text);
         bl_text_add(text, " & $%.2f$ \\\\\n", o->arm[m->arm].total_work);
     }
-    bl_text_add(text, "\\bottomrule\n\\end{tabular}\n\\caption{");
     bl_text footer = {0};
+    latex_caption(text, o->plan->data);
     bl_outcome_footer(o, &footer);
     if (footer.at)
         latex_text(text, footer.at);
     text->failed = text->failed || footer.failed;
     bl_text_free(&footer);
     bl_text_add(text, "}\n\\end{table}\n");
+    return text->failed ? bl_no_memory(text->length) : BL_OK;
+}
+
+/* Where runs diverged, a gain or an end of its interval may be infinite, or none. */
+static void latex_gain(bl_text *text, const bl_across_row *r)
+{
+    bool known = isfinite(r->interval.low) && isfinite(r->interval.high);
+    bl_text_add(text, isfinite(r->iqm) ? " & $%+.2f$" : " & --", r->iqm);
+    bl_text_add(text, known ? " & $[%+.2f,\\,%+.2f]$" : " & --", r->interval.low, r->interval.high);
+}
+
+bl_status bl_across_latex(const bl_across *a, bl_text *text)
+{
+    bl_text_add(text,
+                "\\begin{table}\n\\centering\n\\begin{tabular}{lrrrrl}\n\\toprule\narm & better & "
+                "gain (\\%%) & %g\\,\\%% interval & $p$ & verdict \\\\\n\\midrule\n",
+                100 * (1 - a->alpha));
+    for (int i = 0; i < a->rows; i++) {
+        const bl_across_row *r = &a->row[i];
+        latex_text(text, r->arm);
+        bl_text_add(text, " & %d of %d", r->better, r->sets);
+        latex_gain(text, r);
+        latex_p(text, r->adjusted_p);
+        bl_text_add(text, " & %s \\\\\n", bl_verdict_name(r->verdict));
+    }
+    bl_text_add(
+        text,
+        "\\bottomrule\n\\end{tabular}\n\\caption{Over %d data sets. Gain: interquartile "
+        "mean over data sets and replicates, in percent of the baseline; its interval is by "
+        "resampling replicates within each data set. $p$: signed-rank over the data sets' "
+        "means, Holm over %d arm%s.}\n\\end{table}\n",
+        a->sets, a->rows, a->rows == 1 ? "" : "s");
     return text->failed ? bl_no_memory(text->length) : BL_OK;
 }
 

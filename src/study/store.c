@@ -18,7 +18,10 @@ enum { SILENCE = 60 };
 struct bl_store {
     sqlite3 *db;
     char *path;
-    char owner[64]; /* this process: "host/pid/start time" */
+    char host[32];
+    char owner[64];                /* this process: "host/pid/start time" */
+    int64_t (*clock)(void *clock); /* Unix time */
+    void *clock_context;
 };
 
 /* --- SQLite with our errors ----------------------------------------------------------------------
@@ -87,7 +90,9 @@ static bl_status end(bl_store *s, bl_status status)
 
 /* --- who owns a job
  * -------------------------------------------------------------------------------- */
-/* When a process started, in clock ticks since boot: tells it from a later one with its number. */
+/* When a process started, in clock ticks since boot: tells it from a later one with its number. 0:
+ * there is no such process, or none that goes on: it was stopped, or has ended and is not yet
+ * missed by who started it. */
 static unsigned long long start_time(long pid)
 {
     char path[64], text[1024];
@@ -98,32 +103,50 @@ static unsigned long long start_time(long pid)
     size_t n = fread(text, 1, sizeof text - 1, f);
     fclose(f);
     text[n] = 0;
-    char *at = strrchr(text, ')'); /* the name may hold anything; 20 fields follow it */
+    char *at = strrchr(text, ')'); /* the name may hold anything; the state follows */
+    if (!at || !at[1] || strchr("TtZX", at[2]))
+        return 0;
     for (int field = 0; at && field < 20; field++)
         at = strchr(at + 1, ' ');
     return at ? strtoull(at + 1, NULL, 10) : 0;
 }
 
-static void name_owner(char owner[64])
+static void name_owner(bl_store *s)
 {
-    char host[32] = "";
-    gethostname(host, sizeof host - 1);
-    snprintf(owner, 64, "%s/%ld/%llu", host, (long)getpid(), start_time((long)getpid()));
+    snprintf(s->owner, sizeof s->owner, "%s/%ld/%llu", s->host, (long)getpid(),
+             start_time((long)getpid()));
+}
+
+static int64_t now(const bl_store *s)
+{
+    return s->clock(s->clock_context);
 }
 
 /* On this machine the process is looked up. Another machine (or a container with a name of its own)
  * can only be judged by its last sign of life; one from the future says that a clock was set back,
  * and whoever lives will give another soon. */
-static bool is_alive(const char *owner, int64_t beat)
+static bool is_alive(const bl_store *s, const char *owner, int64_t beat)
 {
-    char host[32] = "";
-    gethostname(host, sizeof host - 1);
-    size_t n = strlen(host);
-    if (strncmp(owner, host, n) != 0 || owner[n] != '/')
-        return llabs((long long)time(NULL) - (long long)beat) < SILENCE;
+    size_t n = strlen(s->host);
+    if (strncmp(owner, s->host, n) != 0 || owner[n] != '/')
+        return llabs((long long)(now(s) - beat)) < SILENCE;
     char *rest;
     long pid = strtol(owner + n + 1, &rest, 10);
     return *rest == '/' && start_time(pid) == strtoull(rest + 1, NULL, 10);
+}
+
+static int64_t unix_time(void *context)
+{
+    (void)context;
+    return (int64_t)time(NULL);
+}
+
+void bl_store_pretend(bl_store *s, const char *host, int64_t (*clock)(void *), void *context)
+{
+    snprintf(s->host, sizeof s->host, "%s", host);
+    name_owner(s);
+    s->clock = clock;
+    s->clock_context = context;
 }
 
 /* --- opening
@@ -165,7 +188,18 @@ static const char *const steps[] = {
     "CREATE TABLE sayings (study INTEGER NOT NULL REFERENCES studies(id), command TEXT NOT NULL,"
     " said INTEGER NOT NULL, outcome_table TEXT NOT NULL, outcome_json TEXT NOT NULL,"
     " PRIMARY KEY (study, command)) WITHOUT ROWID;"
-    "PRAGMA user_version = 3"};
+    "PRAGMA user_version = 3",
+    /* A name is of a command's configuration: several may be of one study, and one of several. */
+    "DROP INDEX names;"
+    "CREATE TABLE names (name TEXT NOT NULL, place INTEGER NOT NULL,"
+    " study INTEGER NOT NULL REFERENCES studies(id), configuration TEXT,"
+    " PRIMARY KEY (name, place)) WITHOUT ROWID;"
+    "CREATE INDEX named ON names (study);"
+    "ALTER TABLE sayings ADD COLUMN name TEXT;"
+    "INSERT INTO names SELECT name, 0, id, NULL FROM studies WHERE name IS NOT NULL;"
+    "UPDATE sayings SET name = (SELECT name FROM studies WHERE id = study);"
+    "UPDATE studies SET name = NULL;"
+    "PRAGMA user_version = 4"};
 
 enum { SCHEMA = sizeof steps / sizeof *steps };
 
@@ -248,7 +282,9 @@ bl_status bl_store_open(const char *path, bl_store **out)
         bl_release(s);
         return bl_no_memory(sizeof *s);
     }
-    name_owner(s->owner);
+    gethostname(s->host, sizeof s->host - 1);
+    name_owner(s);
+    s->clock = unix_time;
     int code = sqlite3_open_v2(path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL);
     bl_status status = code == SQLITE_OK ? BL_OK : failed(s, code);
     if (status == BL_OK) {
@@ -305,7 +341,7 @@ static bl_status find_study(bl_store *s, const char *plan, int64_t *study)
 {
     sqlite3_stmt *statement;
     BL_TRY(prepare(s, &statement, "INSERT OR IGNORE INTO studies (plan, made) VALUES (?, ?)", "ti",
-                   plan, (int64_t)time(NULL)));
+                   plan, now(s)));
     BL_TRY(finish(s, statement));
     BL_TRY(prepare(s, &statement, "SELECT id FROM studies WHERE plan = ?", "t", plan));
     int code = sqlite3_step(statement);
@@ -355,7 +391,7 @@ static bl_status take_over(bl_store *s, int64_t study)
     int code;
     while ((code = sqlite3_step(statement)) == SQLITE_ROW) {
         const char *owner = (const char *)sqlite3_column_text(statement, 0);
-        if (owner && count < MOST && !is_alive(owner, sqlite3_column_int64(statement, 1)))
+        if (owner && count < MOST && !is_alive(s, owner, sqlite3_column_int64(statement, 1)))
             snprintf(gone[count++], sizeof gone[0], "%s", owner);
     }
     sqlite3_finalize(statement);
@@ -417,7 +453,7 @@ static bl_status claim_next(bl_store *s, int64_t study, const char *const *arm, 
     BL_TRY(prepare(s, &statement,
                    "UPDATE jobs SET state = 'running', owner = ?, beat = ? WHERE study = ? AND arm "
                    "= ? AND replicate = ?",
-                   "tiiti", s->owner, (int64_t)time(NULL), study, arm[best], (int64_t)replicate));
+                   "tiiti", s->owner, now(s), study, arm[best], (int64_t)replicate));
     BL_TRY(finish(s, statement));
     claim->replicate = replicate;
     claim->arm = bl_copy_text(arm[best]);
@@ -469,7 +505,7 @@ bl_status bl_store_beat(bl_store *s, int64_t study)
     sqlite3_stmt *statement;
     BL_TRY(prepare(s, &statement,
                    "UPDATE jobs SET beat = ? WHERE study = ? AND owner = ? AND state = 'running'",
-                   "iit", (int64_t)time(NULL), study, s->owner));
+                   "iit", now(s), study, s->owner));
     return finish(s, statement);
 }
 
@@ -537,29 +573,62 @@ bl_status bl_store_result(bl_store *s, int64_t study, const char *arm, int repli
 
 /* --- names, choices, verdicts
  * ------------------------------------------------------------------------- */
-static bl_status name_study(bl_store *s, int64_t study, const char *name, bool fresh, char **other)
+/* Another study or configuration in this place of the name; a configuration that an older program
+ * did not write down may be any. */
+static bl_status find_other(bl_store *s, int64_t study, const bl_store_label *label,
+                            bl_store_other *other)
 {
     sqlite3_stmt *statement;
-    BL_TRY(prepare(s, &statement, "SELECT plan FROM studies WHERE name = ? AND id <> ?", "ti", name,
-                   study));
+    BL_TRY(prepare(s, &statement,
+                   "SELECT plan, configuration FROM names JOIN studies ON id = study"
+                   " WHERE names.name = ? AND place = ? AND (study <> ? OR configuration <> ?)",
+                   "tiit", label->name, (int64_t)label->place, study, label->configuration));
     int code = sqlite3_step(statement);
-    *other = code == SQLITE_ROW && !fresh ? column_copy(statement, 0) : NULL;
+    if (code == SQLITE_ROW) {
+        other->plan = column_copy(statement, 0);
+        other->configuration = column_copy(statement, 1);
+    }
     sqlite3_finalize(statement);
     if (code != SQLITE_ROW && code != SQLITE_DONE)
         return failed(s, code);
-    if (*other)
+    return code == SQLITE_ROW && !other->plan ? bl_no_memory(0) : BL_OK;
+}
+
+static bl_status name_study(bl_store *s, int64_t study, const bl_store_label *label, bool fresh,
+                            bl_store_other *other)
+{
+    sqlite3_stmt *statement;
+    if (!fresh)
+        BL_TRY(find_other(s, study, label, other));
+    if (other->plan)
         return BL_OK;
-    BL_TRY(prepare(s, &statement, "UPDATE studies SET name = NULL WHERE name = ?", "t", name));
-    BL_TRY(finish(s, statement));
-    BL_TRY(prepare(s, &statement, "UPDATE studies SET name = ? WHERE id = ?", "ti", name, study));
+    if (fresh && label->place == 0) {
+        BL_TRY(prepare(s, &statement, "DELETE FROM names WHERE name = ?", "t", label->name));
+        BL_TRY(finish(s, statement));
+    }
+    BL_TRY(prepare(s, &statement,
+                   "INSERT OR REPLACE INTO names (name, place, study, configuration)"
+                   " VALUES (?, ?, ?, ?)",
+                   "tiit", label->name, (int64_t)label->place, study, label->configuration));
     return finish(s, statement);
 }
 
-bl_status bl_store_name(bl_store *s, int64_t study, const char *name, bool fresh, char **other)
+bl_status bl_store_name(bl_store *s, int64_t study, const bl_store_label *label, bool fresh,
+                        bl_store_other *other)
 {
-    *other = NULL;
+    *other = (bl_store_other){0};
     BL_TRY(begin(s));
-    return end(s, name_study(s, study, name, fresh, other));
+    bl_status status = end(s, name_study(s, study, label, fresh, other));
+    if (status != BL_OK)
+        bl_store_other_free(other);
+    return status;
+}
+
+void bl_store_other_free(bl_store_other *other)
+{
+    bl_release(other->plan);
+    bl_release(other->configuration);
+    *other = (bl_store_other){0};
 }
 
 bl_status bl_store_choose(bl_store *s, int64_t study, const char *arm, int trials, int chosen,
@@ -573,14 +642,14 @@ bl_status bl_store_choose(bl_store *s, int64_t study, const char *arm, int trial
     return finish(s, statement);
 }
 
-bl_status bl_store_say(bl_store *s, int64_t study, const char *command, const char *table,
-                       const char *json)
+bl_status bl_store_say(bl_store *s, int64_t study, const bl_store_saying *saying)
 {
     sqlite3_stmt *statement;
     BL_TRY(prepare(s, &statement,
                    "INSERT OR REPLACE INTO sayings (study, command, said, outcome_table,"
-                   " outcome_json) VALUES (?, ?, ?, ?, ?)",
-                   "ititt", study, command, (int64_t)time(NULL), table, json));
+                   " outcome_json, name) VALUES (?, ?, ?, ?, ?, ?)",
+                   "itittt", study, saying->command, now(s), saying->table, saying->json,
+                   saying->name));
     return finish(s, statement);
 }
 
@@ -605,6 +674,7 @@ static bl_status each_row(bl_store *s, sqlite3_stmt *statement,
 
 typedef struct looking {
     bl_status (*row)(void *, const bl_store_row *);
+    bl_status (*name)(void *, const char *, int64_t);
     bl_status (*saying)(void *, const bl_store_saying *);
     bl_status (*job)(void *, const bl_store_job *);
     void *context;
@@ -618,11 +688,12 @@ static bl_status look_at_study(sqlite3_stmt *at, void *context)
                               .plan = column(at, 2),
                               .made = sqlite3_column_int64(at, 3),
                               .command = column(at, 4),
-                              .said = sqlite3_column_int64(at, 5),
-                              .counts = {.pending = sqlite3_column_int(at, 6),
-                                         .running = sqlite3_column_int(at, 7),
-                                         .done = sqlite3_column_int(at, 8),
-                                         .failed = sqlite3_column_int(at, 9)}};
+                              .json = column(at, 5),
+                              .said = sqlite3_column_int64(at, 6),
+                              .counts = {.pending = sqlite3_column_int(at, 7),
+                                         .running = sqlite3_column_int(at, 8),
+                                         .done = sqlite3_column_int(at, 9),
+                                         .failed = sqlite3_column_int(at, 10)}};
     return l->row(l->context, &row);
 }
 
@@ -632,23 +703,43 @@ bl_status bl_store_each(bl_store *s, bl_status (*visit)(void *, const bl_store_r
     looking l = {.row = visit, .context = context};
     sqlite3_stmt *statement;
     BL_TRY(prepare(s, &statement,
-                   "SELECT id, name, plan, made,"
-                   " (SELECT command FROM sayings WHERE study = id ORDER BY said DESC LIMIT 1),"
-                   " (SELECT max(said) FROM sayings WHERE study = id),"
+                   "SELECT id, (SELECT group_concat(name, ', ') FROM (SELECT DISTINCT name"
+                   " FROM names WHERE study = id ORDER BY name)), plan, made,"
+                   " last.command, last.outcome_json, last.said,"
                    " (SELECT count(*) FROM jobs WHERE study = id AND state = 'pending'),"
                    " (SELECT count(*) FROM jobs WHERE study = id AND state = 'running'),"
                    " (SELECT count(*) FROM jobs WHERE study = id AND state = 'done'),"
                    " (SELECT count(*) FROM jobs WHERE study = id AND state = 'failed')"
-                   " FROM studies ORDER BY id",
+                   " FROM studies LEFT JOIN sayings AS last ON last.study = id AND last.command ="
+                   " (SELECT command FROM sayings WHERE study = id ORDER BY said DESC, command DESC"
+                   " LIMIT 1) ORDER BY id",
                    ""));
     return each_row(s, statement, look_at_study, &l);
+}
+
+static bl_status look_at_name(sqlite3_stmt *at, void *context)
+{
+    const looking *l = context;
+    return l->name(l->context, column(at, 0), sqlite3_column_int64(at, 1));
+}
+
+bl_status bl_store_each_name(bl_store *s, bl_status (*visit)(void *, const char *, int64_t),
+                             void *context)
+{
+    looking l = {.name = visit, .context = context};
+    sqlite3_stmt *statement;
+    BL_TRY(prepare(s, &statement, "SELECT name, study FROM names ORDER BY name, place", ""));
+    return each_row(s, statement, look_at_name, &l);
 }
 
 static bl_status look_at_saying(sqlite3_stmt *at, void *context)
 {
     const looking *l = context;
-    const bl_store_saying saying = {column(at, 0), column(at, 1), column(at, 2),
-                                    sqlite3_column_int64(at, 3)};
+    const bl_store_saying saying = {.name = column(at, 0),
+                                    .command = column(at, 1),
+                                    .table = column(at, 2),
+                                    .json = column(at, 3),
+                                    .said = sqlite3_column_int64(at, 4)};
     return l->saying(l->context, &saying);
 }
 
@@ -657,10 +748,11 @@ bl_status bl_store_each_saying(bl_store *s, int64_t study,
 {
     looking l = {.saying = visit, .context = context};
     sqlite3_stmt *statement;
-    BL_TRY(prepare(s, &statement,
-                   "SELECT command, outcome_table, outcome_json, said FROM sayings WHERE study = ?"
-                   " ORDER BY said, command",
-                   "i", study));
+    BL_TRY(prepare(
+        s, &statement,
+        "SELECT name, command, outcome_table, outcome_json, said FROM sayings WHERE study = ?"
+        " ORDER BY said, command",
+        "i", study));
     return each_row(s, statement, look_at_saying, &l);
 }
 
@@ -702,6 +794,7 @@ static bl_status remove_study(bl_store *s, int64_t study)
         return bl_fail(BL_INVALID, "study %lld: %d of its runs are being done by another command",
                        (long long)study, running);
     BL_TRY(forget_results(s, study));
+    BL_TRY(forget(s, "DELETE FROM names WHERE study = ?", study));
     return forget(s, "DELETE FROM studies WHERE id = ?", study);
 }
 

@@ -205,20 +205,33 @@ static json_t *choice_json(const bl_choice *c)
                      isfinite(score) ? json_real(score) : json_null());
 }
 
-bl_status bl_preset_write(const bl_tuning *tuning, const bl_job_data *data, const char *path)
+static void hash_text(const bl_job_data *data, char hash[17])
+{
+    snprintf(hash, 17, "%016llx", (unsigned long long)bl_job_data_hash(data));
+}
+
+static json_t *tuning_json(const bl_tuning *tuning, const bl_job_data *data)
 {
     json_t *arms = json_array();
     for (int a = 0; a < tuning->arms; a++)
         json_array_append_new(arms, choice_json(&tuning->choice[a]));
     bool higher;
     char hash[17];
-    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)bl_job_data_hash(data));
-    json_t *json =
-        json_pack("{s:i,s:s,s:s,s:s,s:i,s:i,s:o}", "schema", 1, "ballast", BALLAST_VERSION,
-                  "metric", bl_job_primary_metric(data, &higher), "data_hash", hash, "trials",
-                  tuning->trials, "seeds", BL_TUNING_SEEDS, "arms", arms);
+    hash_text(data, hash);
+    return json_pack("{s:i,s:s,s:s,s:s,s:i,s:i,s:o}", "schema", 1, "ballast", BALLAST_VERSION,
+                     "metric", bl_job_primary_metric(data, &higher), "data_hash", hash, "trials",
+                     tuning->trials, "seeds", BL_TUNING_SEEDS, "arms", arms);
+}
+
+bl_status bl_preset_write(const bl_tuning *const *tuning, const bl_job_data *const *data, int count,
+                          const char *path)
+{
+    json_t *json = count == 1 ? tuning_json(tuning[0], data[0]) : json_array();
+    for (int i = 0; count > 1 && i < count; i++)
+        json_array_append_new(json, tuning_json(tuning[i], data[i]));
+    bool whole = count == 1 || json_array_size(json) == (size_t)count;
     char *text =
-        json ? json_dumps(json, JSON_INDENT(1) | JSON_SORT_KEYS | JSON_REAL_PRECISION(17)) : NULL;
+        whole ? json_dumps(json, JSON_INDENT(1) | JSON_SORT_KEYS | JSON_REAL_PRECISION(17)) : NULL;
     bl_status status = text ? bl_write_file(path, text, strlen(text))
                             : bl_fail(BL_NO_MEMORY, "memory is short for the preset");
     free(text);
@@ -264,7 +277,31 @@ static bl_status read_choices(const char *path, const json_t *json, bl_tuning *o
     return BL_OK;
 }
 
-bl_status bl_preset_read(const char *path, const char *const *arm, int arms, bl_tuning *out)
+/* The part of a file that is of these data, or all of it where it is of one data set. */
+static bl_status find_part(const char *path, const json_t *json, const bl_job_data *data,
+                           const json_t **part)
+{
+    char hash[17];
+    size_t i;
+    json_t *entry;
+    *part = json;
+    if (!json_is_array(json))
+        return BL_OK;
+    hash_text(data, hash);
+    json_array_foreach((json_t *)json, i, entry)
+    {
+        const char *of = json_string_value(json_object_get(entry, "data_hash"));
+        *part = entry;
+        if (of && !strcmp(of, hash))
+            return BL_OK;
+    }
+    return bl_fail(BL_INVALID,
+                   "preset %s is of %zu data sets, but none has the hash of these data, %s", path,
+                   json_array_size(json), hash);
+}
+
+bl_status bl_preset_read(const char *path, const bl_job_data *data, const char *const *arm,
+                         int arms, bl_tuning *out)
 {
     *out = (bl_tuning){0};
     char *text;
@@ -276,8 +313,11 @@ bl_status bl_preset_read(const char *path, const char *const *arm, int arms, bl_
     bl_status status =
         json ? new_choices(arm, arms, out)
              : bl_fail(BL_INVALID, "preset %s, line %d: %s", path, where.line, where.text);
+    const json_t *part;
     if (status == BL_OK)
-        status = read_choices(path, json, out);
+        status = find_part(path, json, data, &part);
+    if (status == BL_OK)
+        status = read_choices(path, part, out);
     json_decref(json);
     return status;
 }

@@ -36,10 +36,13 @@ bl_status bl_tune(const bl_study_options *options, const bl_job_data *data,
                   const char *const *given, int trials, bl_tuning *out);
 void bl_tuning_free(bl_tuning *tuning);
 
-/* A frozen choice as a file, and back for the arms of another study; an arm that the file lacks is
- * an error. */
-bl_status bl_preset_write(const bl_tuning *tuning, const bl_job_data *data, const char *path);
-bl_status bl_preset_read(const char *path, const char *const *arm, int arms, bl_tuning *out);
+/* Frozen choices as a file, one a data set. */
+bl_status bl_preset_write(const bl_tuning *const *tuning, const bl_job_data *const *data, int count,
+                          const char *path);
+/* And back for the arms of another study; an arm that the file lacks is an error. A file of one
+ * data set serves any data, one of several the data that it has. */
+bl_status bl_preset_read(const char *path, const bl_job_data *data, const char *const *arm,
+                         int arms, bl_tuning *out);
 
 /* "lambda=1.7, learning_rate=0.021, weight_decay=3e-05": what differs from the arm's name. */
 void bl_choice_text(const bl_choice *choice, bl_text *text);

@@ -35,11 +35,17 @@ compare="$ballast compare digits --trials 2 --epochs 2 --seeds 3 --arm elr(beta=
 
 expect "an empty store" 'no studies yet' $study list
 $compare --name digits >"$work/table" 2>/dev/null || fail "compare"
-expect "list" '^ +1  20.*digits, digits: [0-9]+ runs$' $study list
+expect "list" '^ +1  20.*digits: digits: [0-9]+ runs; ballast [0-9.]+$' $study list
+expect "list of verdicts" '^ +elr(\(beta=0.7\))?: [a-z]+, sam: [a-z]+$' $study list
+expect "list as JSON" '"this_build": true' $study list --json
+expect "the beginning of a name" '^baseline ' $study show dig
 expect "list of commands" 'ballast compare digits' $study list
 $study show digits >"$work/shown" || fail "show"
 cmp -s "$work/table" "$work/shown" || fail "show differs from what compare printed"
 expect "show as JSON" '"verdict_text"' $study show 1 --json
+$compare --name digits --json >"$work/json" 2>/dev/null || fail "compare --json"
+$study show digits --json | cmp -s - "$work/json" || fail "show --json differs from compare --json"
+$study show digits -o "$work/shown" && cmp -s "$work/table" "$work/shown" || fail "show -o"
 expect "export as CSV" '^baseline,0,done,' $study export digits
 expect "export of trials" '^tuning ' $study export digits
 expect "export as JSON" '"state": "done"' $study export digits --json
@@ -49,11 +55,27 @@ runs=$($study list --json | sed -n 's/.*"done": \([0-9]*\).*/\1/p')
 
 # --- one name, one configuration ---
 refuse "another plan under the name" 'learning_rate was not given, now 0\.3\.' $compare --name digits --learning-rate 0.3
+refuse "another arm under the name" 'arms: newly "mixup"\. Take another' $compare --name digits --arm mixup
+refuse "fewer arms under the name" 'arms: no longer "sam"' ${compare% --arm sam} --name digits
+refuse "other replicates under the name" 'seeds was "3", now "4"' $compare --name digits --seeds 4
+refuse "other trials under the name" 'trials was 2, now 3' $compare --name digits --trials 3
+refuse "another flag under the name" 'label_noise was not given, now "0\.2"' $compare --name digits --label-noise 0.2
+cp "$(realpath "$ballast")" "$work/other" && printf x >>"$work/other" # the same program, another build
+refuse "another build under the name" "the program's hash was" "$work/other" ${compare#* } --name digits
+expect "a study of another build" '; ballast [0-9.]+, another build$' "$work/other" study list
+"$work/other" study show digits | cmp -s - "$work/table" || fail "another build shows something else"
 refuse "a number as a name" 'cannot name a study' $compare --name 12
 $compare --name digits >"$work/again" 2>/dev/null || fail "the same under its name"
 cmp -s "$work/table" "$work/again" || fail "the same command printed other bytes"
 $compare --name digits --learning-rate 0.3 --fresh >/dev/null 2>&1 || fail "--fresh takes the name"
 refuse "the study that lost its name" 'no study "wine"' $study show wine
+
+{ echo x,y; for i in $(seq 40); do echo "$i,$((i * i % 7)).5"; done; } >"$work/table_1.csv"
+small="$ballast compare $work/table_1.csv --target y --trials 0 --epochs 2 --seeds 2 --arm null"
+$small --name small >/dev/null 2>"$work/error" || fail "a small table: $(cat "$work/error")"
+echo 41,3.5 >>"$work/table_1.csv"
+refuse "other data under the name" 'the hash of the data was "[0-9a-f]{16}", now "[0-9a-f]{16}"\. Take' $small --name small
+refuse "a beginning of two names" '"" may be|no study ""' $study show ""
 
 # --- CSV and LaTeX ---
 $compare --csv >"$work/table.csv" 2>/dev/null || fail "compare --csv"
