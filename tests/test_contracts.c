@@ -205,6 +205,43 @@ static bl_dictionary mixup_inputs(double last_partner, double lam)
     return in;
 }
 
+static void sums_and_rows_are_checked(void **state)
+{
+    (void)state;
+    bl_array x;
+    assert_int_equal(bl_array_new(BL_F32, BL_SHAPE(2, 2), &x), BL_OK);
+    const struct {
+        float value[4];
+        const char *condition, *message; /* NULL: fine */
+    } row[] = {
+        {{0.5F, 0.25F, 0.125F, 0.125F}, "sums to 1 within 1e-6", NULL},
+        {{0.5F, 0.25F, 0.125F, 0}, "sums to 1 within 0.1", "sums to 0.875, expected 1 within 0.1"},
+        {{NAN, 0, 0, 0}, "sums to 1 within 0.1", "sums to nan"},
+        {{0.5F, 0.5F, 0.75F, 0.25F}, ">= 0, rows sum to 1 within 1e-6", NULL},
+        {{0.5F, 0.5F, 0.75F, 0.5F}, "rows sum to 1 within 1e-6", "sums to 1.25 in row 1"},
+        {{0, 0, 0, -1}, "not all 0", NULL},
+        {{0, -0.0F, 0, 0}, "not all 0", "is all 0, expected an element that is not"},
+        {{0, 1, 1, 0}, "no zero row", NULL},
+        {{0, 1, 0, 0}, "finite, no zero row", "is all 0 in row 1, expected rows that are not"},
+        {{0, 1, 0, 0}, "no zero rows", "has the condition \"no zero rows\", which is not one"},
+    };
+    const bl_symbols none = {0};
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        memcpy(x.data, row[i].value, sizeof row[i].value);
+        bl_status status = bl_conditions_check(row[i].condition, &none, &x);
+        if ((status == BL_OK) != !row[i].message ||
+            (row[i].message && !strstr(bl_error(), row[i].message)))
+            fail_msg("row %d: %s", (int)i, status == BL_OK ? "was accepted" : bl_error());
+    }
+    bl_array_free(&x);
+    for (int rank = 0; rank < 3; rank += 2) { /* nothing sums to 0; there is no row in it */
+        assert_int_equal(bl_array_new(BL_F32, rank ? BL_SHAPE(2, 0) : BL_SHAPE(0), &x), BL_OK);
+        assert_int_equal(bl_conditions_check("sums to 1 within 0.5", &none, &x), BL_INVALID);
+        assert_int_equal(bl_conditions_check("not all 0", &none, &x), BL_INVALID);
+        bl_array_free(&x);
+    }
+}
+
 static void values_are_checked(void **state)
 {
     (void)state;
@@ -516,6 +553,7 @@ int main(void)
         cmocka_unit_test(cases_hold_on_the_cpu),
         cmocka_unit_test(inputs_are_checked),
         cmocka_unit_test(options_are_checked),
+        cmocka_unit_test(sums_and_rows_are_checked),
         cmocka_unit_test(values_are_checked),
         cmocka_unit_test(lists_are_paired),
         cmocka_unit_test(gradients_need_a_scalar_or_cotangents),

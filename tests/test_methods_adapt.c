@@ -175,7 +175,7 @@ static void rpo_refuses(void **state)
            I32(&c, "chosen_labels", S(1, 2), 0, -100));
     REJECT(logits_of_pairs(0, 1), NULL, "rejected_labels[0,1] is 7, expected -100 or",
            I32(&c, "rejected_labels", S(1, 2), 0, 7));
-    REJECT(bandit(), NULL, "baseline sums to 1.25 in row 1, expected 1 within 1e-3",
+    REJECT(bandit(), NULL, "baseline sums to 1.25 in row 1, expected 1 within 0.001",
            F32(&c, "baseline", S(2, 2), 0.5, 0.5, 0.5, 0.75));
     REJECT(bandit(), NULL, "prompt sums to 0.5 in row 0", F32(&c, "prompt", S(2), 0.25, 0.25));
     REJECT(bandit(), NULL, "prompt[0] is -1, expected >= 0", F32(&c, "prompt", S(2), -1, 2));
@@ -838,7 +838,7 @@ static void mask_tuning_refuses(void **state)
     F32(&c, "features", S(2, 2), 0, 1, 0, 0);
     F32(&c, "text", S(1, 2), 1, 0);
     F32(&c, "log_scale", BL_SCALAR, 1);
-    refuse(&c, "features are zero in row 1");
+    refuse(&c, "features is all 0 in row 1");
 }
 
 /* --- DR-Tune ---------------------------------------------------------------------------------- */

@@ -439,10 +439,10 @@ static void profusion_refuses(void **state)
     REFUSE("profusion_gmm_eps", "{\"std\": 1}", "pi[0] is 0, expected > 0",
            F32(&c, "x", S(1, 1), 0), F32(&c, "a_t", BL_SCALAR, 1), F32(&c, "means", S(1, 1), 0),
            F32(&c, "pi", S(1), 0));
-    REFUSE("profusion_gmm_eps", "{\"std\": 1}", "pi sums to 0.5, expected weights that sum to 1",
+    REFUSE("profusion_gmm_eps", "{\"std\": 1}", "pi sums to 0.5, expected 1 within 0.001",
            F32(&c, "x", S(1, 1), 0), F32(&c, "a_t", BL_SCALAR, 1), F32(&c, "means", S(1, 1), 0),
            F32(&c, "pi", S(1), 0.5));
-    REFUSE("profusion_sample_gmm", "{\"std\": 1}", "pi_uncond sums to 2, expected weights",
+    REFUSE("profusion_sample_gmm", "{\"std\": 1}", "pi_uncond sums to 2, expected 1",
            MIXTURE(2), F32(&c, "alphas", S(2), 0.5, 1));
     REFUSE("profusion_sample_gmm", "{\"std\": 1}",
            "alphas[1] is 0.25, expected at least the one before it, 0.5", MIXTURE(1),

@@ -742,12 +742,12 @@ static void energies_sum_to_one(void **state)
 static void boundary_tilting_refuses(void **state)
 {
     (void)state;
-    REFUSE(BT("angle"), NULL, "w is zero, expected |w| > 0", MEANS(&c), F32(&c, "w", S(2), 0, 0));
+    REFUSE(BT("angle"), NULL, "w is all 0, expected an element", MEANS(&c), F32(&c, "w", S(2), 0, 0));
     REFUSE(BT("angle"), NULL, "mean_i and mean_j are equal: the class means coincide", MEANS(&c),
            F32(&c, "mean_j", S(2), 1, 1));
     REFUSE(BT("angle"), NULL, "mean_j must be f32[2], not f32[3]", MEANS(&c),
            F32(&c, "mean_j", S(3), 1, 1, 1));
-    REFUSE(BT("mirror"), NULL, "w is zero, expected |w| > 0", PLANE(&c),
+    REFUSE(BT("mirror"), NULL, "w is all 0, expected an element", PLANE(&c),
            F32(&c, "x", S(1, 2), 1, 1), F32(&c, "w", S(2), 0, 0));
     REFUSE(BT("mirror"), NULL, "w must be f32[3], not f32[2]", PLANE(&c),
            F32(&c, "x", S(1, 3), 1, 1, 1));
@@ -759,15 +759,15 @@ static void boundary_tilting_refuses(void **state)
            F32(&c, "x_j", S(0, 2), 0));
     REFUSE(BT("adversarial_distance"), NULL, "x_j must be f32[Bj,2], not f32[1,1]", CLASSES(&c),
            F32(&c, "x_j", S(1, 1), 0));
-    REFUSE(BT("adversarial_distance"), NULL, "w is zero, expected |w| > 0", CLASSES(&c),
+    REFUSE(BT("adversarial_distance"), NULL, "w is all 0, expected an element", CLASSES(&c),
            F32(&c, "w", S(2), 0, 0));
     REFUSE(BT("adversarial_distance"), NULL,
            "x_i and x_j have equal means: the class means coincide", CLASSES(&c),
            F32(&c, "x_j", S(1, 2), 0.5, 0.5));
     REFUSE(BT("tilt"), "{\"theta\": 1.5707963267948966}", "option theta is 1.57", TILT(&c));
     REFUSE(BT("tilt"), "{\"theta\": -2}", "option theta is -2, expected", TILT(&c));
-    REFUSE(BT("tilt"), NULL, "w is zero, expected |w| > 0", TILT(&c), F32(&c, "w", S(2), 0, 0));
-    REFUSE(BT("tilt"), NULL, "direction is zero, expected |direction| > 0", TILT(&c),
+    REFUSE(BT("tilt"), NULL, "w is all 0, expected an element", TILT(&c), F32(&c, "w", S(2), 0, 0));
+    REFUSE(BT("tilt"), NULL, "direction is all 0, expected an element", TILT(&c),
            F32(&c, "direction", S(2), 0, 0));
     REFUSE(BT("tilt"), NULL, "direction is parallel to w", TILT(&c),
            F32(&c, "direction", S(2), -3, 0));
@@ -782,7 +782,7 @@ static void boundary_tilting_refuses(void **state)
            "option loss is \"svm\", expected one of hinge|logistic");
     REFUSE(BT("profile"), NULL, "x has 1 rows, expected at least 2", MEANS(&c),
            F32(&c, "x", S(1, 2), 0, 0));
-    REFUSE(BT("profile"), NULL, "w is zero, expected |w| > 0", MEANS(&c), F32(&c, "w", S(2), 0, 0),
+    REFUSE(BT("profile"), NULL, "w is all 0, expected an element", MEANS(&c), F32(&c, "w", S(2), 0, 0),
            F32(&c, "x", S(2, 2), 0, 0, 1, 1));
 }
 

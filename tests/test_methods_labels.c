@@ -742,7 +742,7 @@ static void rehearsal_free_cl_refuses(void **state)
            F32(&c, "theta", S(1), 0), F32(&c, "anchor", S(1), 0), F32(&c, "fisher", S(1), -1));
     REFUSE("rehearsal_free_cl_fisher_update", NULL, "weight[0] is -1, expected >= 0",
            F32(&c, "grads", S(1, 1), 0), F32(&c, "weight", S(1), -1), F32(&c, "fisher", S(1), 1));
-    REFUSE("rehearsal_free_cl_fisher_update", NULL, "weight sums to 0, expected a positive weight",
+    REFUSE("rehearsal_free_cl_fisher_update", NULL, "weight sums to 0, expected a positive sum",
            F32(&c, "grads", S(1, 1), 0), F32(&c, "weight", S(1), 0), F32(&c, "fisher", S(1), 1));
     REFUSE("rehearsal_free_cl_step_loss", "{\"lam_kd\": -1}",
            "option lam_kd is -1, expected [0,inf)");

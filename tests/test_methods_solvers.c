@@ -151,7 +151,7 @@ static void monge_gap_refuses(void **state)
            F32(&c, "y", S(1, 1), 0));
     REFUSE("monge_gap_cost", "{}", "x[0,1] is nan, expected finite", F32(&c, "x", S(1, 2), 0, NAN),
            F32(&c, "y", S(1, 2), 0, 0));
-    REFUSE("monge_gap_sinkhorn", "{\"eps\": 1}", "b adds up to 0.9, expected 1 within 1e-4",
+    REFUSE("monge_gap_sinkhorn", "{\"eps\": 1}", "b sums to 0.9, expected 1 within 0.0001",
            F32(&c, "c", S(1, 2), 0, 0), F32(&c, "a", S(1), 1), F32(&c, "b", S(2), 0.5, 0.4));
     REFUSE("monge_gap_sinkhorn", "{\"eps\": 1}", "b[1] is 0, expected > 0",
            F32(&c, "c", S(1, 2), 0, 0), F32(&c, "a", S(1), 1), F32(&c, "b", S(2), 1, 0));
@@ -266,7 +266,7 @@ static void sparse_ot_refuses(void **state)
     REFUSE("sparse_ot_project", "{\"k\": 0}", "option k is 0, expected >= 1");
     REFUSE("sparse_ot_project", "{\"k\": 1, \"z\": -1}", "option z is -1, expected [0,inf)");
     REFUSE("sparse_ot_solve", "{\"k\": 1, \"gamma\": 0}", "option gamma is 0, expected (0,inf)");
-    REFUSE("sparse_ot_solve", "{\"k\": 1, \"gamma\": 1}", "a adds up to 1.1, expected 1",
+    REFUSE("sparse_ot_solve", "{\"k\": 1, \"gamma\": 1}", "a sums to 1.1, expected 1",
            F32(&c, "a", S(2), 0.5, 0.6), F32(&c, "b", S(1), 1), F32(&c, "cost", S(2, 1), 0, 0));
     REFUSE("sparse_ot_solve", "{\"k\": 1, \"gamma\": 1}", "a[0] is -0.5, expected >= 0",
            F32(&c, "a", S(2), -0.5, 1.5), F32(&c, "b", S(1), 1), F32(&c, "cost", S(2, 1), 0, 0));

@@ -369,6 +369,11 @@ static void costs_round_bits_up(void **state)
     expect(&c, "linear_ratio", 0.625);
     I32(&c, "a_bits", S(3), 4, 17, 16);
     refuse(&c, "aqt_compute_cost: a_bits[1] is 17, expected [1,16]");
+    c = start("aqt_compute_cost", NULL);
+    I32(&c, "mults", S(1), 0);
+    I32(&c, "w_bits", S(1), 3);
+    I32(&c, "a_bits", S(1), 4);
+    refuse(&c, "mults sums to 0, expected a positive sum");
 }
 
 static void aqt_refuses(void **state)
@@ -658,10 +663,10 @@ static void residual_floats_switch_at_half_an_octave(void **state)
 static void gg_prior_refuses(void **state)
 {
     (void)state;
-    REFUSE("gg_estimate", NULL, "gg_estimate: w is 0 everywhere", F32(&c, "w", S(2), 0, 0));
+    REFUSE("gg_estimate", NULL, "gg_estimate: w is all 0, expected an element", F32(&c, "w", S(2), 0, 0));
     REFUSE("gg_estimate", NULL, "w has no rows", F32(&c, "w", S(0), 0));
     REFUSE("gg_estimate", NULL, "w[1] is inf, expected finite", F32(&c, "w", S(2), 0, INFINITY));
-    REFUSE("gg_backslash", NULL, "gg_backslash: w is 0 everywhere", F32(&c, "w", S(2), 0, 0));
+    REFUSE("gg_backslash", NULL, "gg_backslash: w is all 0, expected an element", F32(&c, "w", S(2), 0, 0));
     REFUSE("gg_backslash", "{\"shape\": -1}", "option shape is -1, expected [0,inf)",
            F32(&c, "w", S(1), 1));
     REFUSE("gg_nll", NULL, "scale is 0, expected > 0", F32(&c, "w", S(1), 1);

@@ -19,14 +19,14 @@ static void a_curved_valley_is_followed_to_its_floor(void **state)
     (void)state;
     double x[2] = {-1.2, 1}, value;
     int calls = 0;
-    expect_ok(bl_lbfgs(rosenbrock, &calls, 2, 1e-10, 1000, x, &value));
+    expect_ok(bl_smooth_minimum(rosenbrock, &calls, 2, 1e-10, 1000, x, &value));
     assert_true(fabs(x[0] - 1) < 1e-9 && fabs(x[1] - 1) < 1e-9 && value < 1e-18);
     assert_true(calls < 200);
     calls = 0; /* at the minimum there is nothing to do, nor with no steps allowed */
-    expect_ok(bl_lbfgs(rosenbrock, &calls, 2, 1e-6, 1000, x, &value));
+    expect_ok(bl_smooth_minimum(rosenbrock, &calls, 2, 1e-6, 1000, x, &value));
     assert_int_equal(calls, 1);
     double start[2] = {3, 4};
-    expect_ok(bl_lbfgs(rosenbrock, &calls, 2, 0, 0, start, &value));
+    expect_ok(bl_smooth_minimum(rosenbrock, &calls, 2, 0, 0, start, &value));
     assert_true(start[0] == 3 && start[1] == 4);
 }
 
@@ -47,7 +47,7 @@ static void a_long_bowl_is_crossed(void **state)
 {
     (void)state;
     double x[40] = {0}, value;
-    expect_ok(bl_lbfgs(long_bowl, NULL, 40, 1e-9, 2000, x, &value));
+    expect_ok(bl_smooth_minimum(long_bowl, NULL, 40, 1e-9, 2000, x, &value));
     for (int i = 0; i < 40; i++)
         assert_true(fabs(x[i] - i) < 1e-8);
 }
@@ -63,10 +63,10 @@ static void steps_stay_where_there_is_a_value(void **state)
 {
     (void)state;
     double x = 1e-3, value;
-    expect_ok(bl_lbfgs(logarithm, NULL, 1, 1e-9, 200, &x, &value));
+    expect_ok(bl_smooth_minimum(logarithm, NULL, 1, 1e-9, 200, &x, &value));
     assert_true(fabs(x - 1) < 1e-8);
     x = -1; /* no value to begin with: stays */
-    expect_ok(bl_lbfgs(logarithm, NULL, 1, 1e-9, 200, &x, &value));
+    expect_ok(bl_smooth_minimum(logarithm, NULL, 1, 1e-9, 200, &x, &value));
     assert_true(x == -1 && isnan(value));
 }
 

@@ -53,8 +53,10 @@ typedef struct bl_array {
     void *data; /* row-major, 64-byte aligned when allocated here */
 } bl_array;
 
-/* Allocates a zero-filled array. Release it with bl_array_free, which accepts a zeroed struct. */
+/* Allocates a zero-filled array. Release it with bl_array_free, which accepts a zeroed struct.
+ * Errors: a negative size, too many bytes; no memory. */
 BL_API bl_status bl_array_new(bl_dtype dtype, bl_shape shape, bl_array *out);
+/* An array of its own with the same type and values. Error: no memory. */
 BL_API bl_status bl_array_copy(const bl_array *from, bl_array *out);
 BL_API void bl_array_free(bl_array *array);
 BL_API int64_t bl_array_count(const bl_array *array);
@@ -95,8 +97,8 @@ BL_API uint32_t bl_random_bits32(bl_random *r);
 BL_API double bl_random_unit(bl_random *r);                  /* [0,1), 53 bits */
 BL_API uint32_t bl_random_below(bl_random *r, uint32_t n);   /* 0..n-1, unbiased; n >= 1 */
 BL_API double bl_random_gauss(bl_random *r);                 /* standard normal */
-BL_API double bl_random_gamma(bl_random *r, double shape);   /* Marsaglia and Tsang 2000 */
-BL_API double bl_random_beta(bl_random *r, double a, double b);
-BL_API void bl_random_permutation(bl_random *r, int32_t *out, int64_t n);
+BL_API double bl_random_gamma(bl_random *r, double shape);   /* > 0; Marsaglia and Tsang 2000 */
+BL_API double bl_random_beta(bl_random *r, double a, double b); /* a, b > 0 */
+BL_API void bl_random_permutation(bl_random *r, int32_t *out, int64_t n); /* of 0..n-1 */
 
 #endif

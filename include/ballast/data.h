@@ -1,4 +1,4 @@
-/* Data: reading what a user has, preparing it, splitting it, spoiling it on purpose, batching it.
+/* Data: reading what a user has, preparing it, splitting it, spoiling it on purpose.
  *
  *     bl_dataset d;
  *     BL_TRY(bl_dataset_open("prices.csv", &(bl_data_options){.target = "price"}, &d));
@@ -6,11 +6,8 @@
  *     BL_TRY(bl_split_new(&d, &(bl_split_options){.test = 0.2, .validation = 0.1}, key, &s));
  *     bl_preparation *p;                                  fitted on the training rows only
  *     BL_TRY(bl_preparation_fit(&d, s.train, s.train_count, &p));
- *     bl_loader *l;
- *     BL_TRY(bl_loader_new(&d, p, s.train, s.train_count, &(bl_loader_options){.batch = 128,
- *                          .shuffle = true, .key = key}, &l));
- *     for (int64_t b = 0; b < bl_loader_batches(l); b++)
- *         BL_TRY(bl_loader_fill(l, epoch, b, x, y, index, &filled));
+ *     BL_TRY(bl_preparation_inputs(p, &d, s.train, s.train_count, x));    x: f32[count, ..]
+ *     BL_TRY(bl_preparation_targets(p, &d, s.train, s.train_count, y));   y: i32[count], classes
  *
  * A data set is raw: values as they are in the file, rows addressed by number. A preparation turns
  * rows into floats for a network. Everything random takes a key and is a function of it alone.
@@ -105,7 +102,6 @@ BL_API bl_status bl_dataset_from_arrays(const char *name, const bl_array *inputs
 
 /* "1797 images 8x8x1, 10 classes" */
 BL_API char *bl_dataset_summary(const bl_dataset *d); /* bl_free_text it; NULL if memory is short */
-BL_API void bl_free_text(char *text);                 /* any text this library hands out */
 
 /* --- splits --------------------------------------------------------------------------------- */
 
@@ -177,7 +173,6 @@ BL_API void bl_preparation_free(bl_preparation *p);
 
 BL_API bl_shape bl_preparation_shape(const bl_preparation *p); /* of one example: [D] or [H,W,C] */
 BL_API bl_target_kind bl_preparation_target_kind(const bl_preparation *p);
-BL_API const char *bl_preparation_target_name(const bl_preparation *p);
 BL_API int32_t bl_preparation_classes(const bl_preparation *p); /* 0 for values */
 BL_API const char *bl_preparation_class_name(const bl_preparation *p, int32_t label);
 /* A feature of a table: "age", "age (missing)", "city = Rome"; NULL for images and matrices. */
@@ -200,43 +195,6 @@ BL_API double bl_preparation_unit(const bl_preparation *p);
 /* As JSON, for model files; reading it back gives the same floats. bl_free_text the text. */
 BL_API bl_status bl_preparation_to_json(const bl_preparation *p, char **text);
 BL_API bl_status bl_preparation_from_json(const char *text, bl_preparation **out);
-
-/* --- batches -------------------------------------------------------------------------------- */
-
-/* Changes raw images before they are normalised: augmentation. in and out are u8 [n,h,w,c] and do
- * not overlap; index[i] is the position of image i in the loader; `key` is of this batch alone. */
-typedef void (*bl_image_hook)(void *context, const uint8_t *in, uint8_t *out, int64_t n, int64_t h,
-                              int64_t w, int64_t c, const int32_t *index, bl_key key);
-
-typedef struct bl_loader_options {
-    int64_t batch;         /* at least 1 */
-    bool shuffle;          /* a new order each epoch; otherwise 0, 1, 2, .. */
-    bool keep_partial;     /* also give the last batch when it is not full */
-    bl_key key;            /* of the order and of the hook */
-    const int32_t *labels; /* instead of the data set's classes: [count], by position; copied */
-    bl_image_hook hook;
-    void *context;
-} bl_loader_options;
-
-typedef struct bl_loader bl_loader;
-
-/* Batches of the given rows. A set smaller than a batch gives one batch of its own size. The data
- * set and preparation must outlive the loader. One thread at a time may use a loader. */
-BL_API bl_status bl_loader_new(const bl_dataset *d, const bl_preparation *p, const int32_t *rows,
-                               int64_t count, const bl_loader_options *options, bl_loader **out);
-BL_API void bl_loader_free(bl_loader *l);
-BL_API int64_t bl_loader_batches(const bl_loader *l);    /* in an epoch */
-BL_API int64_t bl_loader_batch_size(const bl_loader *l); /* min(batch, count) */
-BL_API int64_t bl_loader_count(const bl_loader *l);      /* examples */
-BL_API bl_type bl_loader_input_type(const bl_loader *l);  /* f32 [batch size, ..] */
-BL_API bl_type bl_loader_target_type(const bl_loader *l); /* i32 or f32 [batch size] */
-
-/* Fills one batch of an epoch; any order of calls gives the same batches, so a run resumes by number.
- * `index` gets positions 0..count-1 in the loader's rows (not row numbers of the data set), i32 [batch
- * size]. Any of the three may be NULL. The first `filled` rows are examples; where that is less than
- * the batch size (only with keep_partial), the rest repeat them. */
-BL_API bl_status bl_loader_fill(bl_loader *l, int64_t epoch, int64_t batch, float *inputs,
-                                void *targets, int32_t *index, int64_t *filled);
 
 /* --- results back into the user's file -------------------------------------------------------- */
 

@@ -44,7 +44,8 @@ BL_API bl_status bl_compile(const bl_device *device, const bl_tensor *inputs, in
 BL_API bl_status bl_run(bl_program *program, const bl_array *inputs, const bl_array *outputs);
 BL_API void bl_program_free(bl_program *program);
 
-/* What the program does, a kernel a line, with shapes, flops and bytes. The caller frees the text. */
+/* What the program does, a kernel a line, with shapes, flops and bytes; NULL if
+ * memory is short. bl_free_text it. */
 BL_API char *bl_program_explain(const bl_program *program);
 
 /* Arithmetic operations and bytes of memory traffic of one run, counted from the plan. */

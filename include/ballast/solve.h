@@ -306,10 +306,10 @@ BL_API bl_status bl_minimum_norm(const double *a, const double *b, int64_t m, in
 /* The value of a function at x[n]; writes its gradient[n]. */
 typedef double bl_smooth(const double *x, double *gradient, void *context);
 
-/* A local minimum of a smooth function, from x on: limited-memory BFGS (Nocedal 1980), at most
+/* A local minimum of a smooth function, from x on (in a graph: bl_minimize): limited-memory BFGS (Nocedal 1980), at most
  * `most` steps, until no derivative exceeds the tolerance or no step lowers the value. *value is
  * that at x. */
-BL_API bl_status bl_lbfgs(bl_smooth *function, void *context, int64_t n, double tolerance,
+BL_API bl_status bl_smooth_minimum(bl_smooth *function, void *context, int64_t n, double tolerance,
                           int64_t most, double *x, double *value);
 
 /* The most likely coefficient[size + 1,classes], the last row the intercepts, of

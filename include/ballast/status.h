@@ -28,6 +28,9 @@ typedef bl_status_code bl_status;
 /* The message of the last failure on this thread; "" if there was none. Valid until the next one. */
 BL_API const char *bl_error(void);
 
+/* Frees a text that this library handed out: a summary, a plan, JSON. NULL is allowed. */
+BL_API void bl_free_text(char *text);
+
 /* Returns the status of `expression` to the caller unless it is BL_OK. */
 #define BL_TRY(expression)                                                                         \
     do {                                                                                           \

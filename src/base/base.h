@@ -8,10 +8,10 @@
 #include "ballast/array.h"
 
 /* Sets the thread's message (printf) and returns `code`: return bl_fail(BL_INVALID, "..", ..); */
-BL_API bl_status bl_fail(bl_status code, const char *format, ...) BL_PRINTF(2, 3);
-BL_API bl_status bl_fail_v(bl_status code, const char *format, va_list arguments);
+bl_status bl_fail(bl_status code, const char *format, ...) BL_PRINTF(2, 3);
+bl_status bl_fail_v(bl_status code, const char *format, va_list arguments);
 /* Puts "prefix: " before the thread's message and returns `code`. */
-BL_API bl_status bl_fail_in(bl_status code, const char *prefix_format, ...) BL_PRINTF(2, 3);
+bl_status bl_fail_in(bl_status code, const char *prefix_format, ...) BL_PRINTF(2, 3);
 bl_status bl_no_memory(size_t bytes);
 
 /* --- allocation: every allocation of the library goes through these, so that tests can make the
@@ -19,7 +19,7 @@ bl_status bl_no_memory(size_t bytes);
 void *bl_alloc(size_t bytes);         /* zero-filled; NULL on failure */
 void *bl_alloc_aligned(size_t bytes); /* 64-byte aligned, zero-filled */
 void *bl_resize(void *block, size_t bytes);
-void bl_release(void *block);         /* any of the three */
+void bl_release(void *block); /* any of the three */
 void bl_fail_allocation(int64_t n);
 
 /* Makes room for one more element in a growing array: BL_GROW(items, count, capacity) is false if
@@ -32,7 +32,8 @@ bool bl_grow(void **items, size_t count, size_t *capacity, size_t size);
 typedef struct bl_arena bl_arena;
 bl_arena *bl_arena_new(void);
 void bl_arena_free(bl_arena *arena);
-void *bl_arena_alloc(bl_arena *arena, size_t bytes); /* zero-filled, 16-byte aligned; NULL on failure */
+void *bl_arena_alloc(bl_arena *arena,
+                     size_t bytes); /* zero-filled, 16-byte aligned; NULL on failure */
 char *bl_arena_text(bl_arena *arena, const char *text);
 
 /* --- text */
@@ -44,17 +45,19 @@ typedef struct bl_text { /* a growing string; failure is remembered, checked onc
 void bl_text_add(bl_text *text, const char *format, ...) BL_PRINTF(2, 3);
 void bl_text_add_n(bl_text *text, const char *bytes, size_t count);
 void bl_text_free(bl_text *text);
-char *bl_copy_text(const char *text);                          /* bl_release it */
-char *bl_format(const char *format, ...) BL_PRINTF(1, 2);      /* bl_release it */
+char *bl_copy_text(const char *text);                     /* bl_release it */
+char *bl_format(const char *format, ...) BL_PRINTF(1, 2); /* bl_release it */
 /* The candidate nearest to `name` in edit distance, or NULL if none is near: "did you mean elr?" */
 const char *bl_nearest(const char *name, const char *const *candidates, int count);
-bool bl_parse_double(const char *text, double *out);           /* the whole text, C locale */
+bool bl_parse_double(const char *text, double *out); /* the whole text, C locale */
 bool bl_parse_int(const char *text, int64_t *out);
-void bl_sort_doubles(double *x, size_t count);                 /* ascending; a NaN goes anywhere */
-uint64_t bl_hash(const void *bytes, size_t count, uint64_t seed); /* FNV-1a 64, for keys, not secrets */
+void bl_sort_doubles(double *x, size_t count); /* ascending; a NaN goes anywhere */
+uint64_t bl_hash(const void *bytes, size_t count,
+                 uint64_t seed); /* FNV-1a 64, for keys, not secrets */
 
 /* --- files */
-bl_status bl_read_file(const char *path, char **bytes, size_t *count); /* one 0 byte after the end; bl_release it */
+bl_status bl_read_file(const char *path, char **bytes,
+                       size_t *count); /* one 0 byte after the end; bl_release it */
 /* Writes to a temporary name beside `path`, syncs, renames: the file is whole or untouched. */
 bl_status bl_write_file(const char *path, const void *bytes, size_t count);
 typedef struct bl_piece {
@@ -65,9 +68,14 @@ bl_status bl_write_pieces(const char *path, const bl_piece *piece, size_t pieces
 
 /* --- safetensors: a flat dictionary of named arrays with a metadata dictionary of strings */
 typedef struct bl_dictionary {
-    struct bl_entry { char *name; bl_array array; } *entry;
+    struct bl_entry {
+        char *name;
+        bl_array array;
+    } * entry;
     size_t count, capacity;
-    struct bl_note { char *key, *value; } *note;
+    struct bl_note {
+        char *key, *value;
+    } * note;
     size_t notes, note_capacity;
 } bl_dictionary;
 bl_array *bl_dictionary_find(const bl_dictionary *d, const char *name); /* NULL if absent */
@@ -76,10 +84,12 @@ bl_status bl_dictionary_set(bl_dictionary *d, const char *name, bl_array array);
 const char *bl_dictionary_note(const bl_dictionary *d, const char *key);
 bl_status bl_dictionary_set_note(bl_dictionary *d, const char *key, const char *value);
 void bl_dictionary_free(bl_dictionary *d);
-/* Names in the file must be unique, dtypes F32 F64 I32 U32 I8 U8 BOOL (F16 and BF16 are widened to f32, I64
- * narrowed to i32 where every value fits), offsets exact. A malformed file is BL_INVALID with the place. */
+/* Names in the file must be unique, dtypes F32 F64 I32 U32 I8 U8 BOOL (F16 and BF16 are widened to
+ * f32, I64 narrowed to i32 where every value fits), offsets exact. A malformed file is BL_INVALID
+ * with the place. */
 bl_status bl_safetensors_read(const char *path, bl_dictionary *out);
-bl_status bl_safetensors_parse(const char *bytes, size_t count, const char *where, bl_dictionary *out);
+bl_status bl_safetensors_parse(const char *bytes, size_t count, const char *where,
+                               bl_dictionary *out);
 bl_status bl_safetensors_write(const char *path, const bl_dictionary *d);
 
 #endif

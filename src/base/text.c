@@ -9,6 +9,11 @@
 #include <string.h>
 #include <strings.h>
 
+void bl_free_text(char *text)
+{
+    bl_release(text);
+}
+
 void bl_text_add_n(bl_text *text, const char *bytes, size_t count)
 {
     if (text->failed)

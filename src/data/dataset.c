@@ -9,11 +9,6 @@
 
 enum { MOST_CLASSES = 65536 };
 
-void bl_free_text(char *text)
-{
-    bl_release(text);
-}
-
 void bl_free_texts(char **texts, int64_t count)
 {
     for (int64_t i = 0; texts && i < count; i++)
@@ -266,6 +261,18 @@ bl_status bl_dataset_from_arrays(const char *name, const bl_array *inputs, const
     if (status != BL_OK)
         bl_dataset_free(out);
     return status;
+}
+
+bl_status bl_dataset_check_rows(const bl_dataset *d, const int32_t *rows, int64_t count)
+{
+    if (count < 0 || (!rows && count > d->count))
+        return bl_fail(BL_INVALID, "%s: %lld rows asked of %lld", d->name, (long long)count,
+                       (long long)d->count);
+    for (int64_t i = 0; rows && i < count; i++)
+        if (rows[i] < 0 || rows[i] >= d->count)
+            return bl_fail(BL_INVALID, "%s: row %d, but rows are 0 to %lld", d->name, rows[i],
+                           (long long)d->count - 1);
+    return BL_OK;
 }
 
 char *bl_dataset_summary(const bl_dataset *d)

@@ -22,6 +22,8 @@ bl_status bl_dataset_name_classes(bl_dataset *d, const char *const *names, int32
 /* Appends rows of the same type; `a` grows. */
 bl_status bl_array_append(bl_array *a, const bl_array *rows, const char *where);
 bl_status bl_dataset_finish(bl_dataset *d); /* checks consistency, hashes */
+/* `rows` are numbers of examples; NULL: 0, 1, .., count - 1. */
+bl_status bl_dataset_check_rows(const bl_dataset *d, const int32_t *rows, int64_t count);
 void bl_free_texts(char **texts, int64_t count);
 
 /* --- decoding bytes */

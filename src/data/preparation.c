@@ -270,18 +270,6 @@ static bl_status fit_target(bl_preparation *p, const bl_dataset *d, const int32_
     return BL_OK;
 }
 
-static bl_status check_rows(const bl_dataset *d, const int32_t *rows, int64_t count)
-{
-    if (count < 0 || (!rows && count > d->count))
-        return bl_fail(BL_INVALID, "%s: %lld rows asked of %lld", d->name, (long long)count,
-                       (long long)d->count);
-    for (int64_t i = 0; rows && i < count; i++)
-        if (rows[i] < 0 || rows[i] >= d->count)
-            return bl_fail(BL_INVALID, "%s: row %d, but rows are 0 to %lld", d->name, rows[i],
-                           (long long)d->count - 1);
-    return BL_OK;
-}
-
 static bl_status fit(bl_preparation *p, const bl_dataset *d, const int32_t *rows, int64_t count)
 {
     p->kind = d->kind;
@@ -303,7 +291,7 @@ bl_status bl_preparation_fit(const bl_dataset *d, const int32_t *rows, int64_t c
                              bl_preparation **out)
 {
     *out = NULL;
-    BL_TRY(check_rows(d, rows, count));
+    BL_TRY(bl_dataset_check_rows(d, rows, count));
     if (count == 0)
         return bl_fail(BL_INVALID, "%s: no rows to fit a preparation on", d->name);
     bl_preparation *p = bl_alloc(sizeof *p);
@@ -327,11 +315,6 @@ bl_shape bl_preparation_shape(const bl_preparation *p)
 bl_target_kind bl_preparation_target_kind(const bl_preparation *p)
 {
     return p->target_kind;
-}
-
-const char *bl_preparation_target_name(const bl_preparation *p)
-{
-    return p->target_name;
 }
 
 int32_t bl_preparation_classes(const bl_preparation *p)
@@ -505,7 +488,7 @@ static bl_status check_shape(const bl_preparation *p, const bl_dataset *d)
 bl_status bl_preparation_inputs(const bl_preparation *p, const bl_dataset *d, const int32_t *rows,
                                 int64_t count, float *out)
 {
-    BL_TRY(check_rows(d, rows, count));
+    BL_TRY(bl_dataset_check_rows(d, rows, count));
     BL_TRY(check_shape(p, d));
     switch (p->kind) {
     case BL_TABLE:
@@ -560,7 +543,7 @@ static bl_status write_classes(const bl_preparation *p, const bl_dataset *d, con
 bl_status bl_preparation_targets(const bl_preparation *p, const bl_dataset *d, const int32_t *rows,
                                  int64_t count, void *out)
 {
-    BL_TRY(check_rows(d, rows, count));
+    BL_TRY(bl_dataset_check_rows(d, rows, count));
     if (d->target_kind != p->target_kind || p->target_kind == BL_NO_TARGET)
         return bl_fail(BL_INVALID, "%s: it has %s to predict, the model has %s", d->name,
                        d->target_kind == BL_CLASSES  ? "classes"

@@ -89,18 +89,6 @@ static bl_status room_new(int32_t classes, const int32_t *rows, int64_t count, s
     return BL_OK;
 }
 
-static bl_status check_rows(const bl_dataset *d, const int32_t *rows, int64_t count)
-{
-    if (count < 0 || (!rows && count > d->count))
-        return bl_fail(BL_INVALID, "%s: %lld rows asked of %lld", d->name, (long long)count,
-                       (long long)d->count);
-    for (int64_t i = 0; rows && i < count; i++)
-        if (rows[i] < 0 || rows[i] >= d->count)
-            return bl_fail(BL_INVALID, "%s: row %d, but rows are 0 to %lld", d->name, rows[i],
-                           (long long)d->count - 1);
-    return BL_OK;
-}
-
 /* The quota of each class out of its rows, ascending in the end. */
 static void draw_by_class(int32_t classes, bl_key key, const struct room *room, int32_t *chosen)
 {
@@ -117,7 +105,7 @@ static void draw_by_class(int32_t classes, bl_key key, const struct room *room, 
 bl_status bl_subset(const bl_dataset *d, const int32_t *rows, int64_t count, int64_t k, bl_key key,
                     int32_t *chosen)
 {
-    BL_TRY(check_rows(d, rows, count));
+    BL_TRY(bl_dataset_check_rows(d, rows, count));
     if (k < 0 || k > count)
         return bl_fail(BL_INVALID, "%s: %lld examples asked, but there are %lld", d->name,
                        (long long)k, (long long)count);
@@ -141,7 +129,7 @@ bl_status bl_subset(const bl_dataset *d, const int32_t *rows, int64_t count, int
 bl_status bl_imbalance(const bl_dataset *d, const int32_t *rows, int64_t count, double ratio,
                        bl_key key, int32_t *kept, int64_t *kept_count)
 {
-    BL_TRY(check_rows(d, rows, count));
+    BL_TRY(bl_dataset_check_rows(d, rows, count));
     if (d->target_kind != BL_CLASSES)
         return bl_fail(BL_INVALID, "%s: class imbalance needs classes", d->name);
     if (!(ratio >= 1 && isfinite(ratio)))

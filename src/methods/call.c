@@ -148,6 +148,15 @@ static bl_status refuse_unknown(const call *c, const bl_dictionary *in)
     return BL_OK;
 }
 
+static bl_status check_values(const char *conditions, const bl_symbols *symbols, const char *name,
+                              const bl_array *array)
+{
+    bl_status status = bl_conditions_check(conditions, symbols, array);
+    if (status == BL_INVALID)
+        return bl_fail(status, "%s%s%s", name, *bl_error() == '[' ? "" : " ", bl_error());
+    return status;
+}
+
 /* Values are looked at after all sizes are known: labels may stand before logits. */
 static bl_status gather(call *c, const bl_dictionary *in)
 {
@@ -159,12 +168,15 @@ static bl_status gather(call *c, const bl_dictionary *in)
     BL_TRY(refuse_unknown(c, in));
     for (size_t i = 0; i < c->arguments; i++) {
         const argument *a = &c->argument[i];
-        bl_status status = bl_conditions_check(a->field->conditions, c->symbols, &a->array);
-        if (status == BL_INVALID)
-            return bl_fail(status, "%s%s%s", a->name, *bl_error() == '[' ? "" : " ", bl_error());
-        BL_TRY(status);
+        BL_TRY(check_values(a->field->conditions, c->symbols, a->name, &a->array));
     }
     return BL_OK;
+}
+
+bl_status bl_input_check(const bl_dictionary *in, const char *name, const char *conditions)
+{
+    static const bl_symbols none = {0};
+    return check_values(conditions, &none, name, bl_dictionary_find(in, name));
 }
 
 /* --- results ---------------------------------------------------------------------------------- */

@@ -24,9 +24,10 @@
  * (INS, OUTS) S is a shape of each entry: "f32[S...]" in two lists pairs them.
  *
  * Conditions, comma-separated: "grad" (differentiable), "0 <= . < C", "[0,1]", "> 0", "in {-1,1}",
- * "distinct", "permutation", "integer", "finite", "no NaN", "sum > 0" (of all elements), "rows > 0"
- * (the first size is at least 1), "optional" (where it is not given, the field is a bare number in
- * BL_CONTRACT, and an array without data in BL_HOST). A letter is a size, or an option. Values are
+ * "distinct", "permutation", "integer", "finite", "no NaN", "sum > 0" (of all elements), "sums to 1
+ * within 1e-4", "rows sum to 1 within 1e-3" (along the last size), "not all 0", "no zero row", "rows
+ * > 0" (the first size is at least 1), "optional" (where it is not given, the field is a bare number
+ * in BL_CONTRACT, and an array without data in BL_HOST). A letter is a size, or an option. Values are
  * checked on direct calls, and in training once on the data.
  *
  * Options: the default decides the kind. 3.0 is a number (a bl_tensor in BL_CONTRACT, so that a
@@ -82,6 +83,8 @@ typedef struct bl_field {
 /* A check that the conditions cannot express, run on direct calls after them: `in` are the inputs,
  * `options` the contract's struct with its options set. */
 typedef bl_status bl_contract_check(const bl_dictionary *in, const void *options);
+/* Inside of one: conditions on an input that hold only under some options. */
+bl_status bl_input_check(const bl_dictionary *in, const char *name, const char *conditions);
 
 /* The gradient of a host function, after it has run: `fields` hold its inputs, options and outputs,
  * the OUTs of `cotangent` their cotangents (no data: zero), and the differentiable INs of `gradient`

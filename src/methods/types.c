@@ -472,14 +472,72 @@ static bl_status check_permutation(const bl_array *array)
     return BL_OK;
 }
 
-static bl_status check_sum(const bl_array *array)
+static double sum_of(const bl_array *array, int64_t begin, int64_t end)
 {
     double sum = 0;
-    int64_t count = bl_array_count(array);
-    for (int64_t i = 0; i < count; i++)
+    for (int64_t i = begin; i < end; i++)
         sum += bl_array_get(array, i);
+    return sum;
+}
+
+static bl_status check_sum(const bl_array *array)
+{
+    double sum = sum_of(array, 0, bl_array_count(array));
     if (!(sum > 0))
         return bl_fail(BL_INVALID, "sums to %.9g, expected a positive sum", sum);
+    return BL_OK;
+}
+
+/* The number behind "sums to 1 within " and the like, or NaN. */
+static double tolerance_behind(piece p, const char *words)
+{
+    size_t length = strlen(words);
+    if ((size_t)p.length <= length || strncmp(p.at, words, length) != 0)
+        return (double)NAN;
+    return strtod(p.at + length, NULL);
+}
+
+static int64_t row_size(const bl_array *array)
+{
+    int rank = array->type.shape.rank;
+    return rank > 0 ? array->type.shape.dim[rank - 1] : 1;
+}
+
+static bl_status check_unit_sum(const bl_array *array, bool rows, double tolerance)
+{
+    int64_t count = bl_array_count(array), size = rows ? row_size(array) : count;
+    for (int64_t begin = 0; begin < count || (begin == 0 && !rows); begin += size ? size : 1) {
+        char row[32] = "";
+        double sum = sum_of(array, begin, begin + size);
+        if (rows)
+            snprintf(row, sizeof row, " in row %lld", (long long)(begin / size));
+        if (!(fabs(sum - 1) <= tolerance))
+            return bl_fail(BL_INVALID, "sums to %.6g%s, expected 1 within %g", sum, row, tolerance);
+    }
+    return BL_OK;
+}
+
+static bool all_zero(const bl_array *array, int64_t begin, int64_t end)
+{
+    while (begin < end && bl_array_get(array, begin) == 0)
+        begin++;
+    return begin == end;
+}
+
+static bl_status check_not_zero(const bl_array *array)
+{
+    if (all_zero(array, 0, bl_array_count(array)))
+        return bl_fail(BL_INVALID, "is all 0, expected an element that is not");
+    return BL_OK;
+}
+
+static bl_status check_no_zero_row(const bl_array *array)
+{
+    int64_t size = row_size(array), rows = bl_array_count(array) / (size ? size : 1);
+    for (int64_t i = 0; i < rows; i++)
+        if (all_zero(array, i * size, (i + 1) * size))
+            return bl_fail(BL_INVALID, "is all 0 in row %lld, expected rows that are not",
+                           (long long)i);
     return BL_OK;
 }
 
@@ -498,7 +556,7 @@ static bl_status check_elements(piece p, const bl_symbols *symbols, const bl_arr
     bool number = piece_is(p, "no NaN");
     bool list = p.length > 3 && strncmp(p.at, "in ", 3) == 0;
     if (!finite && !integer && !number && !list && !read_interval(p, symbols, &range))
-        return BL_OK;
+        return bl_fail(BL_INVALID, "has the condition \"%.*s\", which is not one", p.length, p.at);
     bool single = array->type.dtype == BL_F32;
     int64_t count = bl_array_count(array);
     for (int64_t i = 0; i < count; i++) {
@@ -536,6 +594,14 @@ bl_status bl_conditions_check(const char *conditions, const bl_symbols *symbols,
             BL_TRY(check_permutation(array));
         else if (piece_is(p, "sum > 0"))
             BL_TRY(check_sum(array));
+        else if (piece_is(p, "not all 0"))
+            BL_TRY(check_not_zero(array));
+        else if (piece_is(p, "no zero row"))
+            BL_TRY(check_no_zero_row(array));
+        else if (!isnan(tolerance_behind(p, "sums to 1 within ")))
+            BL_TRY(check_unit_sum(array, false, tolerance_behind(p, "sums to 1 within ")));
+        else if (!isnan(tolerance_behind(p, "rows sum to 1 within ")))
+            BL_TRY(check_unit_sum(array, true, tolerance_behind(p, "rows sum to 1 within ")));
         else
             BL_TRY(check_elements(p, symbols, array));
     }

@@ -109,8 +109,8 @@ static void take_step(search *s)
     swap(&s->gradient, &s->next_gradient);
 }
 
-bl_status bl_lbfgs(bl_smooth *function, void *context, int64_t n, double tolerance, int64_t most,
-                   double *x, double *value)
+bl_status bl_smooth_minimum(bl_smooth *function, void *context, int64_t n, double tolerance,
+                            int64_t most, double *x, double *value)
 {
     size_t bytes = (size_t)(n * (5 + 2 * PAIRS) + 1) * sizeof(double);
     double *room = bl_alloc(bytes), *rest = room;

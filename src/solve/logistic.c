@@ -98,9 +98,10 @@ bl_status bl_logistic_regression(const double *feature, const int32_t *label, co
     int64_t unknowns = (size + 1) * classes;
     for (int64_t i = 0; i < unknowns; i++)
         coefficient[i] = 0;
-    bl_status status = bl_lbfgs(objective, &r, unknowns, TOLERANCE, 100, coefficient, &value);
+    bl_status status =
+        bl_smooth_minimum(objective, &r, unknowns, TOLERANCE, 100, coefficient, &value);
     if (status == BL_OK && !is_separated(&r, coefficient))
-        status = bl_lbfgs(objective, &r, unknowns, TOLERANCE, 1000, coefficient, &value);
+        status = bl_smooth_minimum(objective, &r, unknowns, TOLERANCE, 1000, coefficient, &value);
     *log_loss = mean_log_loss(&r, coefficient);
     bl_release(r.score);
     return status;

@@ -224,18 +224,8 @@ bl_tensor bl_loss_at(bl_step *s, const bl_tensor *raw)
 /* --- opening ---------------------------------------------------------------------------------- */
 static void open_arguments(bl_builder *b, int64_t batch)
 {
-    const bl_training_data *data = b->t->data;
-    bl_shape inputs = data->train.inputs.type.shape, targets = data->train.targets.type.shape;
-    inputs.dim[0] = targets.dim[0] = batch;
-    const bl_type type[BL_ARGS] = {[BL_ARG_INPUTS] = {BL_F32, inputs},
-                                   [BL_ARG_TARGETS] = {data->train.targets.type.dtype, targets},
-                                   [BL_ARG_INDEX] = {BL_I32, BL_SHAPE(batch)},
-                                   [BL_ARG_EPOCH] = {BL_F32, BL_SCALAR},
-                                   [BL_ARG_STEP] = {BL_I32, BL_SCALAR},
-                                   [BL_ARG_PROGRESS] = {BL_F32, BL_SCALAR},
-                                   [BL_ARG_LEARNING_RATE] = {BL_F32, BL_SCALAR},
-                                   [BL_ARG_KEY] = {BL_U32, BL_SHAPE(2)},
-                                   [BL_ARG_STATISTIC_RATE] = {BL_F32, BL_SCALAR}};
+    bl_type type[BL_ARGS];
+    bl_argument_types(b->t, batch, type);
     for (int i = 0; i < BL_ARGS; i++)
         b->argument[i] = bl_input(b->step.graph, argument_name[i], type[i].dtype, type[i].shape);
 }

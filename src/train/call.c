@@ -5,26 +5,32 @@
 #include "train/training.h"
 
 /* --- batches ---------------------------------------------------------------------------------- */
-bl_status bl_batch_new(const bl_training *t, int64_t size, bl_batch *out)
+void bl_argument_types(const bl_training *t, int64_t batch, bl_type type[BL_ARGS])
 {
     const bl_part *train = &t->data->train;
     bl_shape inputs = train->inputs.type.shape, targets = train->targets.type.shape;
-    inputs.dim[0] = targets.dim[0] = size;
-    const bl_type type[BL_ARGS] = {[BL_ARG_INPUTS] = {BL_F32, inputs},
-                                   [BL_ARG_TARGETS] = {train->targets.type.dtype, targets},
-                                   [BL_ARG_INDEX] = {BL_I32, BL_SHAPE(size)},
-                                   [BL_ARG_EPOCH] = {BL_F32, BL_SCALAR},
-                                   [BL_ARG_STEP] = {BL_I32, BL_SCALAR},
-                                   [BL_ARG_PROGRESS] = {BL_F32, BL_SCALAR},
-                                   [BL_ARG_LEARNING_RATE] = {BL_F32, BL_SCALAR},
-                                   [BL_ARG_KEY] = {BL_U32, BL_SHAPE(2)},
-                                   [BL_ARG_STATISTIC_RATE] = {BL_F32, BL_SCALAR}};
+    inputs.dim[0] = targets.dim[0] = batch;
+    type[BL_ARG_INPUTS] = (bl_type){BL_F32, inputs};
+    type[BL_ARG_TARGETS] = (bl_type){train->targets.type.dtype, targets};
+    type[BL_ARG_INDEX] = (bl_type){BL_I32, BL_SHAPE(batch)};
+    type[BL_ARG_EPOCH] = (bl_type){BL_F32, BL_SCALAR};
+    type[BL_ARG_STEP] = (bl_type){BL_I32, BL_SCALAR};
+    type[BL_ARG_PROGRESS] = (bl_type){BL_F32, BL_SCALAR};
+    type[BL_ARG_LEARNING_RATE] = (bl_type){BL_F32, BL_SCALAR};
+    type[BL_ARG_KEY] = (bl_type){BL_U32, BL_SHAPE(2)};
+    type[BL_ARG_STATISTIC_RATE] = (bl_type){BL_F32, BL_SCALAR};
+}
+
+bl_status bl_batch_new(const bl_training *t, int64_t size, bl_batch *out)
+{
+    bl_type type[BL_ARGS];
+    bl_argument_types(t, size, type);
     *out = (bl_batch){.size = size};
     for (int i = 0; i < BL_ARGS; i++)
         BL_TRY(bl_array_new(type[i].dtype, type[i].shape, &out->argument[i]));
     bl_f32(&out->argument[BL_ARG_STATISTIC_RATE])[0] = 0.1F;
-    if (train->inputs.type.dtype == BL_U8) {
-        size_t bytes = (size_t)bl_shape_count(inputs);
+    if (t->data->train.inputs.type.dtype == BL_U8) {
+        size_t bytes = (size_t)bl_type_count(type[BL_ARG_INPUTS]);
         out->raw = bl_alloc(bytes);
         out->loaded = bl_alloc(bytes);
         if (!out->raw || !out->loaded)

@@ -115,6 +115,7 @@ bl_status bl_run_host_hooks(bl_training *t, bool init); /* or epoch; adds to tal
 double bl_squared_distance(const float *a, const float *b, int64_t count, double *norm);
 
 /* call.c */
+void bl_argument_types(const bl_training *t, int64_t batch, bl_type type[BL_ARGS]);
 bl_status bl_batch_new(const bl_training *t, int64_t size, bl_batch *out);
 void bl_batch_free(bl_batch *batch);
 void bl_batch_set(bl_training *t, bl_batch *batch, int64_t step); /* the scalars of a step */

@@ -173,13 +173,7 @@ BL_CONTRACT_CHECKED(rehearsal_free_cl_fisher_update, REHEARSAL_FREE_CL_FISHER_UP
 static bl_status rehearsal_free_cl_fisher_update_check(const bl_dictionary *in, const void *options)
 {
     const struct rehearsal_free_cl_fisher_update *o = options;
-    const bl_array *weight = bl_dictionary_find(in, "weight");
-    int64_t count = bl_array_count(weight);
-    for (int64_t i = 0; i < count; i++)
-        if (bl_array_get(weight, i) > 0 || bl_is(o->mode, "batch"))
-            return BL_OK;
-    return bl_fail(BL_INVALID, "weight sums to 0, expected a positive weight (mode per_example "
-                               "divides by the sum)");
+    return bl_is(o->mode, "batch") ? BL_OK : bl_input_check(in, "weight", "sum > 0");
 }
 
 /* --- all in one ------------------------------------------------------------------------------- */

@@ -16,26 +16,9 @@ static bl_tensor decision(bl_tensor x, bl_tensor w, bl_tensor b)
 
 /* --- what the conditions cannot say ----------------------------------------------------------- */
 
-static bl_status need_direction(const bl_dictionary *in, const char *name)
-{
-    const bl_array *v = bl_dictionary_find(in, name);
-    int64_t count = bl_array_count(v);
-    for (int64_t i = 0; i < count; i++)
-        if (bl_array_get(v, i) != 0)
-            return BL_OK;
-    return bl_fail(BL_INVALID, "%s is zero, expected |%s| > 0", name, name);
-}
-
-static bl_status w_check(const bl_dictionary *in, const void *options)
-{
-    (void)options;
-    return need_direction(in, "w");
-}
-
 static bl_status means_check(const bl_dictionary *in, const void *options)
 {
     (void)options;
-    BL_TRY(need_direction(in, "w"));
     const bl_array *i = bl_dictionary_find(in, "mean_i"), *j = bl_dictionary_find(in, "mean_j");
     int64_t size = bl_array_count(i);
     for (int64_t k = 0; k < size; k++)
@@ -56,7 +39,7 @@ static double column_mean(const bl_array *x, int64_t k)
 
 static bl_status classes_check(const bl_dictionary *in, const void *options)
 {
-    BL_TRY(w_check(in, options));
+    (void)options;
     const bl_array *i = bl_dictionary_find(in, "x_i"), *j = bl_dictionary_find(in, "x_j");
     int64_t columns = i->type.shape.dim[1];
     for (int64_t k = 0; k < columns; k++)
@@ -68,8 +51,7 @@ static bl_status classes_check(const bl_dictionary *in, const void *options)
 /* |direction - (direction.c) c| > 1e-6 |direction|, c = w/|w|. */
 static bl_status tilt_check(const bl_dictionary *in, const void *options)
 {
-    BL_TRY(w_check(in, options));
-    BL_TRY(need_direction(in, "direction"));
+    (void)options;
     const bl_array *w = bl_dictionary_find(in, "w"), *d = bl_dictionary_find(in, "direction");
     int64_t size = bl_array_count(w);
     double ww = 0, dw = 0, dd = 0, ss = 0;
@@ -89,7 +71,7 @@ static bl_status tilt_check(const bl_dictionary *in, const void *options)
 /* --- the angle -------------------------------------------------------------------------------- */
 
 #define BOUNDARY_TILTING_ANGLE(IN, OPT, OUT)                                                       \
-    IN(w, "f32[D]", "grad", "normal of the classifier, of any length, towards class J")            \
+    IN(w, "f32[D]", "grad, not all 0", "normal of the classifier, of any length, to class J")      \
     IN(mean_i, "f32[D]", "grad", "mean of class I on the training data")                           \
     IN(mean_j, "f32[D]", "grad", "mean of class J")                                                \
     OUT(cos, "f32[]", "w.u / (|w| |u|), u = mean_j - mean_i")                                      \
@@ -116,7 +98,7 @@ BL_CONTRACT_CHECKED(boundary_tilting_angle, BOUNDARY_TILTING_ANGLE,
 
 #define BOUNDARY_TILTING_MIRROR(IN, OPT, OUT)                                                      \
     IN(x, "f32[B,D]", "grad, rows > 0", "points")                                                  \
-    IN(w, "f32[D]", "grad", "classifier x.w + b")                                                  \
+    IN(w, "f32[D]", "grad, not all 0", "classifier x.w + b")                                       \
     IN(b, "f32[]", "grad", "")                                                                     \
     OPT(strength, 1.0, "finite", "0 stops at the boundary, 1 is the mirror image, -1 stays")       \
     OUT(distance, "f32[B]", "(x.w + b) / |w|, signed")                                             \
@@ -124,8 +106,8 @@ BL_CONTRACT_CHECKED(boundary_tilting_angle, BOUNDARY_TILTING_ANGLE,
     OUT(mirror, "f32[B,D]", "as far on the other side")                                            \
     OUT(adversarial, "f32[B,D]", "x + (1 + strength) (projection - x)")
 
-BL_CONTRACT_CHECKED(boundary_tilting_mirror, BOUNDARY_TILTING_MIRROR,
-                    "points, their distances and images across the boundary", w_check)
+BL_CONTRACT(boundary_tilting_mirror, BOUNDARY_TILTING_MIRROR,
+            "points, their distances and images across the boundary")
 {
     bl_tensor x = bl_cast(f->x, BL_F64), w = bl_cast(f->w, BL_F64);
     bl_tensor value = decision(x, w, bl_cast(f->b, BL_F64));
@@ -141,7 +123,7 @@ BL_CONTRACT_CHECKED(boundary_tilting_mirror, BOUNDARY_TILTING_MIRROR,
 #define BOUNDARY_TILTING_ADVERSARIAL_DISTANCE(IN, OPT, OUT)                                        \
     IN(x_i, "f32[Bi,D]", "grad, rows > 0", "points of class I")                                    \
     IN(x_j, "f32[Bj,D]", "grad, rows > 0", "points of class J")                                    \
-    IN(w, "f32[D]", "grad", "classifier x.w + b")                                                  \
+    IN(w, "f32[D]", "grad, not all 0", "classifier x.w + b")                                       \
     IN(b, "f32[]", "grad", "")                                                                     \
     OUT(d_adv, "f32[]", "mean of both classes' mean signed distances")                             \
     OUT(cos, "f32[]", "d_adv / half_gap: the cosine of the tilt, whatever b is")                   \
@@ -164,9 +146,9 @@ BL_CONTRACT_CHECKED(boundary_tilting_adversarial_distance, BOUNDARY_TILTING_ADVE
 /* --- tilting ---------------------------------------------------------------------------------- */
 
 #define BOUNDARY_TILTING_TILT(IN, OPT, OUT)                                                        \
-    IN(w, "f32[D]", "grad", "classifier x.w + b")                                                  \
+    IN(w, "f32[D]", "grad, not all 0", "classifier x.w + b")                                       \
     IN(b, "f32[]", "grad", "")                                                                     \
-    IN(direction, "f32[D]", "grad", "towards which the normal is tilted")                          \
+    IN(direction, "f32[D]", "grad, not all 0", "towards which the normal is tilted")               \
     IN(pivot, "f32[D]", "grad", "the boundaries meet at its projection")                           \
     OPT(theta, 0.5, "(-1.5707963267948966,1.5707963267948966)", "tilt in radians")                 \
     OUT(w, "f32[D]", "cos(theta) w/|w| + sin(theta) s, s the unit part of direction across w")     \
@@ -215,7 +197,7 @@ BL_CONTRACT_APART(boundary_tilting_objective, BOUNDARY_TILTING_OBJECTIVE,
 
 #define BOUNDARY_TILTING_PROFILE(IN, OPT, OUT)                                                     \
     IN(x, "f32[N,D]", "", "training data, N >= 2")                                                 \
-    IN(w, "f32[D]", "", "normal of the classifier")                                                \
+    IN(w, "f32[D]", "not all 0", "normal of the classifier")                                       \
     IN(mean_i, "f32[D]", "", "mean of class I")                                                    \
     IN(mean_j, "f32[D]", "", "mean of class J")                                                    \
     OUT(variance, "f32[D]", "of the data along their principal axes, ascending; divides by N")     \

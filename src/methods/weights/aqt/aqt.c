@@ -314,7 +314,7 @@ BL_CONTRACT(aqt_bounds, AQT_BOUNDS, "where to clip activations, from their stati
 /* --- cost ------------------------------------------------------------------------------------- */
 
 #define AQT_COMPUTE_COST(IN, OPT, OUT)                                                             \
-    IN(mults, "i32[L]", ">= 0", "multiplications of each layer")                                   \
+    IN(mults, "i32[L]", ">= 0, sum > 0", "multiplications of each layer")                          \
     IN(w_bits, "i32[L]", "[1,16]", "bits of weights")                                              \
     IN(a_bits, "i32[L]", "[1,16]", "bits of activations")                                          \
     OUT(quadratic, "f32[]", "sum mults w a")                                                       \
@@ -337,8 +337,6 @@ BL_HOST(aqt_compute_cost, AQT_COMPUTE_COST, "what multiplications of few bits co
         quadratic += n * w * a;
         linear += n * hardware_bits(fmax(w, a));
     }
-    if (all <= 0)
-        return bl_fail(BL_INVALID, "mults sum to 0, expected multiplications");
     bl_array_set(&f->quadratic, 0, quadratic);
     bl_array_set(&f->quadratic_ratio, 0, quadratic / (256 * all));
     bl_array_set(&f->linear, 0, linear);

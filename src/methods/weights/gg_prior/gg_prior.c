@@ -48,24 +48,13 @@ static fit fit_moments(bl_graph *graph, bl_tensor w)
 }
 
 #define GG_ESTIMATE(IN, OPT, OUT)                                                                  \
-    IN(w, "f32[P]", "rows > 0, finite", "all weights, not all 0")                                  \
+    IN(w, "f32[P]", "rows > 0, finite, not all 0", "all weights")                                  \
     OUT(shape, "f32[]", "of 0.10, 0.11, .., 3.00 the one that fits rho best")                      \
     OUT(scale, "f32[]", "std sqrt(Gamma(1/shape) / Gamma(3/shape))")                               \
     OUT(std, "f32[]", "root mean square")                                                          \
     OUT(rho, "f32[]", "mean of w^2 / (mean of |w|)^2")
 
-static bl_status check_not_all_zero(const bl_dictionary *in, BL_UNUSED_ const void *options)
-{
-    const bl_array *w = bl_dictionary_find(in, "w");
-    int64_t count = bl_array_count(w);
-    for (int64_t i = 0; i < count; i++)
-        if (bl_array_get(w, i) != 0)
-            return BL_OK;
-    return bl_fail(BL_INVALID, "w is 0 everywhere, expected some weight that is not");
-}
-
-BL_CONTRACT_CHECKED(gg_estimate, GG_ESTIMATE, "shape and scale of weights, by their moments",
-                    check_not_all_zero)
+BL_CONTRACT(gg_estimate, GG_ESTIMATE, "shape and scale of weights, by their moments")
 {
     fit e = fit_moments(graph, f->w);
     f->shape = bl_cast(e.shape, BL_F32);
@@ -167,7 +156,7 @@ static bool estimates(const bl_tensor *shape)
 static bl_status check_backslash(const bl_dictionary *in, const void *options)
 {
     const struct gg_backslash *f = options;
-    return estimates(&f->shape) ? check_not_all_zero(in, options) : BL_OK;
+    return estimates(&f->shape) ? bl_input_check(in, "w", "not all 0") : BL_OK;
 }
 
 /* --- the 8-bit format ------------------------------------------------------------------------- */
