@@ -20,10 +20,10 @@ static inline __mmask16 first_of_16(int64_t n)
  * or 0 anyway. Error: 1.1 units in the last place. */
 static inline __m512 exp_of_16(__m512 x)
 {
-    const __m512 table = _mm512_setr_ps(1.0f, 1.0442737f, 1.0905077f, 1.1387886f, 1.1892071f,
-                                        1.2418578f, 1.2968396f, 1.3542556f, 1.4142135f, 1.4768262f,
-                                        1.5422108f, 1.6104903f, 1.6817929f, 1.7562522f, 1.8340081f,
-                                        1.9152066f);
+    const __m512 table =
+        _mm512_setr_ps(1.0f, 1.0442737f, 1.0905077f, 1.1387886f, 1.1892071f, 1.2418578f, 1.2968396f,
+                       1.3542556f, 1.4142135f, 1.4768262f, 1.5422108f, 1.6104903f, 1.6817929f,
+                       1.7562522f, 1.8340081f, 1.9152066f);
     const __m512 sixteenths = _mm512_set1_ps(786432.0f); /* 1.5 * 2^19: adding it rounds to them */
     __m512 rounded = _mm512_fmadd_ps(x, _mm512_set1_ps(1.44269504089f), sixteenths);
     __m512 n = _mm512_sub_ps(rounded, sixteenths);
@@ -84,5 +84,60 @@ JOIN_16(min_of_16, min)
 STRETCH_16(sum_f32, add, 0.0f, NEVER)
 STRETCH_16(max_f32, max, -INFINITY, NOT_NUMBERS)
 STRETCH_16(min_f32, min, INFINITY, NOT_NUMBERS)
+
+/* --- random bits ------------------------------------------------------------------------------ */
+
+typedef struct product_512 { /* of sixteen 32-bit numbers with one: both halves */
+    __m512i low, high;
+} product_512;
+
+static inline product_512 products_of_16(__m512i x, __m512i factor)
+{
+    const __mmask16 odd = 0xaaaa;
+    __m512i even = _mm512_mul_epu32(x, factor);
+    __m512i other = _mm512_mul_epu32(_mm512_srli_epi64(x, 32), factor);
+    return (product_512){_mm512_mask_blend_epi32(odd, even, _mm512_slli_epi64(other, 32)),
+                         _mm512_mask_blend_epi32(odd, _mm512_srli_epi64(even, 32), other)};
+}
+
+/* The four words of sixteen blocks, a block after the other. */
+static inline void store_blocks(uint32_t *out, const __m512i c[4])
+{
+    __m512i a = _mm512_unpacklo_epi32(c[0], c[1]), b = _mm512_unpackhi_epi32(c[0], c[1]);
+    __m512i d = _mm512_unpacklo_epi32(c[2], c[3]), e = _mm512_unpackhi_epi32(c[2], c[3]);
+    /* Lane l of these: blocks 4 l, 4 l + 1, 4 l + 2, 4 l + 3. */
+    __m512i t[4] = {_mm512_unpacklo_epi64(a, d), _mm512_unpackhi_epi64(a, d),
+                    _mm512_unpacklo_epi64(b, e), _mm512_unpackhi_epi64(b, e)};
+    __m512i low = _mm512_shuffle_i32x4(t[0], t[1], 0x44),
+            high = _mm512_shuffle_i32x4(t[0], t[1], 0xee);
+    __m512i low2 = _mm512_shuffle_i32x4(t[2], t[3], 0x44),
+            high2 = _mm512_shuffle_i32x4(t[2], t[3], 0xee);
+    _mm512_storeu_si512(out, _mm512_shuffle_i32x4(low, low2, 0x88));
+    _mm512_storeu_si512(out + 16, _mm512_shuffle_i32x4(low, low2, 0xdd));
+    _mm512_storeu_si512(out + 32, _mm512_shuffle_i32x4(high, high2, 0x88));
+    _mm512_storeu_si512(out + 48, _mm512_shuffle_i32x4(high, high2, 0xdd));
+}
+
+/* Philox4x32-10 of sixteen counters from `first` on: 64 numbers. */
+static inline void philox_of_16(const uint32_t *key, uint32_t word2, uint32_t word3, uint64_t first,
+                                uint32_t *out)
+{
+    uint32_t k0 = key[0], k1 = key[1];
+    __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    __m512i start = _mm512_set1_epi32((int)(uint32_t)first), low = _mm512_add_epi32(start, lane);
+    __mmask16 carry = _mm512_cmplt_epu32_mask(low, start);
+    __m512i high = _mm512_set1_epi32((int)(uint32_t)(first >> 32));
+    __m512i c[4] = {low, _mm512_mask_add_epi32(high, carry, high, _mm512_set1_epi32(1)),
+                    _mm512_set1_epi32((int)word2), _mm512_set1_epi32((int)word3)};
+    const __m512i m0 = _mm512_set1_epi32((int)0xD2511F53u),
+                  m1 = _mm512_set1_epi32((int)0xCD9E8D57u);
+    for (int round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
+        product_512 p = products_of_16(c[0], m0), q = products_of_16(c[2], m1);
+        c[0] = _mm512_ternarylogic_epi32(q.high, c[1], _mm512_set1_epi32((int)k0), 0x96);
+        c[2] = _mm512_ternarylogic_epi32(p.high, c[3], _mm512_set1_epi32((int)k1), 0x96);
+        c[1] = q.low, c[3] = p.low;
+    }
+    store_blocks(out, c);
+}
 
 #endif
