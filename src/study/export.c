@@ -254,8 +254,10 @@ static void latex_arm(const bl_outcome *o, int a, const bl_layout *l, bl_text *t
 
 static void latex_head(const bl_outcome *o, const bl_layout *l, bl_text *text)
 {
-    bl_text_add(text, "%% needs \\usepackage{booktabs}\n\\begin{table}\n\\centering\n"
-                      "\\begin{tabular}{lrrrrrlr}\n\\toprule\narm & ");
+    bl_text_add(
+        text,
+        "%% needs \\usepackage{booktabs}\n\\begin{table}\n\\centering\\footnotesize\n"
+        "\\setlength{\\tabcolsep}{3.5pt}\n\\begin{tabular}{@{}lrrrrrlr@{}}\n\\toprule\narm & ");
     latex_text(text, o->metric);
     if (l->unit != 1)
         bl_text_add(text, " ($10^{%.0f}$)", log10(l->unit));
@@ -309,7 +311,8 @@ static void latex_gain(bl_text *text, const bl_across_row *r)
 bl_status bl_across_latex(const bl_across *a, bl_text *text)
 {
     bl_text_add(text,
-                "\\begin{table}\n\\centering\n\\begin{tabular}{lrrrrl}\n\\toprule\narm & better & "
+                "\\begin{table}\n\\centering\\footnotesize\n\\begin{tabular}{@{}lrrrrl@{}}"
+                "\n\\toprule\narm & better & "
                 "gain (\\%%) & %g\\,\\%% interval & $p$ & verdict \\\\\n\\midrule\n",
                 100 * (1 - a->alpha));
     for (int i = 0; i < a->rows; i++) {
