@@ -252,6 +252,7 @@ static bl_status screen(study *s, bl_study_options *options, meter *m)
         }
     options->arm = s->setting;
     options->choice = options->choice ? s->choice : NULL;
+    options->screened = options->arms - kept;
     options->arms = kept;
     options->fresh = false;
     options->start = NULL;
@@ -490,7 +491,22 @@ static bl_status run_all(const flags *f, const char *store, study *s, int count)
     return tell(f, &all, s, count);
 }
 
-/* *incomplete: runs failed, so that some arm has no verdict. */
+/* Says which arms have no verdict, and whether there are any. */
+static bool complain(const bl_outcome *o)
+{
+    bool failed = false;
+    for (int a = 1; a < o->arms; a++) {
+        const bl_arm_outcome *arm = &o->arm[a];
+        failed = failed || arm->failed;
+        if (!arm->failed && arm->effect.inert)
+            fprintf(stderr, "ballast compare: %s did nothing in any of its runs\n", arm->arm);
+    }
+    if (failed)
+        fprintf(stderr, "ballast compare: some runs failed; the same command tries them again\n");
+    return o->compared < o->arms - 1;
+}
+
+/* *incomplete: some arm has no verdict, because runs failed or it did nothing. */
 static bl_status compare(flags *f, const cli_texts *paths, bool *incomplete)
 {
     BL_TRY(check_flags(f, paths->count));
@@ -504,7 +520,7 @@ static bl_status compare(flags *f, const cli_texts *paths, bool *incomplete)
     if (status == BL_OK)
         status = run_all(f, store, s, opened);
     for (int i = 0; i < opened && status == BL_OK; i++)
-        *incomplete = *incomplete || s[i].outcome.compared < s[i].outcome.arms - 1;
+        *incomplete = complain(&s[i].outcome) || *incomplete;
     for (int i = 0; i < opened; i++)
         close_study(&s[i]);
     bl_release(s);
@@ -661,7 +677,5 @@ int cli_compare(int argc, char **argv)
     bl_release(command);
     if (status != BL_OK)
         return cli_fail("compare", status);
-    if (incomplete)
-        fprintf(stderr, "ballast compare: some runs failed; the same command tries them again\n");
     return incomplete ? CLI_NO : CLI_OK;
 }

@@ -127,7 +127,7 @@ static const json_t *part_of(const json_t *said, const json_t *plan)
     return said;
 }
 
-/* [{"arm": "elr", "verdict": "helps"}, ..]; an arm whose runs failed has none. */
+/* [{"arm": "elr", "verdict": "helps"}, ..]; an arm whose runs failed or that did nothing has none. */
 static json_t *verdicts_of(const json_t *said)
 {
     json_t *list = json_array();
@@ -181,7 +181,7 @@ static void print_verdicts(const json_t *verdicts, int width)
     {
         const char *verdict = json_string_value(json_object_get(v, "verdict"));
         bl_text_add(&text, "%s%s: %s", i ? ", " : "", text_of(v, "arm"),
-                    verdict ? verdict : "runs failed");
+                    verdict ? verdict : "no verdict");
     }
     if (text.length && !text.failed) {
         fputs("      ", stdout);

@@ -102,6 +102,7 @@ static void fill(fixture *f, bool diverged, double min_effect)
                       .metric = "accuracy",
                       .higher_is_better = true,
                       .compared = ARMS - 1,
+                      .family = ARMS - 1,
                       .train_count = 100,
                       .test_count = 20,
                       .alpha = 0.05,
@@ -220,7 +221,7 @@ static void json_tells_verdicts_and_no_time(void **state)
     assert_null(strstr(text, "seconds"));
     assert_null(strstr(text, "timing"));
     free(text);
-    static const char *const verdict[ARMS] = {NULL, "helps", NULL, "equivalent", "undecided"};
+    static const char *const verdict[ARMS] = {NULL, "helps", NULL, "equivalent"};
     for (size_t a = 1; a < ARMS; a++)
         if (verdict[a])
             assert_string_equal(json_string_value(arm_json(json, a, "comparison", "verdict")),
@@ -228,6 +229,8 @@ static void json_tells_verdicts_and_no_time(void **state)
     assert_null(json_object_get(json_array_get(json_object_get(json, "arms"), 0), "comparison"));
     assert_int_equal(json_integer_value(arm_json(json, 2, NULL, "diverged")), 1);
     assert_true(json_is_true(arm_json(json, 4, "effect", "inert")));
+    assert_non_null(arm_json(json, 4, NULL, "error"));
+    assert_null(arm_json(json, 4, NULL, "comparison"));
     json_t *last = json_array_get(arm_json(json, 2, NULL, "runs"), RUNS - 1);
     assert_true(json_is_null(json_object_get(json_object_get(last, "metrics"), "accuracy")));
     double difference = json_number_value(arm_json(json, 1, "comparison", "difference"));

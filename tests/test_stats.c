@@ -141,6 +141,34 @@ static void pairs_needed_is_the_fewest(void **state)
     assert_true(bl_pairs_needed(2, 0.25, 0.05, 0.8) > bl_pairs_needed(2, 0, 0.05, 0.8));
 }
 
+/* By quadrature over the chi-squared density with scipy. */
+static void power_after_pilots_known_answers(void **state)
+{
+    (void)state;
+    near_by(bl_power_after_pilots(1, 5, 10, 0, 0.05), 0.683759027003, 1e-5);
+    near_by(bl_power_after_pilots(0.7, 5, 12, 0.25, 0.01), 0.066743054825, 1e-5);
+    near_by(bl_power_after_pilots(0.5, 3, 30, 0, 0.05), 0.577535619121, 1e-5);
+    near_by(bl_power_after_pilots(0.5, 2000, 30, 0, 0.05), bl_power(0.5, 30, 0, 0.05), 1e-3);
+    assert_true(isnan(bl_power_after_pilots(1, 1, 10, 0, 0.05)));
+    assert_int_equal(bl_pairs_needed_after_pilots(0.8, 5, 0, 0.05, 0.8), 22); /* known: 15 */
+    double seen = bl_detectable_after_pilots(5, 22, 0, 0.05, 0.8);
+    assert_true(seen <= 0.8 && seen > 0.77);
+}
+
+/* Rows chosen among 4: the others count with p = 1. */
+static void verdicts_among_more_than_the_rows(void **state)
+{
+    (void)state;
+    double arm[] = {1.1, 1.3, 0.9, 1.4, 0.8}, baseline[5] = {0};
+    bl_comparison row, alone;
+    ok(bl_compare(&(bl_compare_options){.higher_is_better = true}, arm, baseline, 5, &row));
+    alone = row;
+    ok(bl_verdicts(&alone, 1, 0.05));
+    ok(bl_verdicts_among(&row, 1, 4, 0.05));
+    near_by(row.adjusted_p, 4 * alone.adjusted_p, 1e-12);
+    assert_int_equal(bl_verdicts_among(&row, 1, 0, 0.05), BL_INVALID);
+}
+
 static void power_agrees_with_simulation(void **state)
 {
     (void)state;
@@ -748,6 +776,8 @@ int main(void)
         cmocka_unit_test(arguments_without_meaning),
         cmocka_unit_test(detectable_effects_of_the_protocol),
         cmocka_unit_test(pairs_needed_is_the_fewest),
+        cmocka_unit_test(power_after_pilots_known_answers),
+        cmocka_unit_test(verdicts_among_more_than_the_rows),
         cmocka_unit_test(power_agrees_with_simulation),
         cmocka_unit_test(paired_t_known_answer),
         cmocka_unit_test(resplit_variance_known_answer),

@@ -12,7 +12,7 @@ static const double NEGLIGIBLE = 0.05;
 static int64_t equal_epochs(const bl_arm_outcome *arm, int64_t epochs)
 {
     double ratio = arm->total_work;
-    if (arm->failed || !isfinite(ratio) || fabs(ratio - 1) <= NEGLIGIBLE)
+    if (arm->failed || arm->effect.inert || !isfinite(ratio) || fabs(ratio - 1) <= NEGLIGIBLE)
         return 0;
     int64_t equal = (int64_t)(ratio * (double)epochs + 0.5);
     equal = equal < 1 ? 1 : equal;
@@ -58,7 +58,7 @@ static bl_status compare_rows(bl_outcome *o, const matching *m, const double *sc
         status = bl_compare(&options, o->arm[o->matched[i].arm].score,
                             score + m->job_of[i] * o->replicates, o->replicates, &row[i]);
     if (status == BL_OK)
-        status = bl_verdicts(row, o->matches, o->alpha);
+        status = bl_verdicts_among(row, o->matches, o->matches + o->family - o->compared, o->alpha);
     for (int i = 0; i < o->matches && status == BL_OK; i++)
         o->matched[i].comparison = row[i];
     bl_release(row);

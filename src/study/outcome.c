@@ -109,7 +109,14 @@ static void summarise(bl_outcome *o, bl_arm_outcome *arm)
 
 /* --- comparing
  * ------------------------------------------------------------------------------------------ */
-/* The row of an arm without all its runs: no numbers, no verdict, and why. */
+/* An arm without all its runs, or that did nothing in them, has no verdict and is no matter to the
+ * others'. */
+static bool has_verdict(const bl_arm_outcome *arm)
+{
+    return !arm->failed && !arm->effect.inert;
+}
+
+/* The row of an arm without a verdict: no numbers, and why. */
 static bl_comparison no_comparison(const bl_outcome *o, const bl_arm_outcome *arm)
 {
     const bl_interval none = {NAN, NAN};
@@ -129,35 +136,56 @@ static bl_comparison no_comparison(const bl_outcome *o, const bl_arm_outcome *ar
                        .adjusted_equivalence_p = NAN,
                        .verdict = BL_UNDECIDED,
                        .pairs_more = -1};
-    snprintf(c.note, sizeof c.note, "%d of %d runs failed: %s", arm->failed, o->replicates,
-             arm->error ? arm->error : "they were not run");
+    if (arm->failed)
+        snprintf(c.note, sizeof c.note, "%d of %d runs failed: %s", arm->failed, o->replicates,
+                 arm->error ? arm->error : "they were not run");
+    else
+        snprintf(c.note, sizeof c.note,
+                 "this arm did nothing in any of its %d runs: it changed no example, no gradient "
+                 "and no weight",
+                 arm->runs);
     return c;
 }
 
-/* Compares the arms that have all their runs; row[o->compared] in the order of the arms. */
-static bl_status compare_whole(bl_outcome *o, const bl_compare_options *options, bl_comparison *row)
+/* Compares the arms that have a verdict; row[o->compared] in the order of the arms. */
+static bl_status compare_whole(bl_outcome *o, const bl_compare_options *options, int screened,
+                               bl_comparison *row)
 {
     const double *baseline = o->arm[0].score;
     for (int a = 1; a < o->arms; a++)
-        if (!o->arm[a].failed)
+        if (has_verdict(&o->arm[a]))
             BL_TRY(
                 bl_compare(options, o->arm[a].score, baseline, o->replicates, &row[o->compared++]));
-    return o->compared ? bl_verdicts(row, o->compared, o->alpha) : BL_OK;
+    o->family = o->compared + screened;
+    return bl_verdicts_among(row, o->compared, o->family, o->alpha);
 }
 
-static void fill_in(bl_outcome *o, const bl_comparison *row)
+/* Mean and interval of an arm that is compared with nothing. */
+static bl_status describe(const bl_outcome *o, bl_arm_outcome *arm)
+{
+    bl_compare_options options = bl_outcome_compare_options(o);
+    bl_comparison c;
+    BL_TRY(bl_compare(&options, arm->score, arm->score, o->replicates, &c));
+    arm->mean = c.arm_mean;
+    arm->interval = c.arm_interval;
+    return BL_OK;
+}
+
+static bl_status fill_in(bl_outcome *o, const bl_comparison *row)
 {
     double unit = o->arm[0].work, total = o->arm[0].total_work;
     for (int a = 0, next = 0; a < o->arms; a++) {
         bl_arm_outcome *arm = &o->arm[a];
-        if (a > 0) {
-            arm->comparison = arm->failed ? no_comparison(o, arm) : row[next++];
-            arm->mean = arm->comparison.arm_mean;
-            arm->interval = arm->comparison.arm_interval;
-        }
+        if (a > 0)
+            arm->comparison = has_verdict(arm) ? row[next++] : no_comparison(o, arm);
+        if (arm->failed)
+            arm->mean = arm->interval.low = arm->interval.high = NAN;
+        else
+            BL_TRY(describe(o, arm));
         arm->work /= unit;
         arm->total_work /= total;
     }
+    return BL_OK;
 }
 
 bl_compare_options bl_outcome_compare_options(const bl_outcome *o)
@@ -171,7 +199,7 @@ bl_compare_options bl_outcome_compare_options(const bl_outcome *o)
         .key = bl_key_derive_name(bl_key_from_seed(o->plan->study_seed), "sign flips")};
 }
 
-static bl_status compare(bl_outcome *o)
+static bl_status compare(bl_outcome *o, int screened)
 {
     bl_compare_options options = bl_outcome_compare_options(o);
     bl_arm_outcome *baseline = &o->arm[0];
@@ -180,14 +208,12 @@ static bl_status compare(bl_outcome *o)
                        o->replicates, baseline->error ? baseline->error : "they were not run");
     BL_TRY(bl_compare(&options, baseline->score, baseline->score, o->replicates,
                       &baseline->comparison));
-    baseline->mean = baseline->comparison.baseline_mean;
-    baseline->interval = baseline->comparison.baseline_interval;
     bl_comparison *row = bl_alloc((size_t)o->arms * sizeof *row);
     if (!row)
         return bl_no_memory((size_t)o->arms * sizeof *row);
-    bl_status status = compare_whole(o, &options, row);
+    bl_status status = compare_whole(o, &options, screened, row);
     if (status == BL_OK)
-        fill_in(o, row);
+        status = fill_in(o, row);
     bl_release(row);
     return status;
 }
@@ -244,7 +270,7 @@ bl_status bl_outcome_new(const bl_study_options *options, const bl_job_data *dat
     for (int a = 0; a < o->arms && status == BL_OK; a++)
         summarise(o, &o->arm[a]);
     if (status == BL_OK)
-        status = compare(o);
+        status = compare(o, bl_study_family(options, data, 0));
     if (status != BL_OK)
         bl_outcome_free(o);
     return status;
@@ -282,15 +308,15 @@ static json_t *comparison_json(const bl_comparison *c)
 {
     char verdict[64];
     bl_verdict_text(c, verdict);
-    return json_pack("{s:s,s:s,s:i,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:s,s:o,s:o,s:s}", "verdict",
+    return json_pack("{s:s,s:s,s:i,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:s,s:o,s:o,s:o,s:s}", "verdict",
                      bl_verdict_name(c->verdict), "verdict_text", verdict, "replicates_more",
                      c->verdict == BL_UNDECIDED ? c->pairs_more : 0, "difference",
                      real(c->difference), "difference_interval", interval(c->difference_interval),
                      "p", real(c->p), "p_adjusted", real(c->adjusted_p), "effect_size",
                      real(c->d_z), "better", real(c->better), "better_interval",
-                     interval(c->better_interval), "test", bl_test_name(c->test), "sign_flip_p",
-                     real(c->sign_flip_p), "equivalence_p", real(c->adjusted_equivalence_p), "note",
-                     c->note);
+                     interval(c->better_interval), "test", bl_test_name(c->test), "floor",
+                     real(c->floor), "sign_flip_p", real(c->sign_flip_p), "equivalence_p",
+                     real(c->adjusted_equivalence_p), "note", c->note);
 }
 
 static json_t *effect_json(const bl_arm_outcome *arm)
@@ -341,7 +367,9 @@ static json_t *arm_json(const bl_outcome *o, int a, bool timing)
                   "effect", effect_json(arm), "runs", runs_json(o, arm, timing));
     if (json && arm->failed)
         json_object_set_new(json, "error", json_string(arm->error ? arm->error : "not run"));
-    if (json && a > 0 && !arm->failed)
+    if (json && a > 0 && arm->effect.inert && !arm->failed)
+        json_object_set_new(json, "error", json_string(arm->comparison.note));
+    if (json && a > 0 && has_verdict(arm))
         json_object_set_new(json, "comparison", comparison_json(&arm->comparison));
     if (json && arm->choice)
         json_object_set_new(json, "tuning", choice_json(arm->choice, timing));
@@ -368,9 +396,10 @@ static json_t *pilot_json(const bl_pilot *p)
 {
     if (!p || !p->planned)
         return json_null();
-    return json_pack("{s:i,s:i,s:o,s:o,s:o}", "pairs", BL_PILOT_PAIRS, "needed", p->needed,
-                     "deviation", real(p->deviation), "min_effect", real(p->min_effect),
-                     "detectable", real(p->detectable));
+    return json_pack("{s:i,s:i,s:i,s:i,s:b,s:i,s:o,s:o,s:o}", "pairs", BL_PILOT_PAIRS, "planned",
+                     p->planned, "needed", p->needed, "most", BL_PLANNED_MOST, "capped", p->capped,
+                     "family", p->family, "deviation", real(p->deviation), "min_effect",
+                     real(p->min_effect), "detectable", real(p->detectable));
 }
 
 static json_t *matched_json(const bl_outcome *o)
@@ -402,6 +431,7 @@ bl_status bl_outcome_json(const bl_outcome *o, bool timing, json_t **out)
                      o->arm[0].choice != NULL, "arms", arms);
     if (!*out)
         return bl_fail(BL_NO_MEMORY, "memory is short for the result as JSON");
+    json_object_set_new(*out, "family", json_integer(o->family));
     json_object_set_new(*out, "screening", screening_json(o->screening));
     json_object_set_new(*out, "pilot", pilot_json(o->pilot));
     json_object_set_new(*out, "equal_cost", matched_json(o));

@@ -15,8 +15,9 @@ typedef struct bl_arm_outcome {
     char *error;              /* of the first failed run, or NULL */
     json_t **result;          /* [replicates], as bl_run_result_to_json; NULL where it failed */
     double *score;            /* [replicates] primary metric; NaN where it diverged or failed */
-    bl_comparison comparison; /* with the baseline; meaningless for the baseline itself. Where runs
-                               * failed: undecided, NaN throughout, the reason in its note */
+    bl_comparison comparison; /* with the baseline; meaningless for the baseline itself. Of an arm
+                               * without a verdict: no pairs, NaN throughout, the reason in its
+                               * note */
     double mean;
     bl_interval interval;
     bl_arm_effect effect; /* means over the runs that did not diverge */
@@ -34,7 +35,8 @@ typedef struct bl_matched { /* a row at equal cost: study/matched.h */
 
 typedef struct bl_outcome {
     int arms, replicates,
-        compared;        /* compared: arms with a verdict, those with failed runs have none */
+        compared; /* arms with a verdict: those with failed runs or that did nothing have none */
+    int family;   /* arms that the correction for many counts: bl_study_family */
     bl_arm_outcome *arm; /* the baseline first */
     const char *metric;
     bool higher_is_better, resplit;

@@ -8,42 +8,49 @@
 
 static const double POWER = 0.8;
 
-/* Standard deviation of the differences of pairs that are both finite; NaN if there are none. */
+/* Standard deviation of the paired differences; NaN where a run diverged. */
 static double deviation_of(const double *arm, const double *baseline, int pairs)
 {
     double difference[BL_PLANNED_MOST];
-    int n = 0;
     for (int r = 0; r < pairs; r++)
-        if (isfinite(arm[r]) && isfinite(baseline[r]))
-            difference[n++] = arm[r] - baseline[r];
-    return bl_standard_deviation(difference, n);
+        difference[r] = arm[r] - baseline[r];
+    return bl_standard_deviation(difference, pairs);
 }
 
-bl_status bl_plan_from(const double *score, int arms, int pairs, double ratio, double alpha,
-                       double min_effect, bl_pilot *out)
+/* An effect so many deviations large; of no spread at all, no more than the least is asked. */
+static int pairs_for(const bl_pilot *pilot, int pairs, double ratio, double level)
 {
-    *out = (bl_pilot){.min_effect = min_effect};
+    return pilot->deviation > 0 ? bl_pairs_needed_after_pilots(pilot->min_effect / pilot->deviation,
+                                                               pairs, ratio, level, POWER)
+                                : BL_PLANNED_LEAST;
+}
+
+bl_status bl_plan_from(const double *score, int arms, int pairs, int family, double ratio,
+                       double alpha, double min_effect, bl_pilot *out)
+{
+    *out = (bl_pilot){.min_effect = min_effect, .family = family};
     if (!(min_effect > 0))
         return bl_fail(BL_INVALID,
                        "a number of replicates can be planned only for a smallest "
                        "effect above 0, not %g",
                        min_effect);
-    if (pairs > BL_PLANNED_MOST)
-        return bl_fail(BL_INVALID, "%d pilots: at most %d", pairs, BL_PLANNED_MOST);
-    bool unknown = false; /* an arm whose pilots diverged says nothing about its spread */
+    if (pairs < 2 || pairs > BL_PLANNED_MOST)
+        return bl_fail(BL_INVALID, "%d pilots: must be from 2 to %d", pairs, BL_PLANNED_MOST);
+    bool unknown = false; /* a pilot diverged, and ranks may have to decide */
     for (int a = 1; a < arms; a++) {
         double s = deviation_of(score + a * pairs, score, pairs);
         unknown = unknown || isnan(s);
         out->deviation = s > out->deviation ? s : out->deviation;
     }
-    double level = alpha / (arms - 1);
-    out->needed = out->deviation > 0
-                      ? bl_pairs_needed(min_effect / out->deviation, ratio, level, POWER)
-                      : BL_PLANNED_LEAST;
-    out->planned = out->needed < 0 || unknown || out->needed > BL_PLANNED_MOST ? BL_PLANNED_MOST
-                   : out->needed < BL_PLANNED_LEAST                            ? BL_PLANNED_LEAST
-                                                                               : out->needed;
-    out->detectable = out->deviation * bl_detectable_effect(out->planned, ratio, level, POWER);
+    double level = alpha / family;
+    out->needed = unknown ? -1 : pairs_for(out, pairs, ratio, level);
+    out->capped = out->needed < 0 || out->needed > BL_PLANNED_MOST;
+    out->planned = out->capped                      ? BL_PLANNED_MOST
+                   : out->needed < BL_PLANNED_LEAST ? BL_PLANNED_LEAST
+                                                    : out->needed;
+    out->detectable = unknown ? NAN
+                              : out->deviation * bl_detectable_after_pilots(pairs, out->planned,
+                                                                            ratio, level, POWER);
     return BL_OK;
 }
 
@@ -56,8 +63,9 @@ static bl_status run_pilots(const bl_study_options *jobs, const bl_job_data *dat
         return bl_no_memory(runs);
     bl_status status = bl_study_scores(jobs, data, score, NULL);
     if (status == BL_OK)
-        status = bl_plan_from(score, jobs->arms, jobs->replicates, bl_job_overlap(data), alpha,
-                              min_effect, out);
+        status = bl_plan_from(score, jobs->arms, jobs->replicates,
+                              bl_study_family(jobs, data, jobs->arms - 1), bl_job_overlap(data),
+                              alpha, min_effect, out);
     bl_release(score);
     return status;
 }

@@ -93,8 +93,9 @@ void bl_page_verdict_mark(bl_text *text, const bl_comparison *c)
 {
     char words[64];
     bl_verdict_text(c, words);
-    const char *name = bl_verdict_name(c->verdict), *more = words + strlen(name);
-    bl_text_add(text, "<b class=\"verdict %s\">%s</b>", name, name);
+    const char *name = bl_verdict_name(c->verdict), *said = c->pairs ? name : words,
+               *more = words + strlen(said);
+    bl_text_add(text, "<b class=\"verdict %s\">%s</b>", name, said);
     if (*more) {
         bl_text_add(text, "<small>");
         bl_page_escaped(text, more);

@@ -108,7 +108,7 @@ void bl_report_reading(bl_page *p)
                 "hurts\">hurts</b></dt>\n<dd>The difference is real: if no arm differed, the "
                 "chance of any such verdict in this table would be at most %g %% (Holm's "
                 "correction over %d arm%s).</dd>\n",
-                100 * o->alpha, o->compared, o->compared == 1 ? "" : "s");
+                100 * o->alpha, o->family, o->family == 1 ? "" : "s");
     if (o->min_effect > 0)
         bl_text_add(
             text,

@@ -9,6 +9,12 @@
 /* --- the headline ----------------------------------------------------------------------------- */
 enum { HEADLINE_NAMES = 5 }; /* of one verdict; the table has the others */
 
+/* An arm that failed or did nothing has no verdict. */
+static bool is_of(const bl_arm_outcome *arm, bl_verdict verdict)
+{
+    return arm->comparison.pairs && arm->comparison.verdict == verdict;
+}
+
 /* "elr and mixup help": the arms of one verdict, if there are any. */
 static void headline_of(const bl_page *p, bl_verdict verdict, bool *first, bl_text *text)
 {
@@ -24,14 +30,14 @@ static void headline_of(const bl_page *p, bl_verdict verdict, bool *first, bl_te
     const bl_outcome *o = p->outcome;
     int count = 0, done = 0;
     for (int a = 1; a < o->arms; a++)
-        count += o->arm[a].comparison.verdict == verdict;
+        count += is_of(&o->arm[a], verdict);
     if (!count)
         return;
     bl_text_add(text, "%s<span class=\"%s\">", *first ? "" : "; ", bl_verdict_name(verdict));
     *first = false;
     int named = count > HEADLINE_NAMES ? HEADLINE_NAMES - 1 : count;
     for (int a = 1; a < o->arms && done < named; a++) {
-        if (o->arm[a].comparison.verdict != verdict)
+        if (!is_of(&o->arm[a], verdict))
             continue;
         bl_text_add(text, "%s", !done ? "" : done == count - 1 ? " and " : ", ");
         bl_page_breakable(text, o->arm[a].arm);

@@ -6,12 +6,12 @@
 
 #include "study/setting.h"
 
-/* The arms left, by number; the baseline, arm 0, is always with them. */
+/* The arms left, by number; the baseline, arm 0, is always the first of them. */
 typedef struct field {
-    const bl_study_options *options;
-    char **job; /* [arms]: screening settings */
+    bool higher;
+    bl_screen_source *source;
+    void *context;
     int *left, lefts;
-    const char **running;
     double *score, *gain; /* gain: of every arm, better is larger; -inf where a run diverged */
 } field;
 
@@ -23,25 +23,16 @@ static double mean_difference(const double *arm, const double *baseline, int pai
     return isfinite(sum) ? sum / pairs : NAN;
 }
 
-static bl_status run_round(field *f, const bl_job_data *data, int round, bl_screening *out)
+static bl_status run_round(field *f, int round, bl_screening *out)
 {
-    bl_study_options jobs = *f->options;
-    bool higher;
     int pairs = BL_SCREEN_PAIRS * round;
-    (void)bl_job_primary_metric(data, &higher);
-    f->running[0] = f->job[0];
-    for (int i = 0; i < f->lefts; i++)
-        f->running[i + 1] = f->job[f->left[i]];
-    jobs.arm = f->running;
-    jobs.arms = f->lefts + 1;
-    jobs.replicates = pairs;
-    BL_TRY(bl_study_scores(&jobs, data, f->score, NULL));
-    for (int i = 0; i < f->lefts; i++) {
+    BL_TRY(f->source(f->context, f->left, f->lefts, pairs, f->score));
+    for (int i = 1; i < f->lefts; i++) {
         bl_screened *arm = &out->arm[f->left[i] - 1];
         arm->pairs = pairs;
-        arm->difference = mean_difference(f->score + (i + 1) * pairs, f->score, pairs);
+        arm->difference = mean_difference(f->score + i * pairs, f->score, pairs);
         f->gain[f->left[i]] = isnan(arm->difference) ? -INFINITY
-                              : higher               ? arm->difference
+                              : f->higher            ? arm->difference
                                                      : -arm->difference;
     }
     return BL_OK;
@@ -50,69 +41,100 @@ static bl_status run_round(field *f, const bl_job_data *data, int round, bl_scre
 /* Those that are among the `keep` best; of equal ones the first given. */
 static void halve(field *f, int round, bl_screening *out)
 {
-    int half = (f->lefts + 1) / 2, keep = half > BL_SCREEN_KEEP ? half : BL_SCREEN_KEEP, kept = 0;
-    for (int i = 0; i < f->lefts; i++) {
+    int half = f->lefts / 2 /* of the arms, rounded up */,
+        keep = half > BL_SCREEN_KEEP ? half : BL_SCREEN_KEEP, kept = 1;
+    for (int i = 1; i < f->lefts; i++) {
         int before = 0; /* arms that are better, or as good and earlier */
-        for (int k = 0; k < f->lefts; k++)
+        for (int k = 1; k < f->lefts; k++)
             before += f->gain[f->left[k]] > f->gain[f->left[i]] ||
                       (k < i && f->gain[f->left[k]] == f->gain[f->left[i]]);
         out->arm[f->left[i] - 1].round = before < keep ? 0 : round;
     }
-    for (int i = 0; i < f->lefts; i++)
+    for (int i = 1; i < f->lefts; i++)
         if (!out->arm[f->left[i] - 1].round)
             f->left[kept++] = f->left[i];
     f->lefts = kept;
 }
 
-static bl_status run_rounds(field *f, const bl_job_data *data, bl_screening *out)
+bl_status bl_screen_rounds(int arms, bool higher_is_better, bl_screen_source *source, void *context,
+                           bl_screening *out)
 {
-    while (f->lefts > BL_SCREEN_KEEP) {
-        out->rounds++;
-        BL_TRY(run_round(f, data, out->rounds, out));
-        halve(f, out->rounds, out);
+    enum { ROUNDS_MOST = 32 };
+    size_t n = (size_t)(arms > 0 ? arms : 1);
+    *out = (bl_screening){.arm = bl_alloc(n * sizeof *out->arm)};
+    field f = {.higher = higher_is_better,
+               .source = source,
+               .context = context,
+               .left = bl_alloc(n * sizeof *f.left),
+               .score = bl_alloc(n * BL_SCREEN_PAIRS * ROUNDS_MOST * sizeof *f.score),
+               .gain = bl_alloc(n * sizeof *f.gain)};
+    bl_status status = out->arm && f.left && f.score && f.gain ? BL_OK : bl_no_memory(n);
+    if (status == BL_OK) {
+        out->arms = arms - 1;
+        for (; f.lefts < arms; f.lefts++)
+            f.left[f.lefts] = f.lefts;
     }
-    return BL_OK;
+    while (status == BL_OK && f.lefts - 1 > BL_SCREEN_KEEP) {
+        status = run_round(&f, ++out->rounds, out);
+        if (status == BL_OK)
+            halve(&f, out->rounds, out);
+    }
+    bl_release(f.left);
+    bl_release(f.score);
+    bl_release(f.gain);
+    return status;
 }
 
-static bl_status open_field(field *f, const char *const *name, bl_screening *out)
+/* --- scores by jobs --------------------------------------------------------------------------- */
+typedef struct jobs {
+    const bl_study_options *options;
+    const bl_job_data *data;
+    char **job; /* [arms]: screening settings */
+    const char **running;
+} jobs;
+
+static bl_status run_jobs(void *context, const int *arm, int arms, int pairs, double *score)
 {
-    size_t arms = (size_t)f->options->arms;
-    enum { ROUNDS_MOST = 32 };
-    f->job = bl_alloc(arms * sizeof *f->job);
-    f->left = bl_alloc(arms * sizeof *f->left);
-    f->running = bl_alloc(arms * sizeof *f->running);
-    f->gain = bl_alloc(arms * sizeof *f->gain);
-    f->score = bl_alloc(arms * BL_SCREEN_PAIRS * ROUNDS_MOST * sizeof *f->score);
-    out->arm = bl_alloc(arms * sizeof *out->arm);
-    if (!f->job || !f->left || !f->running || !f->gain || !f->score || !out->arm)
-        return bl_no_memory(arms);
-    for (int a = 0; a < f->options->arms; a++) {
-        if (!(f->job[a] = bl_setting_for(BL_FOR_SCREENING, f->options->arm[a])))
+    jobs *j = context;
+    bl_study_options options = *j->options;
+    for (int i = 0; i < arms; i++)
+        j->running[i] = j->job[arm[i]];
+    options.arm = j->running;
+    options.arms = arms;
+    options.replicates = pairs;
+    return bl_study_scores(&options, j->data, score, NULL);
+}
+
+static bl_status name_jobs(jobs *j)
+{
+    int arms = j->options->arms;
+    j->job = bl_alloc((size_t)arms * sizeof *j->job);
+    j->running = bl_alloc((size_t)arms * sizeof *j->running);
+    if (!j->job || !j->running)
+        return bl_no_memory((size_t)arms);
+    for (int a = 0; a < arms; a++)
+        if (!(j->job[a] = bl_setting_for(BL_FOR_SCREENING, j->options->arm[a])))
             return bl_no_memory(0);
-        if (a == 0)
-            continue;
-        f->left[f->lefts++] = a;
-        if (!(out->arm[out->arms++].arm = bl_copy_text(name[a])))
-            return bl_no_memory(0);
-    }
     return BL_OK;
 }
 
 bl_status bl_screen(const bl_study_options *o, const bl_job_data *data, const char *const *name,
                     bl_screening *out)
 {
-    field f = {.options = o};
+    bool higher;
+    jobs j = {.options = o, .data = data};
     *out = (bl_screening){0};
-    bl_status status = open_field(&f, name, out);
+    (void)bl_job_primary_metric(data, &higher);
+    bl_status status = name_jobs(&j);
     if (status == BL_OK)
-        status = run_rounds(&f, data, out);
-    for (int a = 0; f.job && a < o->arms; a++)
-        bl_release(f.job[a]);
-    bl_release(f.job);
-    bl_release(f.left);
-    bl_release(f.running);
-    bl_release(f.gain);
-    bl_release(f.score);
+        status = bl_screen_rounds(o->arms, higher, run_jobs, &j, out);
+    for (int a = 0; a < out->arms && status == BL_OK; a++)
+        if (!(out->arm[a].arm = bl_copy_text(name[a + 1])))
+            status = bl_no_memory(0);
+    for (int a = 0; j.job && a < o->arms; a++)
+        bl_release(j.job[a]);
+    bl_release(j.job);
+    bl_release(j.running);
     return status;
 }
 

@@ -4,7 +4,7 @@
  * replicates, scored on a held-out part of the training examples; the better half by mean paired
  * difference goes on, until five are left. These are then compared on replicates that no screening
  * has used, so that having won a round is no evidence. An arm that left has no verdict, and does
- * not count in the correction for many arms. */
+ * not count in the correction for many arms, but on re-splits: bl_study_family. */
 #ifndef BL_STUDY_SCREEN_H
 #define BL_STUDY_SCREEN_H
 
@@ -23,6 +23,16 @@ typedef struct bl_screening {
     int arms, rounds; /* without the baseline; no rounds: there was nothing to screen */
     bl_screened *arm; /* in the order they were given */
 } bl_screening;
+
+/* Scores of `arms` arms by their numbers, the baseline (0) first, in `pairs` replicates:
+ * score[arms * pairs]. */
+typedef bl_status bl_screen_source(void *context, const int *arm, int arms, int pairs,
+                                   double *score);
+
+/* The rounds themselves, with scores from anywhere: out->arm[].arm is left NULL. bl_screening_free
+ * it, whatever is returned. */
+bl_status bl_screen_rounds(int arms, bool higher_is_better, bl_screen_source *source, void *context,
+                           bl_screening *out);
 
 /* Runs the rounds that the store lacks. options->arm are settings, the baseline first, and name[]
  * what they are called. bl_screening_free it, whatever is returned. */

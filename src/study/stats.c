@@ -182,10 +182,35 @@ double bl_power(double d_z, int n, double ratio, double alpha)
            bl_noncentral_t_cdf(-critical, n - 1, shift);
 }
 
-int bl_pairs_needed(double d_z, double ratio, double alpha, double power)
+/* The trapezoid rule over u = log(sigma of the pilots / true sigma), as in bl_noncentral_t_cdf. */
+double bl_power_after_pilots(double d_z, int pilots, int n, double ratio, double alpha)
+{
+    if (pilots < 2)
+        return NAN;
+    double df = pilots - 1, step = 0.6 / (1 + sqrt(df)), sum = 0, weights = 0;
+    for (int side = 0; side < 2; side++)
+        for (int i = side;; i++) {
+            double u = (side ? -step : step) * i;
+            double weight = exp(df * (u - expm1(2 * u) / 2));
+            weights += weight;
+            sum += weight * bl_power(d_z * exp(u), n, ratio, alpha);
+            if (weight < 1e-6)
+                break;
+        }
+    return sum / weights;
+}
+
+/* pilots 0: d_z is in known standard deviations. */
+static double power_of(double d_z, int pilots, int n, double ratio, double alpha)
+{
+    return pilots ? bl_power_after_pilots(d_z, pilots, n, ratio, alpha)
+                  : bl_power(d_z, n, ratio, alpha);
+}
+
+static int pairs_needed(double d_z, int pilots, double ratio, double alpha, double power)
 {
     int low = 1, high = 2; /* low is too few */
-    while (!(bl_power(d_z, high, ratio, alpha) >= power)) {
+    while (!(power_of(d_z, pilots, high, ratio, alpha) >= power)) {
         if (high == MOST_PAIRS || isnan(d_z) || d_z == 0)
             return -1;
         low = high;
@@ -193,7 +218,7 @@ int bl_pairs_needed(double d_z, double ratio, double alpha, double power)
     }
     while (high - low > 1) {
         int middle = low + (high - low) / 2;
-        if (bl_power(d_z, middle, ratio, alpha) >= power)
+        if (power_of(d_z, pilots, middle, ratio, alpha) >= power)
             high = middle;
         else
             low = middle;
@@ -201,21 +226,41 @@ int bl_pairs_needed(double d_z, double ratio, double alpha, double power)
     return high;
 }
 
-double bl_detectable_effect(int n, double ratio, double alpha, double power)
+static double detectable(int pilots, int n, double ratio, double alpha, double power)
 {
     if (n < 2 || !(alpha > 0 && alpha < 1))
         return NAN;
     double low = 0, high = 1;
-    while (bl_power(high, n, ratio, alpha) < power && high < 1000)
+    while (power_of(high, pilots, n, ratio, alpha) < power && high < 1000)
         low = high, high *= 2;
-    for (int i = 0; i < 50; i++) {
+    for (int i = 0; i < 24; i++) {
         double middle = (low + high) / 2;
-        if (bl_power(middle, n, ratio, alpha) < power)
+        if (power_of(middle, pilots, n, ratio, alpha) < power)
             low = middle;
         else
             high = middle;
     }
     return high;
+}
+
+int bl_pairs_needed(double d_z, double ratio, double alpha, double power)
+{
+    return pairs_needed(d_z, 0, ratio, alpha, power);
+}
+
+double bl_detectable_effect(int n, double ratio, double alpha, double power)
+{
+    return detectable(0, n, ratio, alpha, power);
+}
+
+int bl_pairs_needed_after_pilots(double d_z, int pilots, double ratio, double alpha, double power)
+{
+    return pilots < 2 ? -1 : pairs_needed(d_z, pilots, ratio, alpha, power);
+}
+
+double bl_detectable_after_pilots(int pilots, int n, double ratio, double alpha, double power)
+{
+    return pilots < 2 ? NAN : detectable(pilots, n, ratio, alpha, power);
 }
 
 /* --- tests on the mean */
@@ -775,30 +820,33 @@ static void explain_floor(bl_comparison *row, int arms, double alpha)
     snprintf(row->note + used, sizeof row->note - used, "%s%s", used ? "; " : "", text);
 }
 
-static bl_status adjust(bl_comparison *rows, int count, double *p)
+/* The members of the family that have no row count with p = 1. */
+static bl_status adjust(bl_comparison *rows, int count, int family, double *p)
 {
+    for (int i = 0; i < family; i++)
+        p[i] = i < count ? rows[i].p : 1;
+    BL_TRY(bl_holm(p, family, p));
     for (int i = 0; i < count; i++)
-        p[i] = rows[i].p;
-    BL_TRY(bl_holm(p, count, p));
-    for (int i = 0; i < count; i++) {
         rows[i].adjusted_p = p[i];
-        p[i] = rows[i].equivalence_p;
-    }
-    BL_TRY(bl_holm(p, count, p));
+    for (int i = 0; i < family; i++)
+        p[i] = i < count ? rows[i].equivalence_p : 1;
+    BL_TRY(bl_holm(p, family, p));
     for (int i = 0; i < count; i++)
         rows[i].adjusted_equivalence_p = p[i];
     return BL_OK;
 }
 
-bl_status bl_verdicts(bl_comparison *rows, int count, double alpha)
+bl_status bl_verdicts_among(bl_comparison *rows, int count, int family, double alpha)
 {
     BL_TRY(check_alpha(alpha));
     if (count <= 0)
         return BL_OK;
-    double *p = bl_alloc((size_t)count * sizeof *p);
+    if (family < count)
+        return bl_fail(BL_INVALID, "%d rows among %d: expected at least as many", count, family);
+    double *p = bl_alloc((size_t)family * sizeof *p);
     if (!p)
-        return bl_no_memory((size_t)count * sizeof *p);
-    bl_status status = adjust(rows, count, p);
+        return bl_no_memory((size_t)family * sizeof *p);
+    bl_status status = adjust(rows, count, family, p);
     bl_release(p);
     BL_TRY(status);
     for (int i = 0; i < count; i++) {
@@ -806,9 +854,14 @@ bl_status bl_verdicts(bl_comparison *rows, int count, double alpha)
         row->verdict = verdict_of(row, alpha);
         row->pairs_more = 0;
         if (row->verdict == BL_UNDECIDED) {
-            row->pairs_more = pairs_more(row, alpha / count);
-            explain_floor(row, count, alpha);
+            row->pairs_more = pairs_more(row, alpha / family);
+            explain_floor(row, family, alpha);
         }
     }
     return BL_OK;
+}
+
+bl_status bl_verdicts(bl_comparison *rows, int count, double alpha)
+{
+    return bl_verdicts_among(rows, count, count, alpha);
 }

@@ -66,6 +66,13 @@ int bl_pairs_needed(double d_z, double ratio, double alpha, double power);
 /* The smallest |d_z| that n pairs show with that power. */
 double bl_detectable_effect(int n, double ratio, double alpha, double power);
 
+/* The same where the standard deviation that d_z is in was itself estimated from `pilots` >= 2
+ * pairs: the power is that on average over what it may truly be (its square is the estimate's times
+ * pilots - 1 over chi-squared). Taken for exact, five pilots would give 70 % instead of 80. */
+double bl_power_after_pilots(double d_z, int pilots, int n, double ratio, double alpha);
+int bl_pairs_needed_after_pilots(double d_z, int pilots, double ratio, double alpha, double power);
+double bl_detectable_after_pilots(int pilots, int n, double ratio, double alpha, double power);
+
 /* --- tests on n differences ----------------------------------------------------------------- */
 
 typedef struct bl_interval {
@@ -201,5 +208,8 @@ bl_status bl_compare(const bl_compare_options *options, const double *arm, const
  * compared with one baseline, without it. p is adjusted by Holm, and so is equivalence_p, as a
  * family of its own: each kind of claim has family-wise error alpha. */
 bl_status bl_verdicts(bl_comparison *rows, int count, double alpha);
+/* The same where the rows were chosen among `family` >= count arms by data that they now are
+ * compared on: those left out count as well. */
+bl_status bl_verdicts_among(bl_comparison *rows, int count, int family, double alpha);
 
 #endif

@@ -20,6 +20,7 @@ typedef struct bl_study_options {
     const char *const *arm;  /* canonical arms or settings; the baseline first */
     const bl_choice *choice; /* [arms]: which arms they are settings of; NULL: untuned */
     int arms, replicates, workers;
+    int screened;                 /* arms that a screening left out (study/screen.h) */
     const char *store;            /* path */
     bool fresh;                   /* forget what the store has of this plan */
     const char *const *worker;    /* argv of a worker, NULL-terminated */
@@ -48,6 +49,8 @@ bl_status bl_study_open(const bl_study_options *options, const bl_job_data *data
  * not deterministic. */
 bl_status bl_study_scores(const bl_study_options *options, const bl_job_data *data, double *score,
                           double *seconds);
+/* How many arms the correction for many counts, of which `compared` have a verdict. */
+int bl_study_family(const bl_study_options *options, const bl_job_data *data, int compared);
 /* The metric of a stored result; NaN for NULL and where the run diverged. */
 double bl_score_of(const json_t *result, const char *metric);
 

@@ -11,7 +11,7 @@ enum { NAME = 21, MEAN = 15, DIFFERENCE = 23, P = 8, BETTER = 7, COST = 6 };
 void bl_verdict_text(const bl_comparison *c, char text[64])
 {
     if (!c->pairs)
-        snprintf(text, 64, "undecided (runs failed)");
+        snprintf(text, 64, "no verdict");
     else if (c->verdict != BL_UNDECIDED)
         snprintf(text, 64, "%s", bl_verdict_name(c->verdict));
     else if (c->pairs_more < 0)
@@ -51,7 +51,9 @@ void bl_effect_text(const bl_arm_outcome *arm, bl_text *text)
     }
     if (first)
         bl_text_add(text, "%s",
-                    strcmp(arm->arm, "null") ? "nothing" : "the baseline with other seeds");
+                    !strcmp(arm->arm, "null")   ? "the baseline with other seeds"
+                    : e->inert || arm->diverged ? "nothing"
+                                                : "nothing but holding examples out");
 }
 
 /* --- numbers
@@ -169,7 +171,7 @@ static void numbers(const bl_outcome *o, int a, const bl_layout *l, bl_text *tex
         right(text, DIFFERENCE, cell);
         p_text(c->adjusted_p, cell);
         right(text, P, cell);
-        snprintf(cell, sizeof cell, "%.0f %%", 100 * c->better);
+        snprintf(cell, sizeof cell, isnan(c->better) ? "-" : "%.0f %%", 100 * c->better);
         right(text, BETTER, cell);
         snprintf(cell, sizeof cell, isfinite(arm->work) ? "%.2f" : "-", arm->work);
         right(text, COST, cell);
@@ -195,6 +197,19 @@ static void folded(bl_text *text, int indent, const char *sentence)
     bl_text_add(text, "\n");
 }
 
+/* Why an arm has no verdict, in the colour of trouble. */
+static void error(const bl_arm_outcome *arm, bool colour, bl_text *text)
+{
+    bl_text line = {0};
+    bl_text_add(&line, "ERROR: %s", arm->comparison.note);
+    bl_text_add(text, "%s", colour ? "\033[1;31m" : "");
+    if (line.at)
+        folded(text, 4, line.at);
+    bl_text_add(text, "%s", colour ? "\033[0m" : "");
+    text->failed = text->failed || line.failed;
+    bl_text_free(&line);
+}
+
 /* "  = helps", then what the arm did, on the same line where there is room. */
 static void explanation(const bl_arm_outcome *arm, bool colour, bl_text *text)
 {
@@ -215,13 +230,12 @@ static void explanation(const bl_arm_outcome *arm, bool colour, bl_text *text)
             folded(text, 4, did.at);
     }
     bl_text_free(&did);
-    if (arm->inert == arm->runs) {
-        bl_text_add(text, "    ");
-        colour_verdict(text, BL_HURTS, colour, "ERROR: this arm did nothing in any of its runs");
-        bl_text_add(text, "\n");
-    } else if (arm->inert) {
-        bl_text_add(text, "    did nothing in %d of %d runs\n", arm->inert, arm->runs);
+    if (arm->effect.inert) {
+        error(arm, colour, text);
+        return;
     }
+    if (arm->inert)
+        bl_text_add(text, "    did nothing in %d of %d runs\n", arm->inert, arm->runs);
     if (arm->comparison.note[0])
         folded(text, 4, arm->comparison.note);
 }
@@ -233,7 +247,7 @@ static void failure(const bl_arm_outcome *arm, bool colour, bl_text *text)
     bl_text_add(text, "\n  = ");
     colour_verdict(text, BL_HURTS, colour, verdict); /* in the colour of trouble */
     bl_text_add(text, "\n");
-    folded(text, 4, arm->comparison.note);
+    error(arm, colour, text);
 }
 
 /* A name too long for its column has lines of its own, broken after a plus or a comma. */
@@ -402,17 +416,25 @@ static void pilot_note(const bl_outcome *o, const bl_layout *l, bl_text *line)
     if (!p || !p->planned)
         return;
     int d = l->difference + 1;
+    if (isnan(p->detectable)) {
+        bl_text_add(line,
+                    " some of the %d pilots of each arm, since dropped, diverged: how far pairs "
+                    "differ is not known, and as many replicates were run as are planned at most;",
+                    BL_PILOT_PAIRS);
+        return;
+    }
     bl_text_add(line,
                 " %d pilots of each arm, since dropped, differed by a standard deviation of "
                 "up to %.*f:",
                 BL_PILOT_PAIRS, d, p->deviation / l->unit);
-    if (p->needed > p->planned)
-        bl_text_add(line, " an effect of %g would need %d replicates;", p->min_effect / l->unit,
-                    p->needed);
-    else if (p->needed < 0)
+    if (p->needed < 0)
         bl_text_add(line, " no number of replicates shows an effect of %g;",
                     p->min_effect / l->unit);
-    bl_text_add(line, " these show one of %.*f with 80 %% power;", d, p->detectable / l->unit);
+    else if (p->capped)
+        bl_text_add(line, " an effect of %g would need %d replicates, more than the %d at most;",
+                    p->min_effect / l->unit, p->needed, BL_PLANNED_MOST);
+    bl_text_add(line, " %d show one of %.*f with 80 %% power;", p->planned, d,
+                p->detectable / l->unit);
 }
 
 void bl_outcome_footer(const bl_outcome *o, bl_text *line)
@@ -428,14 +450,20 @@ void bl_outcome_footer(const bl_outcome *o, bl_text *line)
         bl_text_add(line, "Of new training runs (%lld examples) on this fixed test set of %lld.",
                     (long long)o->train_count, (long long)o->test_count);
     tuning_note(o, line);
-    bl_text_add(line, " %d paired replicates, seed %llu; p by Holm over %d arm%s at %g;",
-                o->replicates, (unsigned long long)o->plan->study_seed, o->compared,
-                o->compared == 1 ? "" : "s", o->alpha);
+    bl_text_add(line, " %d paired replicates, seed %llu; p by Holm over %d arm%s at %g%s;",
+                o->replicates, (unsigned long long)o->plan->study_seed, o->family,
+                o->family == 1 ? "" : "s", o->alpha,
+                o->family > o->compared
+                    ? ", the screened ones among them: screening saw examples of these data that "
+                      "are tested now"
+                    : "");
     pilot_note(o, &l, line);
     if (o->min_effect > 0)
         bl_text_add(line, " equivalent means within %g;", o->min_effect);
     bl_text_add(line, " cost is counted work per step%s; data %016llx.",
-                o->matches ? ", at equal cost of a whole run" : "",
+                o->matches ? ", at equal cost that of a whole run, the baseline's schedule being "
+                             "stretched over its epochs"
+                           : "",
                 (unsigned long long)bl_job_data_hash(o->data));
 }
 

@@ -135,6 +135,15 @@ bl_status bl_audit_run(bl_training *t)
     return BL_OK;
 }
 
+/* An arm that holds training examples out differs from the baseline by that alone. */
+static bool holds_out(const bl_arm *arm)
+{
+    for (int i = 0; i < arm->parts; i++)
+        if (arm->part[i].traits & BL_VALIDATION)
+            return true;
+    return false;
+}
+
 void bl_audit_report(const bl_training *t, double moved, bool finished, bl_arm_effect *effect)
 {
     const bl_tally *tally = &t->tally;
@@ -155,5 +164,5 @@ void bl_audit_report(const bl_training *t, double moved, bool finished, bl_arm_e
     }
     double most = fmax(fmax(effect->examples_changed, effect->gradient_share),
                        fmax(effect->update_share, fmax(effect->host_moved, moved)));
-    effect->inert = t->arm->parts > 0 && finished && !(most > nothing);
+    effect->inert = t->arm->parts > 0 && !holds_out(t->arm) && finished && !(most > nothing);
 }

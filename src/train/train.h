@@ -82,8 +82,8 @@ typedef struct bl_arm_effect {
     bool ended_early;        /* an epoch hook ended the run before its last planned epoch */
     bl_metric measure[8];    /* bl_measure, means over the run */
     int measures;
-    bool inert; /* none of the five numbers is above 1e-6 (rounding) and training did not end early
-                 */
+    bool inert; /* none of the five numbers is above 1e-6 (rounding), training did not end early and
+                 * the arm holds no examples out */
 } bl_arm_effect;
 
 typedef struct bl_run_result {

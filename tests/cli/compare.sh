@@ -56,11 +56,25 @@ narrow defaults
 [ "$(grep -c '^  = ' "$work/defaults")" -ge 4 ] || fail "few default arms: $(cat "$work/defaults")"
 
 # --- arms with long names, without effect, with too high a rate ---
-compare odd digits --epochs 1 --seeds 2 --arm 'label_smoothing(eps=0)' \
+compare odd digits --epochs 1 --seeds 2 \
     --arm 'mixup(alpha=0.2)+ema(decay=0.99,warmup=true)+dropout(p=0.25)+stochastic_depth(p=0.25)' \
     --model resnet20 --width 2 --train 64
 narrow odd
-shows odd 'ERROR: this arm did nothing'
+# Arms that do nothing are errors in every form, and of the command; the others have their verdict.
+idle=(digits --trials 0 --epochs 2 --seeds 3 --arm 'dropout(p=0)' --arm 'label_smoothing(eps=0)' --arm mixup)
+"$ballast" compare "${idle[@]}" >"$work/idle" 2>"$work/error"
+[ $? -eq 1 ] || fail "arms that did nothing do not give status 1"
+narrow idle
+[ "$(grep -c 'ERROR: this arm did nothing in any of its 3 runs' "$work/idle")" -eq 2 ] ||
+    fail "not two errors: $(cat "$work/idle")"
+[ "$(grep -c '^  = no verdict' "$work/idle")" -eq 2 ] || fail "verdicts on nothing: $(cat "$work/idle")"
+shows idle 'Holm over 1 arm '
+shows error '^ballast compare: dropout\(p=0\) did nothing in any of its runs$'
+"$ballast" compare "${idle[@]}" --json --html "$work/idle.html" >"$work/idle.json" 2>"$work/error"
+[ $? -eq 1 ] || fail "arms that did nothing do not give status 1 with --json"
+[ "$(grep -c '"error": "this arm did nothing' "$work/idle.json")" -eq 2 ] || fail "no errors in JSON"
+[ "$(grep -c '"inert": true' "$work/idle.json")" -eq 8 ] || fail "inert in JSON"
+shows idle.html 'dropout\(p=0\)</code> did nothing'
 compare diverged digits --epochs 2 --seeds 3 --learning-rate 10000 --arm elr
 narrow diverged
 shows diverged '^baseline +diverged$'
@@ -87,10 +101,10 @@ compare planned digits --epochs 4 --seeds auto --min-effect 8 --arm sam --arm mi
 shows planned '5 pilots of each arm, since dropped'
 shows planned 'at equal cost'
 compare screened digits --epochs 1 --seeds 3 --arm null --arm mixup --arm dropout --arm elr \
-    --arm label_smoothing --arm early_stopping --no-equal-cost
+    --arm label_smoothing --arm 'ema(decay=0.9)' --no-equal-cost
 shows screened 'screened out in round 1 of 1'
 compare unscreened digits --epochs 1 --seeds 3 --arm null --arm mixup --arm dropout --arm elr \
-    --arm label_smoothing --arm early_stopping --no-equal-cost --no-screen
+    --arm label_smoothing --arm 'ema(decay=0.9)' --no-equal-cost --no-screen
 grep -q 'screened out' "$work/unscreened" && fail 'screened in spite of --no-screen'
 
 compare json digits --epochs 2 --seeds 3 --arm null --json
