@@ -84,11 +84,11 @@ def jax_call(row, xp, given, cotangents):
 
 
 # --- Ballast -----------------------------------------------------------------------------------------
-def write_case(path, name, row, given, cotangents, outputs, gradients):
+def write_case(path, row, given, cotangents, outputs, gradients):
     tensors = {"in." + k: v for k, v in given.items()}
     tensors.update({"out." + k: v for k, v in zip(row["out"], outputs)})
     tensors.update({"grad." + k: v for k, v in zip(row["diff"], gradients)})
-    notes = {"function": name, "options": json.dumps(row["options"]), "rtol": "0.001", "atol": "0.001"}
+    notes = {"function": row["function"], "options": json.dumps(row["options"]), "rtol": "0.001", "atol": "0.001"}
     if cotangents is None:
         notes["wrt"] = row["out"][0]
     else:
@@ -165,7 +165,7 @@ def measure(name, row, options, folder):
     want = [numpy_of(a).astype("f4") for a in (*want[0], *want[1])]
     count = len(row["out"])
     case, results = f"{folder}/{name}.safetensors", f"{folder}/{name}.results"
-    write_case(case, name, row, given, cotangents, want[:count], want[count:])
+    write_case(case, row, given, cotangents, want[:count], want[count:])
 
     calls = [torch_call(row, peers.Torch(torch.float32), given, cotangents), jax_call(row, peers.Jax(), given, cotangents)]
     got = [[*y, *g] for y, g in (call() for call in calls)]
@@ -261,7 +261,8 @@ def main():
     for r in sorted(slow, key=lambda r: -r["ratio"]):
         print("  %.2f  %s (%.0f us, %s %.0f us): %s" % (r["ratio"], r["function"], r["ballast_us"],
               *min(("torch", r["torch_us"]), ("jax", r["jax_us"]), key=lambda p: p[1]), r["heaviest"][:150]))
-    missing = [n for n in differentiable(options.build) if n not in peers.ROWS]
+    covered = {r["function"] for r in peers.ROWS.values()}
+    missing = [n for n in differentiable(options.build) if n not in covered]
     if missing and not options.names:
         print("without a row: " + " ".join(missing))
     if options.out:

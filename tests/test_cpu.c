@@ -181,6 +181,81 @@ static void functions_are_accurate_everywhere(void **state)
         }
 }
 
+/* Distance of a double from the true value in units of its last place. */
+static double double_units_off(double got, long double expected)
+{
+    double nearest = (double)expected;
+    if (isnan(nearest) || isinf(nearest) || isinf(got) || nearest == 0)
+        return got == nearest || (isnan(nearest) && isnan(got)) ? 0 : INFINITY;
+    int exponent;
+    (void)frexp(nearest, &exponent);
+    return fabs((double)((long double)got - expected)) /
+           ldexp(1, (exponent < -1021 ? -1021 : exponent) - 53);
+}
+
+static double double_with_bits(uint64_t bits)
+{
+    double x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+static void doubles_are_accurate_everywhere(void **state)
+{
+    enum { N = 1000000 };
+    static const struct {
+        bl_op op;
+        long double (*exact)(long double);
+        double bound;
+    } row[] = {{BL_OP_exp, expl, 1}, {BL_OP_log, logl, 1}, {BL_OP_log1p, log1pl, 2}};
+    static const double edge[] = {0,
+                                  -0.0,
+                                  1,
+                                  -1,
+                                  INFINITY,
+                                  -INFINITY,
+                                  NAN,
+                                  5e-324,
+                                  -5e-324,
+                                  1e-310,
+                                  -1e-310,
+                                  709.78,
+                                  709.79,
+                                  -708.5,
+                                  -745.1,
+                                  -745.2,
+                                  -1e300,
+                                  1e300,
+                                  0.70710678118654746,
+                                  0.70710678118654757};
+    const bl_loops *set[3];
+    bl_random random = bl_random_new(bl_key_from_seed(5));
+    (void)state;
+    for (int l = sets_of_loops(set) - 1; l >= 0; l--)
+        for (int i = 0; i < COUNT_OF(row) * N; i++) {
+            int k = i % N;
+            double z[8], x[8]; /* a vector of what is alike, and its end */
+            for (int j = 0; j < 8; j++) {
+                double small = bl_random_gauss(&random);
+                x[j] = k % 3 == 0   ? double_with_bits((uint64_t)bl_random_bits32(&random) << 32 |
+                                                       bl_random_bits32(&random))
+                       : k % 3 == 1 ? small
+                                    : 300 * small;
+                if (k < COUNT_OF(edge))
+                    x[j] = edge[k];
+            }
+            bl_op op = row[i / N].op;
+            set[l]->unary[op][BL_F64](z, x, x, x, 8);
+            for (int j = 0; j < 8; j++) {
+                double off = double_units_off(z[j], row[i / N].exact((long double)x[j]));
+                if (off > row[i / N].bound)
+                    fail_msg("%s (%s) of %.17g is %.17g, %.2f units off", bl_op_name(op),
+                             set[l]->name, x[j], z[j], off);
+            }
+            i += 7;
+        }
+}
+
 static void powers_are_accurate_everywhere(void **state)
 {
     enum { N = COUNT_OF(special), RANDOM = 100000 };
@@ -211,8 +286,9 @@ static double pair_expected(int first, int second, double x, double y, double w)
 {
     const double p[BL_PAIR_FIRSTS] = {x + y, x + y, x - y, x - y, y - x,
                                       x * y, x * y, x / y, x / y};
-    const double z[BL_PAIR_SECONDS] = {p[first] + w, p[first] - w, w - p[first], p[first] * w,
-                                       p[first] / w,   isfinite(p[first]) ? p[first] : w};
+    const double z[BL_PAIR_SECONDS] = {p[first] + w, p[first] - w,
+                                       w - p[first], p[first] * w,
+                                       p[first] / w, isfinite(p[first]) ? p[first] : w};
     return z[second];
 }
 
@@ -502,6 +578,28 @@ static void sorting_puts_nan_last_and_keeps_ties(void **state)
     bl_array_free(&out);
 }
 
+/* Doubles that agree in their upper halves, and the first few alone. */
+static void doubles_are_sorted_to_the_last_bit(void **state)
+{
+    bl_tensor x = input(state, BL_F64, 20), y = bl_argsort(x, 0, true);
+    bl_tensor both[2] = {bl_slice_axis(bl_argsort(bl_neg(x), 0, false), 0, 0, 2), y};
+    bl_array in, out[2];
+    expect_ok(bl_array_new(BL_F64, BL_SHAPE(20), &in));
+    for (int i = 0; i < 20; i++)
+        bl_f64(&in)[i] = 1 + (i * 7 % 10) * 0x1p-52;
+    bl_f64(&in)[5] = NAN;
+    expect_ok(bl_evaluate(bl_device_cpu(), &x, &in, 1, both, out, 2));
+    bl_array reference;
+    expect_ok(bl_evaluate(bl_device_reference(), &x, &in, 1, &y, &reference, 1));
+    assert_memory_equal(bl_i32(&out[1]), bl_i32(&reference), 20 * sizeof(int32_t));
+    const int32_t want[2] = {7, 17}; /* 49 mod 10 is 9, the largest */
+    assert_memory_equal(bl_i32(&out[0]), want, sizeof want);
+    bl_array_free(&in);
+    bl_array_free(&out[0]);
+    bl_array_free(&out[1]);
+    bl_array_free(&reference);
+}
+
 /* --- errors ------------------------------------------------------------------------------------
  */
 
@@ -713,6 +811,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_graphs_agree_with_the_reference),
         cmocka_unit_test(functions_are_accurate_everywhere),
+        cmocka_unit_test(doubles_are_accurate_everywhere),
         cmocka_unit_test(powers_are_accurate_everywhere),
         cmocka_unit_test(pairs_are_the_two_in_turn),
         cmocka_unit_test(exponentials_of_differences_are_those_of_exp),
@@ -723,6 +822,7 @@ int main(void)
         TEST(products_of_bytes_are_exact),
         TEST(long_sums_keep_their_digits),
         TEST(sorting_puts_nan_last_and_keeps_ties),
+        TEST(doubles_are_sorted_to_the_last_bit),
         TEST(an_index_out_of_range_is_named),
         TEST(donated_state_is_updated_in_place),
         TEST(donated_buffers_may_be_exchanged),

@@ -15,8 +15,9 @@ class Torch:
         import torch.nn.functional as F
         self.np, self.t, self.F, self.dtype = numpy, torch, F, dtype
         for n in ("exp log log1p expm1 sqrt rsqrt abs sign tanh sigmoid erf cos sin atan atan2 lgamma "
-                  "floor round where minimum maximum logsumexp cumsum argsort").split():
+                  "floor round where minimum maximum logsumexp cumsum argsort argmin roll stack isfinite").split():
             setattr(self, n, getattr(torch, n))
+        self.eigvalsh, self.eigh, self.solve = torch.linalg.eigvalsh, torch.linalg.eigh, torch.linalg.solve
         self.relu, self.softplus, self.gelu = F.relu, F.softplus, F.gelu
         self.softmax = lambda x, axis=-1: torch.softmax(x, axis)
         self.log_softmax = lambda x, axis=-1: torch.log_softmax(x, axis)
@@ -56,6 +57,38 @@ class Torch:
         x = [v if v.requires_grad else v.detach().requires_grad_() for v in x]
         return self.t.autograd.grad(f(*x), x, create_graph=True)
 
+    def hessian_products(self, f, x, vectors):
+        """H v of the scalar f(x) for each v of vectors [R,..x], by double backward."""
+        x = x if x.requires_grad else x.detach().requires_grad_()
+        slope, = self.t.autograd.grad(f(x), x, create_graph=True)
+        return self.t.autograd.grad(slope, x, vectors, is_grads_batched=True, create_graph=True)[0]
+
+    def softplus_of(self, x, beta): return self.F.softplus(x, beta)
+    def top_k_of(self, x, k): return tuple(self.t.topk(x, k))
+    def descending(self, x): return self.t.sort(x, descending=True).values
+    def layer_norm(self, x, g, b, eps=1e-5): return self.F.layer_norm(x, x.shape[-1:], g, b, eps)
+    def add_rows(self, rows, index, x): return self.t.zeros(rows, x.shape[1], dtype=x.dtype).index_add(0, index, x)
+    def running_max(self, x, axis): return self.t.cummax(x, axis).values
+    def power_spectrum(self, x): return self.t.fft.rfft(x).abs().square()
+
+    def attention(self, q, k, v, causal=False):
+        return self.F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+
+    def conv(self, x, w, stride=1, pad=0):
+        """NHWC by HWIO."""
+        return self.F.conv2d(x.permute(0, 3, 1, 2), w.permute(3, 2, 0, 1), stride=stride, padding=pad).permute(0, 2, 3, 1)
+
+    def mean_pool(self, x, size, pad):
+        return self.F.avg_pool2d(x.permute(0, 3, 1, 2), size, 1, pad).permute(0, 2, 3, 1)
+
+    def resize_aligned(self, x, height, width):
+        return self.F.interpolate(x.permute(0, 3, 1, 2), (height, width), mode="bilinear", align_corners=True).permute(0, 2, 3, 1)
+
+    def repeat(self, count, body, carry):
+        for _ in range(count):
+            carry = body(*carry)
+        return carry
+
     def filter_rows(self, x, kernel):
         """[B,H+k-1,W+k-1,C] by a separable kernel, valid: [B,H,W,C]."""
         k, c = self.t.as_tensor(kernel, dtype=self.dtype), x.shape[-1]
@@ -72,8 +105,9 @@ class Jax:
         import jax.numpy as jnp
         self.jax, self.jnp = jax, jnp
         for n in ("exp log log1p expm1 sqrt abs sign tanh cos sin floor round where minimum maximum "
-                  "cumsum argsort clip arange eye").split():
+                  "cumsum argsort clip arange eye argmin roll stack isfinite").split():
             setattr(self, n, getattr(jnp, n))
+        self.eigvalsh, self.eigh, self.solve = jnp.linalg.eigvalsh, jnp.linalg.eigh, jnp.linalg.solve
         self.atan, self.atan2, self.concat = jnp.arctan, jnp.arctan2, jnp.concatenate
         self.lgamma, self.erf, self.rsqrt = jax.scipy.special.gammaln, jax.scipy.special.erf, jax.lax.rsqrt
         self.sigmoid, self.relu, self.softplus = jax.nn.sigmoid, jax.nn.relu, jax.nn.softplus
@@ -100,6 +134,46 @@ class Jax:
     def svdvals(self, x): return self.jnp.linalg.svd(x, full_matrices=False)[1]
     def layer_index(self, x, index, axis): return self.jnp.take(x, self.jnp.asarray(index), axis)
     def grad(self, f, *x): return self.jax.grad(f, argnums=tuple(range(len(x))))(*x)
+
+    def hessian_products(self, f, x, vectors):
+        return self.jax.vmap(lambda v: self.jax.jvp(self.jax.grad(f), (x,), (v,))[1])(vectors)
+
+    def softplus_of(self, x, beta): return self.softplus(beta * x) / beta
+    def top_k_of(self, x, k): return self.jax.lax.top_k(x, k)
+    def descending(self, x): return -self.jnp.sort(-x)
+    def add_rows(self, rows, index, x): return self.jnp.zeros((rows, x.shape[1]), x.dtype).at[index].add(x)
+    def running_max(self, x, axis): return self.jax.lax.cummax(x, axis)
+    def power_spectrum(self, x): return self.jnp.square(self.jnp.abs(self.jnp.fft.rfft(x)))
+
+    def layer_norm(self, x, g, b, eps=1e-5):
+        mean = self.jnp.mean(x, -1, keepdims=True)
+        away = x - mean
+        return away * self.jax.lax.rsqrt(self.jnp.mean(away * away, -1, keepdims=True) + eps) * g + b
+
+    def attention(self, q, k, v, causal=False):
+        s = q @ k.mT / math.sqrt(q.shape[-1])
+        if causal:
+            n = q.shape[-2]
+            s = self.jnp.where(self.jnp.arange(n)[None] <= self.jnp.arange(n)[:, None], s, -math.inf)
+        return self.softmax(s, axis=-1) @ v
+
+    def conv(self, x, w, stride=1, pad=0):
+        return self.jax.lax.conv_general_dilated(x, w, (stride, stride), ((pad, pad), (pad, pad)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    def mean_pool(self, x, size, pad):
+        around = ((0, 0), (pad, pad), (pad, pad), (0, 0))
+        return self.jax.lax.reduce_window(x, 0.0, self.jax.lax.add, (1, size, size, 1), (1, 1, 1, 1), around) / size ** 2
+
+    def resize_aligned(self, x, height, width):
+        """Two products: jax.image has no aligned corners."""
+        def weights(n, m):
+            at = self.jnp.arange(m) * ((n - 1) / (m - 1))
+            return self.relu(1 - self.jnp.abs(at[:, None] - self.jnp.arange(n)[None]))
+        rows, columns = weights(x.shape[1], height), weights(x.shape[2], width)
+        return self.jnp.einsum("yh,bhwc,xw->byxc", rows, x, columns)
+
+    def repeat(self, count, body, carry):
+        return self.jax.lax.fori_loop(0, count, lambda _, c: tuple(body(*c)), tuple(carry))
 
     def filter_rows(self, x, kernel):
         k, c = self.jnp.asarray(kernel, self.jnp.float32), x.shape[-1]
@@ -159,14 +233,14 @@ class Draw:
         return (e / e.sum(-1, keepdims=True)).astype("f4")
 
 
-def row(inputs, diff, out, tolerance=2e-4, single=False, **options):
+def row(inputs, diff, out, tolerance=2e-4, single=False, of=None, **options):
     """The equations of a contract function, under its name: f(xp, i) gives the outputs in `out`, i has
     the inputs that inputs(Draw) makes, `diff` are those with gradients. A single scalar output is
     differentiated itself, arrays with fixed cotangents. `single`: the values that count are those of
     single precision, because the function rounds to codes; else the peers and Ballast are compared
-    with PyTorch in double."""
+    with PyTorch in double. `of`: the contract function, where these are its equations in another form."""
     def add(f):
-        ROWS[f.__name__] = dict(f=f, family=f.__module__.rsplit(".", 1)[-1], inputs=inputs, diff=diff.split(),
+        ROWS[f.__name__] = dict(f=f, function=of or f.__name__, family=f.__module__.rsplit(".", 1)[-1], inputs=inputs, diff=diff.split(),
                                 out=out.split(), options=options, tolerance=tolerance, single=single)
         return f
     return add

@@ -6,6 +6,7 @@ import numpy as np
 from .peers import row
 
 PATHS = (10, 32, 48, 35)  # K latents, B series, T steps, D variables
+PATHS_OF_4 = (4,) + PATHS[1:]
 
 
 # --- AR-Net ----------------------------------------------------------------------------------------------
@@ -59,3 +60,17 @@ def supnotmiwae_bound(xp, i):
     log_w = xp.log_softmax(r, 1)
     loss = math.log(20) - xp.mean(xp.logsumexp(xp.f64(i.log_py) + r, 1))
     return xp.f32(loss), xp.f32(log_w), xp.f32(xp.mean(xp.exp(-xp.logsumexp(2 * log_w, 1))))
+
+
+@row(lambda d: dict(x_obs=d.normal(32, 48, 35), x_tilde=d.normal(4, 32, 48, 35), mask=d.classes(4, 32, 48, 35, of=2).astype("u1"),
+                    times=np.cumsum(d.uniform(32, 48), 1, dtype="f4"), w=d.uniform(35), bias=d.uniform(35, high=0.1)), "x_tilde w bias", "x_imputed")
+def supnotmiwae_fdecay_impute(xp, i):
+    observed = i.mask != 0
+    step = xp.broadcast(xp.arange(48)[None, None, :, None], PATHS_OF_4)
+    last = xp.running_max(xp.where(observed, step, -1), 2)  # the step of the last observation
+    seen, at = last >= 0, xp.clip(last, 0, 48)
+    value = xp.where(seen, xp.take_along(xp.broadcast(i.x_obs[None], PATHS_OF_4), at, 2), 0.0)
+    times = xp.broadcast(i.times[None, :, :, None], PATHS_OF_4)
+    since = xp.where(seen, xp.take_along(times, at, 2), 0.0)
+    gamma = xp.exp(-xp.relu((times - since) * i.w + i.bias))
+    return xp.where(observed, i.x_obs, gamma * value + (1 - gamma) * i.x_tilde)

@@ -1,0 +1,91 @@
+/* Transcendental functions of one double, without branches, so that a loop over them vectorises; as
+ * vector_math.h is for floats. Only what methods compute in double by the million is here, the rest
+ * is libm's.
+ *
+ * Errors against long double (tests/test_cpu.c measures them), in units in the last place: exp 1,
+ * log 1, log1p 2. */
+#ifndef BL_CPU_VECTOR_DOUBLE_H
+#define BL_CPU_VECTOR_DOUBLE_H
+
+#include "exec/cpu/vector_math.h"
+
+/* 2^n for -1022 <= n <= 1023, n given as n + 2^k, whose low bits are those of n. */
+static inline double double_power_of_2(uint64_t n)
+{
+    return double_of((n + 1023) << 52);
+}
+
+/* x = n ln 2 + r, as reduce_exp; e^r by Taylor's series, whose 14th term is below half a unit. The
+ * scaling is in two steps, so that overflow and subnormals come out right. */
+static inline double vm_exp_double(double x)
+{
+    const double magic = 6755399441055744.0; /* 1.5 2^52 */
+    double c = x < -746.0 ? -746.0 : x;
+    c = c > 710.0 ? 710.0 : c;
+    double shifted = c * 1.4426950408889634074 + magic, n = shifted - magic;
+    double r = c - n * 0.69314718036912381649; /* of 33 bits */
+    r = r - n * 1.9082149292705877e-10;
+    double p = 1.0 / 6227020800.0;
+    p = p * r + 1.0 / 479001600.0;
+    p = p * r + 1.0 / 39916800.0;
+    p = p * r + 1.0 / 3628800.0;
+    p = p * r + 1.0 / 362880.0;
+    p = p * r + 1.0 / 40320.0;
+    p = p * r + 1.0 / 5040.0;
+    p = p * r + 1.0 / 720.0;
+    p = p * r + 1.0 / 120.0;
+    p = p * r + 1.0 / 24.0;
+    p = p * r + 1.0 / 6.0;
+    p = p * r + 0.5;
+    double y = p * (r * r) + r + 1.0;
+    uint64_t whole = bits_of_double(shifted) - bits_of_double(magic) + 2048;
+    uint64_t half = (whole >> 1) - 1024, rest = whole - 2048 - half;
+    return y * double_power_of_2(half) * double_power_of_2(rest);
+}
+
+/* A positive finite x = 2^n (1 + f), 1 + f in [sqrt(1/2), sqrt(2)), has the logarithm n ln 2 + f -
+ * s (f - r): s = f / (2 + f), and log(1 + f) = 2 atanh(s) = 2 s + s r with a series r of s^2.
+ * `error` is what x lacks of what is asked for, relative to it. */
+static inline double log_of_sum(double x, double error)
+{
+    int tiny = x < 2.2250738585072014e-308;
+    uint64_t bits = bits_of_double(tiny ? x * 18014398509481984.0 : x);
+    uint64_t above = bits - 0x3fe6a09e667f3bcdu; /* sqrt(1/2) */
+    uint64_t biased = ((above + 0x4000000000000000u) >> 52) - 1024;
+    double f = double_of(bits - (biased << 52)) - 1.0;
+    double n = double_of(0x4338000000000000u + biased) - 6755399441055744.0 - (tiny ? 54.0 : 0.0);
+    double s = f / (2.0 + f), z = s * s, half = 0.5 * f * f;
+    double r = 2.0 / 21.0;
+    r = r * z + 2.0 / 19.0;
+    r = r * z + 2.0 / 17.0;
+    r = r * z + 2.0 / 15.0;
+    r = r * z + 2.0 / 13.0;
+    r = r * z + 2.0 / 11.0;
+    r = r * z + 2.0 / 9.0;
+    r = r * z + 2.0 / 7.0;
+    r = r * z + 2.0 / 5.0;
+    r = r * z + 2.0 / 3.0;
+    r *= z;
+    double low = s * (half + r) + (n * 1.9082149292705877e-10 + error);
+    return n * 0.69314718036912381649 + (f - (half - low));
+}
+
+static inline double vm_log_double(double x)
+{
+    double y = log_of_sum(x, 0.0);
+    y = x == INFINITY ? x : y;
+    y = x == 0.0 ? -INFINITY : y;
+    return x < 0.0 ? (double)NAN : x == x ? y : x;
+}
+
+static inline double vm_log1p_double(double x)
+{
+    double sum = 1.0 + x, error = x > 1.0 ? 1.0 - (sum - x) : x - (sum - 1.0);
+    double y = log_of_sum(sum, error / sum);
+    y = x == INFINITY ? x : y;
+    y = fabs(x) < 1e-17 ? x : y;
+    y = x == -1.0 ? -INFINITY : y;
+    return x < -1.0 ? (double)NAN : x == x ? y : x;
+}
+
+#endif
