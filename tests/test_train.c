@@ -436,6 +436,61 @@ static void resume_and_compare(const toy_problem *toy, const bl_arm *arm, int ti
     bl_run_result_free(&resumed);
 }
 
+/* A checkpoint with one of its arrays replaced; the run's own note is kept. */
+static void replace_and_resume(const bl_experiment *e, const char *name, bl_shape shape,
+                               double value, const char *message)
+{
+    bl_dictionary d = {0};
+    bl_array a;
+    bl_run_result result;
+    assert_int_equal(bl_safetensors_read(e->checkpoint, &d), BL_OK);
+    assert_int_equal(bl_array_new(BL_F64, shape, &a), BL_OK);
+    for (int64_t i = 0; i < bl_array_count(&a); i++)
+        bl_array_set(&a, i, value);
+    assert_int_equal(bl_dictionary_set(&d, name, a), BL_OK);
+    assert_int_equal(bl_safetensors_write(e->checkpoint, &d), BL_OK);
+    bl_dictionary_free(&d);
+    assert_int_equal(bl_train(e, NULL, &result), BL_INVALID);
+    if (!strstr(bl_error(), message))
+        fail_msg("%s", bl_error());
+}
+
+static void a_damaged_checkpoint_is_refused(void **state)
+{
+    (void)state;
+    toy_problem toy;
+    make_toy(&toy, true);
+    bl_experiment e = plan(&toy);
+    e.curve_points = 4;
+    char path[] = "/tmp/ballast-train-XXXXXX";
+    close(mkstemp(path));
+    const int stop = 1;
+    bl_progress progress = {.stop = &stop};
+    bl_run_result result;
+    const struct {
+        const char *name;
+        bl_shape shape;
+        double value;
+        const char *message;
+    } damage[] = {
+        {"run/curve", BL_SHAPE(4, 1), 0, "of another size"},
+        {"run/curve", BL_SHAPE(12), 0, "of another size"},
+        {"run/curve", BL_SHAPE(1, 3), (double)NAN, "run/curve[0,0] is nan, expected an epoch"},
+        {"run/curve", BL_SHAPE(1, 3), 1e300, "expected an epoch"},
+        {"run/tally", BL_SHAPE(3), 0, "of another size"},
+        {"run/tally", BL_SHAPE(sizeof(bl_tally) / sizeof(double)), -1, "expected a step from 0"},
+        {"run/tally", BL_SHAPE(sizeof(bl_tally) / sizeof(double)), 1e300, "expected a step"},
+    };
+    for (size_t i = 0; i < sizeof damage / sizeof *damage; i++) {
+        unlink(path);
+        e.checkpoint = path;
+        assert_int_equal(bl_train(&e, &progress, &result), BL_INTERRUPTED);
+        replace_and_resume(&e, damage[i].name, damage[i].shape, damage[i].value,
+                           damage[i].message);
+    }
+    unlink(path);
+}
+
 static void a_resumed_run_is_the_same_run(void **state)
 {
     (void)state;
@@ -681,6 +736,7 @@ int main(void)
         cmocka_unit_test(hooks_are_called_in_the_visible_order),
         cmocka_unit_test(an_arm_that_does_nothing_is_inert),
         cmocka_unit_test(a_resumed_run_is_the_same_run),
+        cmocka_unit_test(a_damaged_checkpoint_is_refused),
         cmocka_unit_test(threads_change_nothing),
         cmocka_unit_test(load_hooks_see_pixels_and_epoch_hooks_the_held_out_part),
         cmocka_unit_test(averaged_parameters_get_their_own_statistics),

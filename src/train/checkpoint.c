@@ -2,6 +2,7 @@
  * sums and counters as doubles under "run/", and a note names the experiment, so that a file of
  * another run is refused. What is not here is a function of the step's number: the order of the
  * examples, every random key, the learning rate. */
+#include <math.h>
 #include <string.h>
 
 #include "train/training.h"
@@ -67,13 +68,20 @@ bl_status bl_checkpoint_save(const bl_training *t, const char *path)
     return status;
 }
 
-static bl_status restore_curve(bl_training *t, const bl_array *curve)
+static bool is_count(double x, int64_t most)
 {
-    int64_t count = curve->type.shape.rank == 2 ? curve->type.shape.dim[0] : 0;
-    for (int64_t i = 0; i < count; i++) {
+    return x >= 0 && x <= (double)most && x == floor(x);
+}
+
+static bl_status restore_curve(bl_training *t, const bl_array *curve, const char *path)
+{
+    for (int64_t i = 0; i < curve->type.shape.dim[0]; i++) {
+        const double *row = bl_f64(curve) + 3 * i;
+        if (!is_count(row[0], t->experiment->recipe.epochs))
+            return bl_fail(BL_INVALID, "%s: run/curve[%lld,0] is %g, expected an epoch", path,
+                           (long long)i, row[0]);
         if (!BL_GROW(t->curve, t->curve_count, t->curve_capacity))
             return bl_no_memory(sizeof *t->curve);
-        const double *row = bl_f64(curve) + 3 * i;
         t->curve[t->curve_count++] = (bl_curve_point){(int64_t)row[0], row[1], row[2]};
     }
     return BL_OK;
@@ -93,7 +101,8 @@ static bl_status restore(bl_training *t, const bl_dictionary *d, const char *pat
     const bl_array *tally = bl_dictionary_find(d, "run/tally");
     const bl_array *curve = bl_dictionary_find(d, "run/curve");
     if (!tally || bl_type_bytes(tally->type) != sizeof t->tally || !curve ||
-        curve->type.dtype != BL_F64)
+        curve->type.dtype != BL_F64 || curve->type.shape.rank != 2 ||
+        curve->type.shape.dim[1] != 3)
         return bl_fail(BL_INVALID, "%s: run/tally or run/curve is missing or of another size",
                        path);
     for (int i = 0; i < t->slots; i++) {
@@ -104,8 +113,11 @@ static bl_status restore(bl_training *t, const bl_dictionary *d, const char *pat
         memcpy(t->slot[i].value.data, from->data, bl_type_bytes(from->type));
     }
     memcpy(&t->tally, tally->data, sizeof t->tally);
+    if (!is_count(t->tally.step, t->steps))
+        return bl_fail(BL_INVALID, "%s: run/tally[0] is %g, expected a step from 0 to %lld", path,
+                       t->tally.step, (long long)t->steps);
     t->epoch = (int64_t)t->tally.step / t->batches;
-    return restore_curve(t, curve);
+    return restore_curve(t, curve, path);
 }
 
 bl_status bl_checkpoint_load(bl_training *t, const char *path)

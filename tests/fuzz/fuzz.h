@@ -3,14 +3,16 @@
  *     CC=clang cmake -B build-fuzz -DBALLAST_FUZZ=ON -DBALLAST_SANITIZE=address,undefined
  *     cmake --build build-fuzz && build-fuzz/fuzz_csv -max_total_time=60
  *
- * Give it a folder of examples first (build-fuzz/fuzz_csv DIR). A new one is a file fuzz_NAME.c
- * here with one function, fuzz(bytes, count). Nothing that the bytes say may crash, leak or be read
- * out of bounds; a refusal must say why. */
+ * Give it a folder of examples first (build-fuzz/fuzz_csv DIR); those in seeds/NAME are where run.sh
+ * starts. A new one is a file fuzz_NAME.c here with one function, fuzz(bytes, count). Nothing that
+ * the bytes say may crash, leak or be read out of bounds; a refusal must say why. */
 #ifndef BL_FUZZ_H
 #define BL_FUZZ_H
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "data/dataset.h"
 
@@ -21,6 +23,33 @@ static inline void check(bl_status status)
 {
     if (status != BL_OK && status != BL_NO_MEMORY && !strstr(bl_error(), "case"))
         abort();
+}
+
+/* The same of what has no file. */
+static inline void check_sentence(bl_status status)
+{
+    if (status != BL_OK && !*bl_error())
+        abort();
+}
+
+/* The bytes as a text, up to a first 0; bl_release it. */
+static inline char *text_of(const char *bytes, size_t count)
+{
+    char *text = bl_format("%.*s", (int)count, bytes);
+    if (!text)
+        abort();
+    return text;
+}
+
+/* The bytes as a file, for what reads by name: the same one each time. */
+static inline const char *file_of(const char *bytes, size_t count)
+{
+    static char path[64];
+    snprintf(path, sizeof path, "/tmp/ballast-fuzz-%d-case", (int)getpid());
+    FILE *file = fopen(path, "wb");
+    if (!file || fwrite(bytes, 1, count, file) != count || fclose(file) != 0)
+        abort();
+    return path;
 }
 
 int LLVMFuzzerTestOneInput(const unsigned char *bytes, size_t count);

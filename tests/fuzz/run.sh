@@ -10,8 +10,10 @@ for source in tests/fuzz/fuzz_*.c; do
     name=$(basename "$source" .c)
     cmake --build build-fuzz --target "$name" > /dev/null
     mkdir -p "build-fuzz/corpus/$name"
+    seeds=tests/fuzz/seeds/${name#fuzz_}
+    [ -d "$seeds" ] || seeds=
     echo "== $name"
     "build-fuzz/$name" -max_total_time="${1:-60}" -rss_limit_mb=4096 -verbosity=0 -print_final_stats=1 \
-        "build-fuzz/corpus/$name" 2>&1 | grep -E "stat::number_of_executed|ERROR|SUMMARY" || true
+        "build-fuzz/corpus/$name" $seeds 2>&1 | grep -E "stat::number_of_executed|ERROR|SUMMARY" || true
     ls build-fuzz/crash-* crash-* 2>/dev/null && exit 1 || true
 done
