@@ -573,16 +573,12 @@ int cli_compare(int argc, char **argv)
          .value = &f.no_equal_cost,
          .text = "leave out the rows at equal cost, for which the baseline is also trained for as "
                  "long as costs what a dearer (or cheaper) arm does"},
-        {.name = "trials",
-         .kind = CLI_INTEGER,
-         .value = &f.trials,
-         .argument = "N",
-         .text = "tune every arm, the baseline included, by N trials of two seeds each, over "
+        cli_trials_option(
+            &f.trials,
+            "tune every arm, the baseline included, by N trials of two seeds each, over "
                  "learning rate, weight decay and the options that ARM leaves open (default 12, "
                  "which makes a study three times as long: a verdict without them is on the recipe "
-                 "as much as on the method; 0: no tuning, for a first look)",
-         .low = 0,
-         .high = BL_TRIALS_MOST},
+                 "as much as on the method; 0: no tuning, for a first look)"),
         {.name = "save-preset",
          .kind = CLI_TEXT,
          .value = &f.save_preset,
@@ -601,13 +597,7 @@ int cli_compare(int argc, char **argv)
                  "equivalent",
          .low = 0,
          .high = INFINITY},
-        {.name = "alpha",
-         .kind = CLI_NUMBER,
-         .value = &f.alpha,
-         .argument = "P",
-         .text = "chance of any false verdict (default 0.05)",
-         .low = 1e-6,
-         .high = 0.5},
+        cli_alpha_option(&f.alpha, "chance of any false verdict (default 0.05)"),
         {.name = "workers",
          .kind = CLI_INTEGER,
          .value = &f.workers,

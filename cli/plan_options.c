@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/base.h"
+#include "study/tune.h"
 
 void cli_plan_declare(cli_plan *p)
 {
@@ -154,6 +155,28 @@ void cli_plan_declare(cli_plan *p)
     };
     _Static_assert(sizeof table <= sizeof p->options, "the table must fit");
     memcpy(p->options, table, sizeof table);
+}
+
+cli_option cli_trials_option(int64_t *trials, const char *text)
+{
+    return (cli_option){.name = "trials",
+                        .kind = CLI_INTEGER,
+                        .value = trials,
+                        .argument = "N",
+                        .text = text,
+                        .low = 0,
+                        .high = BL_TRIALS_MOST};
+}
+
+cli_option cli_alpha_option(double *alpha, const char *text)
+{
+    return (cli_option){.name = "alpha",
+                        .kind = CLI_NUMBER,
+                        .value = alpha,
+                        .argument = "P",
+                        .text = text,
+                        .low = 1e-6,
+                        .high = 0.5};
 }
 
 static bool copy(const char *from, char **to)

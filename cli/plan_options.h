@@ -15,6 +15,10 @@ typedef struct cli_plan {
     cli_option options[32]; /* the table, pointing into this struct */
 } cli_plan;
 
+/* Options that studies of every kind have; what they are of, and the default, is the caller's. */
+cli_option cli_trials_option(int64_t *trials, const char *text);
+cli_option cli_alpha_option(double *alpha, const char *text);
+
 /* Fills the table; call it before cli_parse with plan->options. */
 void cli_plan_declare(cli_plan *plan);
 /* The plan for `data`; bl_plan_free it. */
