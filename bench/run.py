@@ -43,6 +43,8 @@ LEFT_OUT = {("sinkhorn", "torch-compile")}
 AGREEMENT = 2e-3  # relative; the peers differ in the order of their sums
 FEWEST = 7        # samples without preemption, for these alone to count
 SETUPS = {"torch-eager": 3, "torch-compile": 1, "jax-jit": 2, "ballast": 5}  # the slower, the less they vary
+HEADINGS = {"steps1": "Training steps, one thread", "steps2": "Training steps, two threads",
+            "setup": "Time to the first result", "load": "One and two threads beside another process"}
 CHOSEN = {"steps1": list(peer_inputs.WORKLOADS),  # where none are named
           "steps2": ["mlp", "elr", "gradpen", "resnet20", "gpt", "tiny", "sinkhorn", "elementwise"],
           "setup": ["resnet20", "gpt"],
@@ -243,11 +245,12 @@ class Table:
 
 
 def put(file, part, lines):
-    """The lines between the comments <!-- PART --> and <!-- end of PART -->, which are added if absent."""
+    """The lines between the comments <!-- PART --> and <!-- end of PART -->, which are added with a
+    heading if absent."""
     text = open(file).read() if os.path.exists(file) else ""
     begin, end = "<!-- %s -->\n" % part, "<!-- end of %s -->\n" % part
     if begin not in text:
-        text += "\n" * bool(text) + begin + end
+        text += "%s## %s\n\n%s%s" % ("\n" * bool(text), HEADINGS.get(part, part), begin, end)
     head, rest = text.split(begin, 1)
     with open(file, "w") as f:
         f.write(head + begin + "\n".join(lines) + "\n" + end + rest.split(end, 1)[1])
@@ -310,8 +313,8 @@ def time_steps(options):
 
 def time_setup(options):
     """Milliseconds from nothing (libraries loaded, inputs read) to the first result, and the median of
-    the repeats; caches of compiled code start empty each time."""
-    results, processors = [], sorted(os.sched_getaffinity(0))[-options.threads:]
+    the repeats; caches of compiled code start empty each time. Whoever compiles may use all processors."""
+    results, processors = [], sorted(os.sched_getaffinity(0))
     table = Table("%s; median of %s runs" % (machine(), ", ".join("%d (%s)" % (SETUPS[p], p) for p in options.peers)),
                   "time to the first result, ms", *options.peers, "Ballast without its first step")
     for workload in options.workloads:
