@@ -9,7 +9,6 @@
 
 /* Sets the thread's message (printf) and returns `code`: return bl_fail(BL_INVALID, "..", ..); */
 bl_status bl_fail(bl_status code, const char *format, ...) BL_PRINTF(2, 3);
-bl_status bl_fail_v(bl_status code, const char *format, va_list arguments);
 /* Puts "prefix: " before the thread's message and returns `code`. */
 bl_status bl_fail_in(bl_status code, const char *prefix_format, ...) BL_PRINTF(2, 3);
 bl_status bl_no_memory(size_t bytes);

@@ -13,20 +13,14 @@ const char *bl_error(void)
 }
 
 /* The new text is formed apart, since an argument may be the old message itself. */
-bl_status bl_fail_v(bl_status code, const char *format, va_list arguments)
-{
-    char text[sizeof message];
-    vsnprintf(text, sizeof text, format, arguments);
-    memcpy(message, text, sizeof message);
-    return code;
-}
-
 bl_status bl_fail(bl_status code, const char *format, ...)
 {
+    char text[sizeof message];
     va_list arguments;
     va_start(arguments, format);
-    bl_fail_v(code, format, arguments);
+    vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
+    memcpy(message, text, sizeof message);
     return code;
 }
 

@@ -199,12 +199,12 @@ static bl_type_rule *const type_rules[BL_OPS] = {
 };
 
 static const struct {
-    const char *name, *text;
+    const char *name;
     bl_op_class class;
     int operands;
 } table[BL_OPS] = {
 #define OP(class, name, operands, meaning, text)                                                   \
-    [BL_OP_##name] = {#name, text, BL_##class, operands},
+    [BL_OP_##name] = {#name, BL_##class, operands},
 #include "graph/ops.def"
 #undef OP
 };
@@ -217,11 +217,6 @@ bl_op_class bl_op_class_of(bl_op op)
 const char *bl_op_name(bl_op op)
 {
     return table[op].name;
-}
-
-const char *bl_op_text(bl_op op)
-{
-    return table[op].text;
 }
 
 bool bl_op_is_elementwise(bl_op op)

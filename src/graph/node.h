@@ -72,7 +72,6 @@ typedef struct bl_node {
 
 bl_op_class bl_op_class_of(bl_op op);
 const char *bl_op_name(bl_op op);
-const char *bl_op_text(bl_op op);       /* the documentation column */
 bool bl_op_is_elementwise(bl_op op);    /* unary, binary, ternary */
 /* The meaning column, for the elementwise ones. */
 double bl_op_scalar(bl_op op, double x, double y, double z);

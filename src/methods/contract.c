@@ -111,7 +111,7 @@ bool bl_option_is_flag(const bl_field *field)
     return field->option == BL_OPTION_INTEGER && bl_has_condition(field->conditions, "flag");
 }
 
-bool bl_option_is_required(const bl_field *field)
+static bool is_required(const bl_field *field)
 {
     return field->option == BL_OPTION_NUMBER    ? isnan(field->number)
            : field->option == BL_OPTION_INTEGER ? field->integer == BL_REQUIRED_INTEGER
@@ -473,7 +473,7 @@ void bl_option_show(const bl_contract *contract, const void *fields, const bl_fi
 void bl_option_show_default(const bl_field *field, bl_text *out)
 {
     char text[BL_NUMBER_TEXT];
-    if (bl_option_is_required(field))
+    if (is_required(field))
         bl_text_add(out, "required");
     else if (field->option == BL_OPTION_WORD)
         bl_text_add(out, "%s", field->word);

@@ -50,7 +50,6 @@ bl_status bl_range_check(const char *range, const bl_symbols *symbols, double va
 /* --- options --- */
 const bl_field *bl_option_find(const bl_contract *contract, const char *name);
 bool bl_option_is_flag(const bl_field *field);
-bool bl_option_is_required(const bl_field *field);
 /* A struct of the contract with its options at their defaults, and room for words behind it; the
  * functions that set options work on these only. bl_release it. NULL if memory is short. */
 void *bl_fields_new(const bl_contract *contract);

@@ -10,12 +10,10 @@
 #include "nn/nn.h"
 
 static const bl_model_entry model_table[] = {
-    {"linear", "one linear layer on the flattened inputs", bl_linear_model, false},
-    {"mlp", "hidden layers of relu units: width, depth", bl_mlp_model, false},
-    {"cnn", "two 3x3 convolutions with batch normalisation and pooling, a dense layer: width",
-     bl_cnn_model, true},
-    {"resnet20", "nine residual blocks of two convolutions for small images (He et al. 2016)",
-     bl_resnet20_model, true},
+    {"linear", bl_linear_model, false},    /* one linear layer on the flattened inputs */
+    {"mlp", bl_mlp_model, false},          /* hidden layers of relu units: width, depth */
+    {"cnn", bl_cnn_model, true},           /* two 3x3 convolutions, a dense layer: width */
+    {"resnet20", bl_resnet20_model, true}, /* nine residual blocks (He et al. 2016) */
 };
 
 int bl_model_count(void)
@@ -26,11 +24,6 @@ int bl_model_count(void)
 const char *bl_model_name(int i)
 {
     return i >= 0 && i < bl_model_count() ? model_table[i].name : NULL;
-}
-
-const char *bl_model_summary(int i)
-{
-    return i >= 0 && i < bl_model_count() ? model_table[i].summary : NULL;
 }
 
 bool bl_model_needs_images(const char *name)

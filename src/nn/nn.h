@@ -86,12 +86,11 @@ struct bl_model {
 bl_tensor bl_model_forward(bl_model *m, bl_tensor x);
 int bl_model_count(void);
 const char *bl_model_name(int i);
-const char *bl_model_summary(int i);
 bool bl_model_needs_images(const char *name);
 
 /* A model's row in the table of model.c. `images`: it takes [B,H,W,C] only. */
 typedef struct bl_model_entry {
-    const char *name, *summary;
+    const char *name;
     bl_forward_function *forward;
     bool images;
 } bl_model_entry;

@@ -413,9 +413,3 @@ void bl_training_stop(bl_training *t)
 {
     t->tally.stop = 1;
 }
-
-bl_key bl_training_key(bl_training *t, const char *name)
-{
-    bl_key key = bl_key_derive_name(t->experiment->keys.augmentation, t->arm->part[t->part].name);
-    return bl_key_derive(bl_key_derive_name(key, name), (uint32_t)t->epoch);
-}

@@ -117,8 +117,6 @@ void bl_training_stop(bl_training *t); /* the run ends after this epoch */
  * parameters, without any part's evaluate hook but with site hooks; the caller frees both.
  * BL_NOT_FOUND without a held-out part. */
 bl_status bl_training_validation_features(bl_training *t, bl_array *features, bl_array *targets);
-/* A key of this epoch (0 in init), different for every arm part and name. */
-bl_key bl_training_key(bl_training *t, const char *name);
 
 /* --- what a method registers ---------------------------------------------------------------------
  */
