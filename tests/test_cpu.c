@@ -550,6 +550,33 @@ static void products_of_bytes_are_exact(void **state)
 }
 
 /* 10^6 times 0.1 added up in f32 one by one gives 100958.3. */
+/* A stack of rows x columns as the heads of an attention lie: interleaved, a slice of wider rows. */
+static bl_tensor interleaved(void **state, bl_dtype dtype, const int64_t stack[2], int64_t rows,
+                             int64_t columns, bl_tensor *input)
+{
+    *input = bl_input(*state, "x", dtype, BL_SHAPE(stack[0], rows, stack[1], columns + 2));
+    bl_tensor x = bl_slice_axis(bl_round(*input), 3, 1, columns + 1);
+    return bl_transpose(x, 0, 2, 1, 3);
+}
+
+/* Whole numbers, so that every order of a sum gives the same. */
+static void products_read_views_where_they_lie(void **state)
+{
+    static const int64_t size[][5] = {
+        {1, 1, 1, 1, 1},    {2, 3, 5, 7, 3},     {1, 2, 33, 40, 17},   {1, 1, 130, 49, 300},
+        {1, 1, 7, 1, 600},  {1, 1, 1, 33, 40},   {3, 1, 12, 16, 32},   {1, 1, 100, 1, 30},
+        {2, 1, 12, 10, 64}, {1, 1, 300, 65, 90}, {1, 1, 210, 600, 513}};
+    for (int i = 0; i < COUNT_OF(size); i++)
+        for (int flags = 0; flags < 8; flags++) {
+            const int64_t *s = size[i], m = s[2], n = s[3], k = s[4];
+            bool ta = flags & 1, tb = flags >> 1 & 1;
+            bl_dtype dtype = flags & 4 ? BL_F64 : BL_F32;
+            bl_tensor x[2], a = interleaved(state, dtype, s, ta ? k : m, ta ? m : k, &x[0]);
+            bl_tensor b = interleaved(state, dtype, s, tb ? n : k, tb ? k : n, &x[1]);
+            expect_same(x, 2, bl_dot(a, b, ta, tb), 4);
+        }
+}
+
 static void long_sums_keep_their_digits(void **state)
 {
     enum { N = 1000000 };
@@ -819,6 +846,7 @@ int main(void)
         TEST(axes_in_the_middle_agree),
         TEST(windows_agree),
         TEST(products_over_axes_agree),
+        TEST(products_read_views_where_they_lie),
         TEST(products_of_bytes_are_exact),
         TEST(long_sums_keep_their_digits),
         TEST(sorting_puts_nan_last_and_keeps_ties),

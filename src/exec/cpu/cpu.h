@@ -172,10 +172,10 @@ cpu_prepare cpu_prepare_loop;
 cpu_prepare cpu_prepare_cholesky, cpu_prepare_triangular_solve, cpu_prepare_eigh, cpu_prepare_svd;
 cpu_run cpu_run_reference; /* the reference executor's loop, whose scratch memory the plan has */
 /* Whether the kernel of `node` reads operand i through any view of this form. */
-bool cpu_reads_view(const cpu_plan *plan, const bl_node *node, int i, const cpu_view *view);
+bool cpu_reads_view(const bl_node *node, int i, const cpu_view *view);
 
 bool cpu_is_fill(const cpu_view *view); /* one element, repeated */
-bool cpu_dot_reads(const cpu_plan *plan, const bl_node *node, const cpu_view *view);
+bool cpu_dot_reads(const bl_node *node, const cpu_view *view);
 
 /* oneDNN (onednn.c) */
 void cpu_free_engine(cpu_plan *plan);

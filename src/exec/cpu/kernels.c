@@ -67,13 +67,13 @@ bl_status cpu_prepare_opaque(cpu_plan *plan, cpu_kernel *kernel, const bl_node *
     return status == BL_UNSUPPORTED ? cpu_prepare_reference(plan, kernel, node) : status;
 }
 
-bool cpu_reads_view(const cpu_plan *plan, const bl_node *node, int i, const cpu_view *view)
+bool cpu_reads_view(const bl_node *node, int i, const cpu_view *view)
 {
     if (cpu_is_contiguous(view))
         return true;
     switch (node->op) {
     case BL_OP_dot:
-        return cpu_dot_reads(plan, node, view);
+        return cpu_dot_reads(node, view);
     case BL_OP_add_at:
     case BL_OP_add_along:
         return i == 0 && cpu_is_fill(view);

@@ -36,6 +36,34 @@ enum { BL_THEN_ADD, BL_THEN_SUB, BL_THEN_FROM, BL_THEN_MUL, BL_THEN_DIV, BL_THEN
 /* Sums: what each part of a reduction accumulates. */
 enum { BL_SUM, BL_MAX, BL_MIN, BL_REDUCTIONS };
 
+/* A product is done in parts of up to these sizes. */
+enum { BL_GEMM_ROWS = 192, BL_GEMM_COLUMNS = 512, BL_GEMM_DEPTH = 256, BL_GEMM_VECTORS = 32 };
+
+/* c[m,n] = sum over k of a[m,k] b[k,n], each with its strides. */
+typedef struct bl_gemm {
+    int64_t m, n, k;
+    const void *a, *b;
+    int64_t a_row, a_column, b_row, b_column;
+    void *c;
+    int64_t c_row;
+    void *scratch;               /* bl_gemm_scratch elements, aligned to a line */
+    const void *next_a, *next_b; /* of a product of the same form that follows; or NULL */
+} bl_gemm;
+
+/* Elements of the panels of b, of whole pairs of vectors. */
+static inline int64_t bl_gemm_panels(int64_t n, int64_t depth)
+{
+    return depth * (n < BL_GEMM_COLUMNS ? n + BL_GEMM_VECTORS - n % BL_GEMM_VECTORS : BL_GEMM_COLUMNS);
+}
+
+/* Elements of scratch memory that a product m x n with sums of k takes: panels of b, and slivers of a
+ * with a line after each. A product with one column may be done as its transposed. */
+static inline int64_t bl_gemm_scratch(int64_t m, int64_t n, int64_t k)
+{
+    int64_t depth = k < BL_GEMM_DEPTH ? k : BL_GEMM_DEPTH;
+    return bl_gemm_panels(n == 1 ? m : n, depth) + (depth + 8) * BL_GEMM_ROWS;
+}
+
 typedef struct bl_loops {
     const char *name;
     /* By the operands' type (of the values, for select). NULL: the type rule refuses it. */
@@ -56,12 +84,7 @@ typedef struct bl_loops {
                                                      int64_t columns);
     /* z[r,c] = x[r] */
     void (*spread[9])(void *z, const void *x, int64_t rows, int64_t columns); /* by element size */
-    /* c[m,n] = sum over k of a[m,k] b[k,n], each with its strides. */
-    void (*gemm)(int64_t m, int64_t n, int64_t k, const float *a, int64_t a_row, int64_t a_column,
-                 const float *b, int64_t b_row, int64_t b_column, float *c, int64_t c_row);
-    void (*gemm_f64)(int64_t m, int64_t n, int64_t k, const double *a, int64_t a_row,
-                     int64_t a_column, const double *b, int64_t b_row, int64_t b_column, double *c,
-                     int64_t c_row);
+    void (*gemm[BL_DTYPES])(const bl_gemm *product); /* f32 and f64 (others NULL) */
     void (*philox)(const uint32_t *key, uint32_t word2, uint32_t word3, uint64_t first_block,
                    int64_t blocks, uint32_t *out);
 } bl_loops;

@@ -1,19 +1,17 @@
-/* Contractions: oneDNN's matrix products and convolutions, and own loops where a call to it would
- * cost more than the product.
+/* Convolutions: oneDNN's.
  *
- * A large contraction is cut into tasks whose number depends only on its shape, each a oneDNN
- * primitive that runs on one thread: so results do not depend on the number of threads, and the
- * threads are ours (pool.h). Primitives are made when the program is compiled and hold no data:
- * every run hands them the addresses. Images are read as they are (NHWC); filters are brought to
- * the layout that oneDNN wants first, which is cheap, as they are small. To add a contraction:
- * describe its operands in a cpu_prepare, make the tasks, fill in the arguments. */
+ * A large one is cut into tasks whose number depends only on its shape, each a oneDNN primitive that
+ * runs on one thread: so results do not depend on the number of threads, and the threads are ours
+ * (pool.h). Primitives are made when the program is compiled and hold no data: every run hands them
+ * the addresses. Images are read as they are (NHWC); filters are brought to the layout that oneDNN
+ * wants first, which is cheap, as they are small. To add a contraction: describe its operands in a
+ * cpu_prepare, make the tasks, fill in the arguments. */
 #include <dnnl.h>
 #include <string.h>
 
 #include "exec/cpu/cpu.h"
 
 enum {
-    SMALL_PRODUCT = 160000, /* multiply-adds up to which our own loop is used (bench_steps) */
     TASK_PRODUCT = 8 << 20, /* multiply-adds of a task */
     TASKS = 16
 };
@@ -132,217 +130,6 @@ static int cut(int64_t length, int64_t grain, double wanted, int64_t *stretch)
     int64_t parts = wanted < 1 ? 1 : wanted > TASKS ? TASKS : (int64_t)wanted;
     *stretch = ((length + parts - 1) / parts + grain - 1) / grain * grain;
     return (int)((length + *stretch - 1) / *stretch);
-}
-
-/* --- products --------------------------------------------------------------------------------- */
-
-typedef struct matrix { /* element (b, i, j) is at b batch + i row + j column */
-    int64_t batch, row, column;
-} matrix;
-
-typedef struct product {
-    int64_t batch, m, n, k;
-    matrix a, b;
-    int cut; /* the axis that the tasks share: 0 batch, 1 m, 2 n */
-    int tasks;
-    int64_t stretch;
-    task task[TASKS];
-} product;
-
-/* The last two axes as they are, the ones before as one; false if they are not one. */
-static bool matrix_of(const cpu_view *view, bool transposed, matrix *out)
-{
-    int r = view->rank;
-    cpu_view batch = *view;
-    batch.rank = r - 2;
-    batch = cpu_coalesce(batch);
-    int64_t row = view->stride[r - 2], column = view->stride[r - 1];
-    *out = transposed ? (matrix){0, column, row} : (matrix){0, row, column};
-    if (batch.rank == 1)
-        out->batch = batch.stride[0];
-    return batch.rank <= 1 && (batch.rank == 0 || batch.stride[0] > 0);
-}
-
-/* One of the two axes has stride 1 and the other is at least as long as it. */
-static bool is_plain(const cpu_view *view)
-{
-    int r = view->rank;
-    int64_t row = view->stride[r - 2], column = view->stride[r - 1];
-    int64_t rows = view->dim[r - 2], columns = view->dim[r - 1];
-    return (column == 1 && row >= columns) || (row == 1 && column >= rows);
-}
-
-bool cpu_dot_reads(const cpu_plan *plan, const bl_node *node, const cpu_view *view)
-{
-    matrix m;
-    (void)plan;
-    return node->type.dtype == BL_F32 && is_plain(view) && matrix_of(view, false, &m);
-}
-
-typedef struct small_run {
-    const cpu_plan *plan;
-    const product *product;
-    const void *a, *b;
-    void *z;
-    bool real64;
-} small_run;
-
-static void run_small_one(void *context, int64_t i, int thread)
-{
-    const small_run *run = context;
-    const product *p = run->product;
-    (void)thread;
-    if (run->real64)
-        run->plan->loops->gemm_f64(p->m, p->n, p->k, (const double *)run->a + i * p->a.batch,
-                                   p->a.row, p->a.column, (const double *)run->b + i * p->b.batch,
-                                   p->b.row, p->b.column, (double *)run->z + i * p->m * p->n, p->n);
-    else
-        run->plan->loops->gemm(p->m, p->n, p->k, (const float *)run->a + i * p->a.batch, p->a.row,
-                               p->a.column, (const float *)run->b + i * p->b.batch, p->b.row,
-                               p->b.column, (float *)run->z + i * p->m * p->n, p->n);
-}
-
-static bl_status run_small(cpu_plan *plan, cpu_kernel *kernel)
-{
-    const product *p = kernel->data;
-    const bl_node *node = cpu_node(plan, kernel->node);
-    small_run run = {.plan = plan,
-                     .product = p,
-                     .a = cpu_operand(plan, node, 0),
-                     .b = cpu_operand(plan, node, 1),
-                     .z = plan->address[kernel->node],
-                     .real64 = node->type.dtype == BL_F64};
-    bool heavy = p->batch * p->m * p->n * p->k > 16 * SMALL_PRODUCT;
-    cpu_pool_run(heavy ? plan->pool : NULL, run_small_one, &run, p->batch);
-    return BL_OK;
-}
-
-typedef struct product_run {
-    const product *product;
-    const float *a, *b;
-    float *z;
-    bool failed[TASKS];
-} product_run;
-
-static void run_product_task(void *context, int64_t number, int thread)
-{
-    static const int name[3] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST};
-    product_run *run = context;
-    const product *p = run->product;
-    int64_t at = number * p->stretch, batch = p->cut == 0 ? at : 0;
-    int64_t row = p->cut == 1 ? at : 0, column = p->cut == 2 ? at : 0;
-    const float *a = run->a + batch * p->a.batch + row * p->a.row;
-    const float *b = run->b + batch * p->b.batch + column * p->b.column;
-    (void)thread;
-    void *const place[3] = {(void *)(uintptr_t)a, (void *)(uintptr_t)b,
-                            run->z + (batch * p->m + row) * p->n + column};
-    run->failed[number] = !run_task(&p->task[number], name, place);
-}
-
-static bl_status run_product(cpu_plan *plan, cpu_kernel *kernel)
-{
-    const product *p = kernel->data;
-    const bl_node *node = cpu_node(plan, kernel->node);
-    product_run run = {.product = p,
-                       .a = cpu_operand(plan, node, 0),
-                       .b = cpu_operand(plan, node, 1),
-                       .z = plan->address[kernel->node]};
-    cpu_pool_run(plan->pool, run_product_task, &run, p->tasks);
-    for (int t = 0; t < p->tasks; t++)
-        if (run.failed[t])
-            return task_failed();
-    return BL_OK;
-}
-
-static void free_product(void *data)
-{
-    product *p = data;
-    if (!p)
-        return;
-    for (int t = 0; t < p->tasks; t++)
-        free_task(&p->task[t]);
-    bl_release(p);
-}
-
-static dnnl_memory_desc_t describe_matrix(int64_t batch, matrix x, int64_t rows, int64_t columns)
-{
-    dnnl_memory_desc_t d;
-    bool batched = batch > 1;
-    const dnnl_dims_t dim = {batch, rows, columns}, stride = {x.batch, x.row, x.column};
-    memset(&d, 0, sizeof d);
-    (void)dnnl_memory_desc_init_by_strides(&d, batched ? 3 : 2, dim + !batched, dnnl_f32,
-                                           stride + !batched);
-    return d;
-}
-
-static bool make_product_task(dnnl_engine_t engine, product *p, int number)
-{
-    int64_t size[3] = {p->batch, p->m, p->n}, left = size[p->cut] - number * p->stretch;
-    size[p->cut] = left < p->stretch ? left : p->stretch;
-    dnnl_memory_desc_t d[3] = {
-        describe_matrix(size[0], p->a, size[1], p->k),
-        describe_matrix(size[0], p->b, p->k, size[2]),
-        describe_matrix(size[0], (matrix){p->m * p->n, p->n, 1}, size[1], size[2])};
-    dnnl_matmul_desc_t operation;
-    if (dnnl_matmul_desc_init(&operation, &d[0], &d[1], NULL, &d[2]) != dnnl_success)
-        return false;
-    return make_task(engine, describe(engine, &operation, NULL), d, &p->task[number]);
-}
-
-/* Few tasks, as each packs its operands anew: a power of two about the square root of the work. */
-static double wanted_tasks(double work)
-{
-    double tasks = 1;
-    while (2 * tasks * tasks * TASK_PRODUCT <= work)
-        tasks *= 2;
-    return tasks;
-}
-
-/* Rows are shared out, unless both operands lie row by row: then columns, if there are enough. */
-static bool make_product(dnnl_engine_t engine, product *p)
-{
-    double work = (double)(p->batch * p->m) * (double)(p->n * p->k);
-    bool plain = p->a.column == 1 && p->b.column == 1;
-    p->cut = p->batch > 1 ? 0 : plain && p->m <= 2 * p->n ? 2 : 1;
-    int64_t length = p->cut == 0 ? p->batch : p->cut == 1 ? p->m : p->n;
-    p->tasks = cut(length, p->cut == 0 ? 1 : 64, wanted_tasks(work), &p->stretch);
-    for (int t = 0; t < p->tasks; t++)
-        if (!make_product_task(engine, p, t))
-            return false;
-    return true;
-}
-
-bl_status cpu_prepare_dot(cpu_plan *plan, cpu_kernel *kernel, const bl_node *node)
-{
-    cpu_view a = cpu_operand_view(plan, node, 0), b = cpu_operand_view(plan, node, 1);
-    bool ta = node->attr->flag, tb = node->attr->flag2;
-    int r = node->type.shape.rank;
-    if (cpu_view_count(&a) == 0 || cpu_view_count(&b) == 0)
-        return BL_UNSUPPORTED;
-    if (!bl_dtype_is_float(node->type.dtype))
-        return cpu_prepare_dot_of_bytes(plan, kernel, node);
-    product *p = bl_alloc(sizeof *p);
-    if (!p)
-        return bl_no_memory(sizeof *p);
-    kernel->data = p;
-    kernel->free = free_product;
-    *p = (product){.batch = 1,
-                   .m = node->type.shape.dim[r - 2],
-                   .n = node->type.shape.dim[r - 1],
-                   .k = a.dim[ta ? r - 2 : r - 1]};
-    for (int i = 0; i < r - 2; i++)
-        p->batch *= node->type.shape.dim[i];
-    if (!matrix_of(&a, ta, &p->a) || !matrix_of(&b, tb, &p->b))
-        return BL_UNSUPPORTED;
-    bool thin = p->m == 1 || p->n == 1 || p->k == 1; /* where oneDNN 2.6 has reference code only */
-    bool small = node->type.dtype == BL_F64 || thin || p->m * p->n * p->k <= SMALL_PRODUCT;
-    dnnl_engine_t e = small ? NULL : engine_of(plan);
-    bool large = e && make_product(e, p);
-    if (any_starved(p->task))
-        return bl_no_memory(sizeof *p);
-    kernel->run = large ? run_product : run_small;
-    kernel->how = large ? "onednn" : "dot";
-    return BL_OK;
 }
 
 /* --- convolutions ----------------------------------------------------------------------------- */

@@ -252,7 +252,7 @@ bl_status cpu_find_kinds(cpu_plan *plan)
         plan->fact[id].stored = true;
         for (int i = 0; i < node->operands; i++) {
             cpu_view view = cpu_operand_view(plan, node, i);
-            if (cpu_reads_view(plan, node, i, &view))
+            if (cpu_reads_view(node, i, &view))
                 plan->fact[view.source].stored = true;
             else
                 want_stored(plan, node->operand[i]);
