@@ -25,14 +25,21 @@ void *bl_alloc(size_t bytes)
     return allowed() ? calloc(1, bytes ? bytes : 1) : NULL;
 }
 
+static size_t whole_lines(size_t bytes)
+{
+    return bytes ? (bytes + 63) / 64 * 64 : 64;
+}
+
+void *bl_alloc_unset(size_t bytes)
+{
+    return bytes <= SIZE_MAX - 64 && allowed() ? aligned_alloc(64, whole_lines(bytes)) : NULL;
+}
+
 void *bl_alloc_aligned(size_t bytes)
 {
-    if (bytes > SIZE_MAX - 64 || !allowed())
-        return NULL;
-    size_t rounded = bytes ? (bytes + 63) / 64 * 64 : 64;
-    void *block = aligned_alloc(64, rounded);
+    void *block = bl_alloc_unset(bytes);
     if (block)
-        memset(block, 0, rounded);
+        memset(block, 0, whole_lines(bytes));
     return block;
 }
 

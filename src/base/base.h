@@ -17,8 +17,9 @@ bl_status bl_no_memory(size_t bytes);
  * n-th one fail (bl_fail_allocation(n); 0 turns it off; counts on this thread). */
 void *bl_alloc(size_t bytes);         /* zero-filled; NULL on failure */
 void *bl_alloc_aligned(size_t bytes); /* 64-byte aligned, zero-filled */
+void *bl_alloc_unset(size_t bytes);   /* aligned; for what is written before it is read */
 void *bl_resize(void *block, size_t bytes);
-void bl_release(void *block); /* any of the three */
+void bl_release(void *block); /* any of these */
 void bl_fail_allocation(int64_t n);
 
 /* Makes room for one more element in a growing array: BL_GROW(items, count, capacity) is false if

@@ -135,7 +135,7 @@ static bl_status make_plan(cpu_plan *plan)
             BL_TRY(cpu_lower(plan, &plan->kernel[k]));
         count_work(plan, &plan->kernel[k]);
     }
-    plan->scratch = bl_alloc_aligned(plan->scratch_bytes + 64);
+    plan->scratch = bl_alloc_unset(plan->scratch_bytes + 64);
     return plan->scratch ? BL_OK : bl_no_memory(plan->scratch_bytes);
 }
 

@@ -367,7 +367,7 @@ static bl_status place_everything(placing *p)
     for (int32_t k = 0; k < plan->kernels; k++)
         BL_TRY(place_kernel(p, k));
     BL_TRY(place_constants(plan));
-    plan->slab = bl_alloc_aligned(plan->slab_bytes + 64);
+    plan->slab = bl_alloc_unset(plan->slab_bytes + 64);
     if (!plan->slab)
         return bl_no_memory(plan->slab_bytes);
     for (int32_t id = 0; id < plan->nodes; id++)

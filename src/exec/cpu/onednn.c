@@ -71,7 +71,7 @@ static bool make_scratchpad(dnnl_engine_t engine, const_dnnl_primitive_desc_t de
     size_t bytes = d ? dnnl_memory_desc_get_size(d) : 0;
     if (bytes == 0)
         return true;
-    t->scratch = bl_alloc_aligned(bytes);
+    t->scratch = bl_alloc_unset(bytes);
     t->starved = !t->scratch;
     return t->scratch && dnnl_memory_create(&t->scratchpad, d, engine, t->scratch) == dnnl_success;
 }
