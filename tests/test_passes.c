@@ -176,6 +176,31 @@ static void identities_leave_one_node(void **state)
     expect_one(bl_abs(bl_neg(x)), &x, 1, BL_OP_abs);
 }
 
+static bl_tensor placed(bl_tensor x, int64_t before, int64_t after)
+{
+    return bl_pad(x, BL_SHAPE(0, before), BL_SHAPE(0, after), 0);
+}
+
+static void slices_gradients_are_concatenated(void **state)
+{
+    bl_tensor x = input(state), y = input(state), both[] = {x, y};
+    expect_one(bl_add(placed(x, 0, 3), placed(y, 3, 0)), both, 2, BL_OP_concat);
+    expect_one(bl_add(placed(y, 3, 3), bl_add(placed(x, 6, 0), placed(y, 0, 6))), both, 2,
+               BL_OP_concat);
+    const bl_tensor kept[] = {
+        bl_add(placed(x, 0, 2), placed(y, 2, 0)), /* they overlap */
+        bl_add(placed(x, 0, 4), placed(y, 4, 0)), /* a gap */
+        bl_add(placed(x, 0, 3), bl_pad(y, BL_SHAPE(0, 3), BL_SHAPE(0, 0), 1)),
+        bl_add(placed(x, 0, 3), placed(x, 0, 3)),
+    };
+    for (size_t i = 0; i < sizeof kept / sizeof kept[0]; i++) {
+        bl_tensor out;
+        bl_graph *g = optimized(kept[i], both, 2, &out);
+        assert_int_equal(bl_node_at(g, out.id)->op, BL_OP_add);
+        bl_graph_free(g);
+    }
+}
+
 static void constants_are_folded(void **state)
 {
     bl_tensor c = bl_full(*state, BL_F32, BL_SHAPE(1000, 1000), 3);
@@ -360,6 +385,7 @@ int main(void)
         cmocka_unit_test(random_graphs_cover_the_primitives),
         FACT(identities_leave_the_operand),
         FACT(identities_leave_one_node),
+        FACT(slices_gradients_are_concatenated),
         FACT(constants_are_folded),
         FACT(small_arrays_are_folded_element_by_element),
         FACT(what_is_not_an_identity_stays),

@@ -5,6 +5,8 @@
  *
  * Each rule gets a draft and answers BL_KEEP, BL_CHANGED or a node's id (pass.h). A rule may only
  * write the draft, so every identity has one node on its right-hand side. */
+#include <string.h>
+
 #include "graph/pass/pass.h"
 
 typedef int32_t bl_rule(const bl_graph *g, bl_draft *draft);
@@ -97,7 +99,65 @@ static void order_operands(const bl_graph *g, bl_draft *draft)
     }
 }
 
-/* x + 0 = x; x + -y = x - y; -x + y = y - x. */
+/* The axis along which x is padded with zeros, if it is one only; else -1. */
+static int padded_axis(const bl_node *x)
+{
+    int axis = -1;
+    if (x->op != BL_OP_pad || x->attr->value != 0)
+        return -1;
+    for (int i = 0; i < x->type.shape.rank; i++)
+        if (x->attr->a[i] || x->attr->b[i] || x->attr->c[i]) {
+            if (axis >= 0 || x->attr->c[i])
+                return -1;
+            axis = i;
+        }
+    return axis;
+}
+
+/* Puts a pad among the `count` others, by where its operand begins; false if it is along another
+ * axis. */
+static bool place_tile(const bl_graph *g, int32_t id, int count, int32_t *tile)
+{
+    int axis = padded_axis(bl_node_at(g, id)), at = count;
+    if (axis < 0 || (count > 0 && padded_axis(bl_node_at(g, tile[0])) != axis))
+        return false;
+    int64_t begin = bl_node_at(g, id)->attr->a[axis];
+    for (; at > 0 && bl_node_at(g, tile[at - 1])->attr->a[axis] > begin; at--)
+        tile[at] = tile[at - 1];
+    tile[at] = id;
+    return true;
+}
+
+/* Two or three values, each padded with zeros to where the others are: their concatenation. So are
+ * the gradients of the slices into which a value was cut. */
+static int32_t sum_of_tiles(const bl_graph *g, bl_draft *draft)
+{
+    int32_t tile[4];
+    int count = 0;
+    for (int i = 0; i < 2; i++) {
+        const bl_node *x = operand_node(g, draft, i);
+        for (int j = 0; j < (x->op == BL_OP_add ? 2 : 1); j++, count++)
+            if (!place_tile(g, x->op == BL_OP_add ? x->operand[j] : draft->operand[i], count, tile))
+                return BL_KEEP;
+    }
+    int axis = padded_axis(bl_node_at(g, tile[0]));
+    int64_t end = 0;
+    for (int i = 0; i < count; i++) {
+        const bl_node *pad = bl_node_at(g, tile[i]);
+        if (pad->attr->a[axis] != end)
+            return BL_KEEP;
+        tile[i] = pad->operand[0];
+        end += bl_node_at(g, tile[i])->type.shape.dim[axis];
+    }
+    if (count > 3 || end != draft->node.type.shape.dim[axis])
+        return BL_KEEP;
+    become(draft, BL_OP_concat, count, 0, 0);
+    draft->attr.axis = axis;
+    memcpy(draft->operand, tile, (size_t)count * sizeof *tile);
+    return BL_CHANGED;
+}
+
+/* x + 0 = x; x + -y = x - y; -x + y = y - x; a sum of tiles is their concatenation. */
 static int32_t simplify_add(const bl_graph *g, bl_draft *draft)
 {
     order_operands(g, draft);
@@ -108,7 +168,7 @@ static int32_t simplify_add(const bl_graph *g, bl_draft *draft)
         return become(draft, BL_OP_sub, 2, x, inside(g, y, BL_OP_neg));
     if (inside(g, x, BL_OP_neg) >= 0)
         return become(draft, BL_OP_sub, 2, y, inside(g, x, BL_OP_neg));
-    return BL_KEEP;
+    return sum_of_tiles(g, draft);
 }
 
 /* x - 0 = x; x - -y = x + y; 0 - x = -x, except of unsigned integers, which have no neg. */
