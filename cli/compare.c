@@ -188,6 +188,7 @@ static bl_status freeze(const flags *f, const bl_job_data *data, const arm_list 
         options->fresh = false; /* what was stored is forgotten by now */
         options->start = NULL;  /* and the data are shown */
     }
+    BL_TRY(bl_record_choices(options, data, tuning)); /* before any test example is read */
     for (int a = 0; a < options->arms; a++)
         setting[a] = tuning->choice[a].setting;
     options->arm = setting;
@@ -295,7 +296,7 @@ static bl_status read_outcome(const flags *f, study *s, const bl_study_options *
     more.start = NULL;
     if (!f->no_equal_cost)
         BL_TRY(bl_match_cost(&more, s->data, &s->outcome));
-    return s->tuning.arms ? bl_record_choices(&more, s->data, &s->tuning) : BL_OK;
+    return BL_OK;
 }
 
 /* What all studies of a command share. */

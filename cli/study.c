@@ -1,5 +1,5 @@
-/* ballast study: what the store remembers. list, show, export and rm are operands, each with the
- * studies it is about: a number of `list`, or a name given by compare --name. */
+/* ballast study: what the store remembers. list, show, export, preset and rm are operands, each
+ * with the studies it is about: a number of `list`, or a name given by compare --name. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -127,7 +127,8 @@ static const json_t *part_of(const json_t *said, const json_t *plan)
     return said;
 }
 
-/* [{"arm": "elr", "verdict": "helps"}, ..]; an arm whose runs failed or that did nothing has none. */
+/* [{"arm": "elr", "verdict": "helps"}, ..]; an arm whose runs failed or that did nothing has none.
+ */
 static json_t *verdicts_of(const json_t *said)
 {
     json_t *list = json_array();
@@ -305,6 +306,16 @@ static bl_status export_jobs(bl_store *store, const search *found, const flags *
     return status;
 }
 
+static bl_status export_presets(bl_store *store, const search *found, const flags *f)
+{
+    bl_text text = {0};
+    bl_status status = bl_export_presets(store, found->id, found->count, &text);
+    if (status == BL_OK)
+        status = cli_write(f->output, text.at);
+    bl_text_free(&text);
+    return status;
+}
+
 /* What would go, in words: "study 3 (wine): prices.csv, 48 runs". */
 typedef struct going {
     int64_t id;
@@ -359,15 +370,17 @@ static bl_status check_words(const cli_texts *words, const flags *f)
 {
     const char *verb = words->at[0];
     bool is_list = !strcmp(verb, "list"), is_show = !strcmp(verb, "show"),
-         is_export = !strcmp(verb, "export"), is_rm = !strcmp(verb, "rm");
-    if (!is_list && !is_show && !is_export && !is_rm)
-        return bl_fail(BL_INVALID, "there is no \"study %s\", but list, show, export and rm", verb);
+         is_export = !strcmp(verb, "export"), is_preset = !strcmp(verb, "preset"),
+         is_rm = !strcmp(verb, "rm");
+    if (!is_list && !is_show && !is_export && !is_preset && !is_rm)
+        return bl_fail(BL_INVALID,
+                       "there is no \"study %s\", but list, show, export, preset and rm", verb);
     if (is_list != (words->count == 1))
         return bl_fail(BL_INVALID,
                        is_list ? "study list takes no operands"
                                : "study %s needs the number or name of a study",
                        verb);
-    if ((is_show || is_export) && words->count > 2)
+    if (!is_rm && words->count > 2)
         return bl_fail(BL_INVALID, "study %s is of one study, but %d are given", verb,
                        words->count - 1);
     if (f->json && f->csv)
@@ -382,6 +395,7 @@ static bl_status run_on(bl_store *store, const char *verb, const char *wanted, c
     BL_TRY(find(store, wanted, &found));
     bl_status status = !strcmp(verb, "show")     ? show(store, &found, f)
                        : !strcmp(verb, "export") ? export_jobs(store, &found, f)
+                       : !strcmp(verb, "preset") ? export_presets(store, &found, f)
                                                  : forget(store, &found, f);
     free_search(&found);
     return status;
@@ -435,7 +449,8 @@ int cli_study(int argc, char **argv)
     };
     const cli_usage usage = {
         .command = "study",
-        .synopsis = "ballast study list | show STUDY | export STUDY | rm STUDY... [OPTION]...",
+        .synopsis = "ballast study list | show STUDY | export STUDY | preset STUDY | rm STUDY... "
+                    "[OPTION]...",
         .description =
             "Looks into the store of studies, which ballast compare fills. STUDY is a number of "
             "`list`, a name given by compare --name, or the beginning of one. Nothing is run "
@@ -443,6 +458,7 @@ int cli_study(int argc, char **argv)
             "  ballast study list                      every study: runs, verdicts, command\n"
             "  ballast study show wine                 the table that compare printed\n"
             "  ballast study export wine -o wine.csv   every run: metrics, work, seconds\n"
+            "  ballast study preset wine -o best.json  what tuning chose, for compare --preset\n"
             "  ballast study rm 3 4 --yes              forgets",
         .options = {options},
         .least = 1,

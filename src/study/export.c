@@ -431,3 +431,72 @@ bl_status bl_export_json(bl_store *store, int64_t study, bl_text *text)
     free_jobs(&j);
     return status;
 }
+
+/* --- presets ---------------------------------------------------------------------------------- */
+typedef struct preset {
+    int64_t study;
+    json_t *json; /* as --save-preset writes it, but for scores */
+} preset;
+
+static bl_status begin_preset(void *context, const bl_store_row *row)
+{
+    preset *p = context;
+    if (row->id != p->study)
+        return BL_OK;
+    json_t *known = json_loads(row->plan, 0, NULL);
+    const char *version = json_string_value(json_object_get(known, "version")),
+               *hash = json_string_value(json_object_get(known, "data"));
+    p->json = json_pack("{s:i,s:s?,s:s?,s:i,s:i,s:[]}", "schema", 1, "ballast", version,
+                        "data_hash", hash, "trials", 0, "seeds", BL_TUNING_SEEDS, "arms");
+    json_decref(known);
+    return p->json ? BL_OK : bl_no_memory(0);
+}
+
+/* Choices come arm by arm, those by more trials later. */
+static bl_status add_choice(void *context, const bl_store_choice *c)
+{
+    preset *p = context;
+    json_t *arms = json_object_get(p->json, "arms"),
+           *entry = json_pack("{s:s,s:s,s:i}", "arm", c->arm, "setting", c->setting, "trials",
+                              c->trials);
+    size_t last = json_array_size(arms);
+    const char *before =
+        json_string_value(json_object_get(json_array_get(arms, last ? last - 1 : 0), "arm"));
+    if (before && !strcmp(before, c->arm))
+        json_array_remove(arms, last - 1);
+    if (c->trials > json_integer_value(json_object_get(p->json, "trials")))
+        json_object_set_new(p->json, "trials", json_integer(c->trials));
+    return entry && json_array_append_new(arms, entry) == 0 ? BL_OK : bl_no_memory(0);
+}
+
+static bl_status add_preset(bl_store *store, int64_t study, json_t *all)
+{
+    preset p = {.study = study};
+    bl_status status = bl_store_each(store, begin_preset, &p);
+    if (status == BL_OK)
+        status = bl_store_each_choice(store, study, add_choice, &p);
+    if (status == BL_OK && !json_array_size(json_object_get(p.json, "arms")))
+        status = bl_fail(BL_INVALID, "nothing was tuned in study %lld", (long long)study);
+    if (status == BL_OK)
+        status = json_array_append(all, p.json) == 0 ? BL_OK : bl_no_memory(0);
+    json_decref(p.json);
+    return status;
+}
+
+bl_status bl_export_presets(bl_store *store, const int64_t *study, int count, bl_text *text)
+{
+    json_t *all = json_array();
+    bl_status status = all ? BL_OK : bl_no_memory(0);
+    for (int i = 0; i < count && status == BL_OK; i++)
+        status = add_preset(store, study[i], all);
+    char *dump = status == BL_OK ? json_dumps(count == 1 ? json_array_get(all, 0) : all,
+                                              JSON_INDENT(1) | JSON_SORT_KEYS)
+                                 : NULL;
+    if (dump)
+        bl_text_add(text, "%s\n", dump);
+    if (status == BL_OK && (!dump || text->failed))
+        status = bl_no_memory(0);
+    free(dump);
+    json_decref(all);
+    return status;
+}

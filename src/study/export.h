@@ -23,4 +23,8 @@ bl_status bl_across_latex(const bl_across *across, bl_text *text);
 bl_status bl_export_csv(bl_store *store, int64_t study, bl_text *text);
 bl_status bl_export_json(bl_store *store, int64_t study, bl_text *text);
 
+/* What tuning chose in stored studies, as a file for compare --preset: where an arm was tuned by
+ * several numbers of trials, by the most. BL_INVALID where nothing was tuned. */
+bl_status bl_export_presets(bl_store *store, const int64_t *study, int count, bl_text *text);
+
 #endif

@@ -676,6 +676,7 @@ typedef struct looking {
     bl_status (*row)(void *, const bl_store_row *);
     bl_status (*name)(void *, const char *, int64_t);
     bl_status (*saying)(void *, const bl_store_saying *);
+    bl_status (*choice)(void *, const bl_store_choice *);
     bl_status (*job)(void *, const bl_store_job *);
     void *context;
 } looking;
@@ -754,6 +755,28 @@ bl_status bl_store_each_saying(bl_store *s, int64_t study,
         " ORDER BY said, command",
         "i", study));
     return each_row(s, statement, look_at_saying, &l);
+}
+
+static bl_status look_at_choice(sqlite3_stmt *at, void *context)
+{
+    const looking *l = context;
+    const bl_store_choice choice = {.arm = column(at, 0),
+                                    .setting = column(at, 1),
+                                    .trials = sqlite3_column_int(at, 2),
+                                    .chosen = sqlite3_column_int(at, 3)};
+    return l->choice(l->context, &choice);
+}
+
+bl_status bl_store_each_choice(bl_store *s, int64_t study,
+                               bl_status (*visit)(void *, const bl_store_choice *), void *context)
+{
+    looking l = {.choice = visit, .context = context};
+    sqlite3_stmt *statement;
+    BL_TRY(prepare(s, &statement,
+                   "SELECT arm, setting, trials, chosen FROM choices WHERE study = ?"
+                   " ORDER BY arm, trials",
+                   "i", study));
+    return each_row(s, statement, look_at_choice, &l);
 }
 
 static bl_status look_at_job(sqlite3_stmt *at, void *context)

@@ -91,13 +91,18 @@ typedef struct bl_store_row { /* texts are valid during the visit; NULL where th
     bl_store_counts counts;
 } bl_store_row;
 
+typedef struct bl_store_choice {
+    const char *arm, *setting;
+    int trials, chosen; /* trials 0: read from a preset */
+} bl_store_choice;
+
 typedef struct bl_store_job {
     const char *arm, *state, *result, *error;
     int replicate;
 } bl_store_job;
 
-/* Each calls `visit` for every row, in order of the id, the name and place, the time, and the arm
- * and replicate; an error of the visit ends it. */
+/* Each calls `visit` for every row, in order of the id, the name and place, the time, the arm and
+ * its trials, and the arm and replicate; an error of the visit ends it. */
 bl_status bl_store_each(bl_store *store, bl_status (*visit)(void *, const bl_store_row *),
                         void *context);
 bl_status bl_store_each_name(bl_store *store,
@@ -105,6 +110,8 @@ bl_status bl_store_each_name(bl_store *store,
                              void *context);
 bl_status bl_store_each_saying(bl_store *store, int64_t study,
                                bl_status (*visit)(void *, const bl_store_saying *), void *context);
+bl_status bl_store_each_choice(bl_store *store, int64_t study,
+                               bl_status (*visit)(void *, const bl_store_choice *), void *context);
 bl_status bl_store_each_job(bl_store *store, int64_t study,
                             bl_status (*visit)(void *, const bl_store_job *), void *context);
 /* Forgets a study with all that belongs to it. BL_INVALID while a living process runs its jobs. */

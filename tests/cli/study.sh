@@ -53,6 +53,18 @@ $study export digits -o "$work/runs.csv" || fail "export to a file"
 runs=$($study list --json | sed -n 's/.*"done": \([0-9]*\).*/\1/p')
 [ "$(tail -n +2 "$work/runs.csv" | wc -l)" = "$runs" ] || fail "$runs runs, but not as many lines"
 
+# --- what tuning chose ---
+expect "the preset of a study" '"setting": "elr' $study preset digits
+expect "trials of a preset" '"trials": 2' $study preset 1
+$study preset digits -o "$work/preset.json" || fail "preset to a file"
+$ballast compare digits --trials 0 --epochs 1 --seeds 2 --arm null --store "$work/untuned.db" >/dev/null 2>&1
+refuse "a study without choices" 'nothing was tuned' $study preset 1 --store "$work/untuned.db"
+${compare/--trials 2/} --preset "$work/preset.json" --store "$work/preset.db" >"$work/by-preset" 2>/dev/null || fail "by preset"
+for arm in baseline elr sam; do
+    [ "$(grep "^$arm " "$work/table" | head -1)" = "$(grep "^$arm " "$work/by-preset" | head -1)" ] ||
+        fail "another row of $arm by the stored preset: $(cat "$work/by-preset")"
+done
+
 # --- one name, one configuration ---
 refuse "another plan under the name" 'learning_rate was not given, now 0\.3\.' $compare --name digits --learning-rate 0.3
 refuse "another arm under the name" 'arms: newly "mixup"\. Take another' $compare --name digits --arm mixup
@@ -92,7 +104,7 @@ refuse "rm without a terminal" 'say --yes' $study rm 1
 refuse "rm of nothing" 'there is no study' $study rm 99 --yes
 $study rm 1 --yes 2>/dev/null || fail "rm"
 refuse "what was forgotten" 'there is no study' $study show 1
-refuse "no verb" 'but list, show, export and rm' $study frobnicate
+refuse "no verb" 'but list, show, export, preset and rm' $study frobnicate
 refuse "show without a study" 'needs the number or name' $study show
 refuse "a store that is not there" 'no such file' $study list --store "$work/nowhere.db"
 
