@@ -80,7 +80,11 @@ def jax_call(row, xp, given, cotangents):
             y, pull = jax.vjp(f, diff)
             g, = pull(seeds)
         return y, [g[k] for k in row["diff"]]
-    return lambda: jax.block_until_ready(step(diff, arrays, seeds))
+
+    def call():
+        with jax.enable_x64(row["double"]):
+            return jax.block_until_ready(step(diff, arrays, seeds))
+    return call
 
 
 # --- Ballast -----------------------------------------------------------------------------------------
@@ -167,7 +171,7 @@ def measure(name, row, options, folder):
     case, results = f"{folder}/{name}.safetensors", f"{folder}/{name}.results"
     write_case(case, row, given, cotangents, want[:count], want[count:])
 
-    calls = [torch_call(row, peers.Torch(torch.float32), given, cotangents), jax_call(row, peers.Jax(), given, cotangents)]
+    calls = [torch_call(row, peers.Torch(torch.float32), given, cotangents), jax_call(row, peers.Jax(row["double"]), given, cotangents)]
     got = [[*y, *g] for y, g in (call() for call in calls)]
     ballast = Ballast(f"{options.build}/bench_methods", case, results)
     found = [ballast.results["out." + k] for k in row["out"]] + [ballast.results["grad." + k] for k in row["diff"]]

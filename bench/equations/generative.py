@@ -260,7 +260,7 @@ def text_encoder(d, n=2, w=256, f=1024):
                 lnf_g=d.uniform(w, low=0.5), lnf_b=d.normal(w, scale=0.1), **weights)
 
 
-@row(text_encoder, "emb pos wq wk wv wo bq bk bv bo w1 b1 w2 b2 ln1_g ln1_b ln2_g ln2_b lnf_g lnf_b", "hidden", heads=4, tolerance=1e-3)
+@row(text_encoder, "emb pos wq wk wv wo bq bv bo w1 b1 w2 b2 ln1_g ln1_b ln2_g ln2_b lnf_g lnf_b", "hidden", heads=4, tolerance=1e-3)
 def cross_init_encode(xp, i):
     x = i.emb + i.pos
     for l in range(2):

@@ -98,12 +98,13 @@ class Torch:
 
 
 class Jax:
+    """double: what is marked f64 is in double precision; users of JAX stay in single where that will do."""
     name = "jax"
 
-    def __init__(self):
+    def __init__(self, double=False):
         import jax
         import jax.numpy as jnp
-        self.jax, self.jnp = jax, jnp
+        self.jax, self.jnp, self.double = jax, jnp, double
         for n in ("exp log log1p expm1 sqrt abs sign tanh cos sin floor round where minimum maximum "
                   "cumsum argsort clip arange eye argmin roll stack isfinite").split():
             setattr(self, n, getattr(jnp, n))
@@ -121,8 +122,8 @@ class Jax:
     def mean(self, x, axis=None, keepdims=False): return self.jnp.mean(x, axis, keepdims=keepdims)
     def max(self, x, axis=None, keepdims=False): return self.jnp.max(x, axis, keepdims=keepdims)
     def min(self, x, axis=None, keepdims=False): return self.jnp.min(x, axis, keepdims=keepdims)
-    def f64(self, x): return x  # users of JAX stay in single precision
-    def f32(self, x): return x
+    def f64(self, x): return x.astype(self.jnp.float64) if self.double else x
+    def f32(self, x): return x.astype(self.jnp.float32) if self.double else x
     def float(self, x): return x.astype(self.jnp.float32)
     def gelu(self, x): return self.jax.nn.gelu(x, approximate=False)
     def norm(self, x, axis=None): return self.jnp.linalg.norm(x, axis=axis)
@@ -233,14 +234,15 @@ class Draw:
         return (e / e.sum(-1, keepdims=True)).astype("f4")
 
 
-def row(inputs, diff, out, tolerance=2e-4, single=False, of=None, **options):
+def row(inputs, diff, out, tolerance=2e-4, single=False, double=False, of=None, **options):
     """The equations of a contract function, under its name: f(xp, i) gives the outputs in `out`, i has
     the inputs that inputs(Draw) makes, `diff` are those with gradients. A single scalar output is
     differentiated itself, arrays with fixed cotangents. `single`: the values that count are those of
     single precision, because the function rounds to codes; else the peers and Ballast are compared
-    with PyTorch in double. `of`: the contract function, where these are its equations in another form."""
+    with PyTorch in double. `double`: the paper's method is defined in double precision, which JAX then
+    computes in as well. `of`: the contract function, where these are its equations in another form."""
     def add(f):
         ROWS[f.__name__] = dict(f=f, function=of or f.__name__, family=f.__module__.rsplit(".", 1)[-1], inputs=inputs, diff=diff.split(),
-                                out=out.split(), options=options, tolerance=tolerance, single=single)
+                                out=out.split(), options=options, tolerance=tolerance, single=single, double=double)
         return f
     return add

@@ -221,19 +221,20 @@ def square_costs(xp, x, y):
     return xp.sum((x[:, None] - y[None]) ** 2, -1)
 
 
-@row(lambda d: dict(x=d.normal(256, 8), y=d.normal(256, 8)), "x y", "c")
+@row(lambda d: dict(x=d.normal(256, 8), y=d.normal(256, 8)), "x y", "c", double=True)
 def monge_gap_cost(xp, i):
     return xp.f32(square_costs(xp, i.x, i.y))
 
 
 @row(lambda d: dict(c=d.uniform(256, 256, high=4), a=np.full(256, 1 / 256, "f4"), b=np.full(256, 1 / 256, "f4")), "c", "ent_cost plan", eps=0.5,
-     tol=0.0, max_iter=STEPS, tolerance=1e-3)
+     tol=0.0, max_iter=STEPS, tolerance=1e-3, double=True)
 def monge_gap_sinkhorn(xp, i):
     value, plan = transport_value(xp, xp.f64(i.c), 0.5)
     return xp.f32(value), xp.f32(plan)
 
 
-@row(lambda d: dict(x=d.normal(256, 8), y=d.normal(256, 8)), "x y", "gap displacement ent_cost", eps=2.0, tol=0.0, max_iter=STEPS, tolerance=1e-3)
+@row(lambda d: dict(x=d.normal(256, 8), y=d.normal(256, 8)), "x y", "gap displacement ent_cost", eps=2.0, tol=0.0, max_iter=STEPS, tolerance=1e-3,
+     double=True)
 def monge_gap(xp, i):
     x, y = xp.f64(i.x), xp.f64(i.y)
     displacement = xp.mean(xp.sum((x - y) ** 2, 1))
@@ -241,7 +242,8 @@ def monge_gap(xp, i):
     return xp.f32(displacement - value), xp.f32(displacement), xp.f32(value)
 
 
-@row(lambda d: dict(x=d.normal(256, 8), y=d.normal(256, 8) + 0.5), "x y", "divergence", eps=2.0, tol=0.0, max_iter=STEPS, tolerance=1e-3)
+@row(lambda d: dict(x=d.normal(256, 8), y=d.normal(256, 8) + 0.5), "x y", "divergence", eps=2.0, tol=0.0, max_iter=STEPS, tolerance=1e-3,
+     double=True)
 def monge_gap_divergence(xp, i):
     value = lambda x, y: transport_value(xp, square_costs(xp, x, y), 2.0)[0] + 2.0 * 2 * math.log(256)
     return xp.f32(value(i.x, i.y) - 0.5 * (value(i.x, i.x) + value(i.y, i.y)))
@@ -261,7 +263,7 @@ def projected(xp, v, k, z):
     return scattered(xp, v, index, xp.relu(top - threshold))
 
 
-@row(lambda d: dict(v=d.normal(512, 256)), "v", "t", k=16)
+@row(lambda d: dict(v=d.normal(512, 256)), "v", "t", k=16, double=True)
 def sparse_ot_project(xp, i):
     return xp.f32(projected(xp, xp.f64(i.v), 16, 1.0))
 
@@ -276,7 +278,7 @@ def of_sum_1(xp, a):
     return a + xp.stop(a / xp.sum(a) - a)
 
 
-@row(masses, "alpha beta a b cost", "value plan", k=8, gamma=0.1)
+@row(masses, "alpha beta a b cost", "value plan", k=8, gamma=0.1, double=True)
 def sparse_ot_dual(xp, i):
     alpha, beta, cost = xp.f64(i.alpha), xp.f64(i.beta), xp.f64(i.cost).mT
     s = alpha[None] + beta[:, None] - cost
@@ -286,7 +288,7 @@ def sparse_ot_dual(xp, i):
     return xp.f32(value), xp.f32(plan.mT)
 
 
-@row(lambda d: {k: v for k, v in masses(d).items() if k != "beta"}, "alpha a b cost", "value plan", k=8, gamma=0.1)
+@row(lambda d: {k: v for k, v in masses(d).items() if k != "beta"}, "alpha a b cost", "value plan", k=8, gamma=0.1, double=True)
 def sparse_ot_semidual(xp, i):
     alpha, cost = xp.f64(i.alpha), xp.f64(i.cost).mT
     s = alpha[None] - cost
@@ -305,7 +307,7 @@ def steepest(xp, x):
     return xp.eigvalsh(x.mT @ x)[-1] / (2 * x.shape[0])
 
 
-@row(two_splits, "x theta", "h mu lip", problem="logistic", tolerance=1e-3)
+@row(two_splits, "x theta", "h mu lip", problem="logistic", tolerance=1e-3, double=True)
 def maid_lower(xp, i):
     x, theta, xt = xp.f64(i.x), xp.f64(i.theta), xp.f64(i.xt)
     decay = xp.exp(theta)
@@ -313,7 +315,7 @@ def maid_lower(xp, i):
     return xp.f32(h), xp.f32(xp.min(decay)), xp.f32(steepest(xp, xt) + xp.max(decay))
 
 
-@row(lambda d: {k: v for k, v in two_splits(d).items() if k != "theta"}, "x", "g lip", problem="logistic", tolerance=1e-3)
+@row(lambda d: {k: v for k, v in two_splits(d).items() if k != "theta"}, "x", "g lip", problem="logistic", tolerance=1e-3, double=True)
 def maid_upper(xp, i):
     xv = xp.f64(i.xv)
     return xp.f32(xp.cross_entropy(xv @ xp.f64(i.x), i.yv)), xp.f32(steepest(xp, xv))
@@ -343,7 +345,7 @@ def scaled_error(xp, e, z, next, rtol, atol):
 
 @row(lambda d: dict(z=d.normal(128, 64), t=d.scalar(0.3), dt=d.scalar(0.1), w1=d.normal(128, 65, scale=0.1), b1=d.normal(128, scale=0.1),
                     w2=d.normal(64, 129, scale=0.1), b2=d.normal(64, scale=0.1)), "z w1 b1 w2 b2", "z_next err err_abs stiff k7", rtol=1e-3, atol=1e-3,
-     tolerance=1e-3)
+     tolerance=1e-3, double=True)
 def ode_heuristics_tsit5_step(xp, i):
     z, dt, w1, b1, w2, b2 = (xp.f64(v) for v in (i.z, i.dt, i.w1, i.b1, i.w2, i.b2))
 

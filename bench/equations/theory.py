@@ -23,7 +23,7 @@ def grokking_stability_stablemax_ce(xp, i):
 
 # --- neural collapse: 1024 examples of 10 classes, 128 features ------------------------------------------
 @row(lambda d: dict(W=d.normal(10, 128, scale=0.1), H=d.normal(1024, 128), H0=d.normal(1024, 128), y=d.classes(1024, of=10)), "W H H0",
-     "loss fit")
+     "loss fit", double=True)
 def neural_collapse_ufm_loss(xp, i):
     W, H, H0 = xp.f64(i.W), xp.f64(i.H), xp.f64(i.H0)
     fit = xp.sum((H @ W.mT - xp.one_hot(i.y, 10)) ** 2) / 2048
@@ -39,18 +39,18 @@ def best_classifier(xp, i):
     return H, Y, xp.solve(H.mT @ H + 102.4 * 5e-3 * xp.eye(128), H.mT @ Y).mT
 
 
-@row(COLLAPSE, "H", "W", K=10, tolerance=1e-3)
+@row(COLLAPSE, "H", "W", K=10, tolerance=1e-3, double=True)
 def neural_collapse_wstar(xp, i):
     return xp.f32(best_classifier(xp, i)[2])
 
 
-@row(COLLAPSE, "H", "loss W", K=10, tolerance=1e-3)
+@row(COLLAPSE, "H", "loss W", K=10, tolerance=1e-3, double=True)
 def neural_collapse_central_loss(xp, i):
     H, Y, W = best_classifier(xp, i)
     return xp.f32(xp.sum((H @ W.mT - Y) ** 2) / 2048 + 5e-3 * xp.sum(W * W) / 20 + 5e-3 * xp.sum(H * H) / 2048), xp.f32(W)
 
 
-@row(COLLAPSE, "H", "nc1 nc2 tr_w tr_b nc1_trace", K=10, tolerance=1e-3)
+@row(COLLAPSE, "H", "nc1 nc2 tr_w tr_b nc1_trace", K=10, tolerance=1e-3, double=True)
 def neural_collapse_metrics(xp, i):
     H, Y = xp.f64(i.H), xp.f64(xp.one_hot(i.y, 10))
     means = Y.mT @ H / xp.sum(Y, 0)[:, None]
@@ -113,14 +113,14 @@ def modes(xp, lam, time, a):
     return missing + 0.25 * xp.exp(-2 * lam * time), lam * a ** 2, missing
 
 
-@row(lambda d: dict(lam=d.uniform(256, low=0.1, high=4.0), t=d.uniform(512, high=20.0)), "lam t", "eg et", n_samples=512, sigma_w0=0.5)
+@row(lambda d: dict(lam=d.uniform(256, low=0.1, high=4.0), t=d.uniform(512, high=20.0)), "lam t", "eg et", n_samples=512, sigma_w0=0.5, double=True)
 def high_dim_dynamics_modes(xp, i):
     lam, time = xp.f64(i.lam)[None], xp.f64(i.t)[:, None]
     error, noise, unseen = modes(xp, lam, time, learnt(xp, lam, time))
     return xp.f32(xp.mean(error + noise, 1) + 1), xp.f32((xp.sum(lam * error + unseen, 1) + 256) / 512)
 
 
-@row(lambda d: dict(t=d.uniform(512, high=20.0)), "t", "eg et", alpha=2.0, sigma_w0=0.5)
+@row(lambda d: dict(t=d.uniform(512, high=20.0)), "t", "eg et", alpha=2.0, sigma_w0=0.5, double=True)
 def high_dim_dynamics_mp_curve(xp, i):
     theta = (xp.f64(xp.arange(256)) + 1) * (np.pi / 257)
     lam, time = (3 + 2 * 2 ** 0.5 * xp.cos(theta))[None], xp.f64(i.t)[:, None]
@@ -130,7 +130,7 @@ def high_dim_dynamics_mp_curve(xp, i):
 
 
 @row(lambda d: dict(X=d.normal(512, 128, scale=0.1), y=d.normal(512), w0=d.normal(128), t=d.uniform(64, high=5.0)), "y w0", "w train_mse",
-     tolerance=1e-3)
+     tolerance=1e-3, double=True)
 def high_dim_dynamics_linear_flow(xp, i):
     X, y, w0, time = xp.f64(i.X), xp.f64(i.y), xp.f64(i.w0), xp.f64(i.t)[:, None]
     lam, v = xp.eigh(X.mT @ X)
@@ -139,7 +139,7 @@ def high_dim_dynamics_linear_flow(xp, i):
     return xp.f32(w), xp.f32(xp.mean((w @ X.mT - y) ** 2, 1))
 
 
-@row(lambda d: dict(x=d.normal(256, 512)), "x", "value", act="optimal", par=3.0)
+@row(lambda d: dict(x=d.normal(256, 512)), "x", "value", act="optimal", par=3.0, double=True)
 def wide_deep_ntk_activation(xp, i):
     x, c = xp.f64(i.x), 2 ** -1.5
     return xp.f32(c ** 0.5 * x + (1 - 2 * c) ** 0.5 * (x * x - 1) / 2 ** 0.5 + c ** 0.5 * (x ** 3 - 3 * x) / 6 ** 0.5)

@@ -33,13 +33,26 @@ TYPE(dot)
     z.shape.dim[last] = columns;
     return z;
 }
+/* bl_dot; the outer product of vectors, as the gradient of a matrix times a vector is, elementwise:
+ * so it fuses with what is done to it. */
+static bl_tensor dot_or_outer(bl_tensor a, bl_tensor b, bool transpose_a, bool transpose_b)
+{
+    bl_shape column = bl_type_of(a).shape, row = bl_type_of(b).shape;
+    int last = column.rank - 1;
+    if (last < 1 || row.rank <= last || column.dim[transpose_a ? last - 1 : last] != 1)
+        return bl_dot(a, b, transpose_a, transpose_b);
+    column.dim[last - 1] = column.dim[transpose_a ? last : last - 1];
+    row.dim[last] = row.dim[transpose_b ? last - 1 : last];
+    column.dim[last] = row.dim[last - 1] = 1;
+    return bl_mul(bl_reshape(a, column), bl_reshape(b, row));
+}
 VJP(dot)
 {
     bool ta = attr->flag, tb = attr->flag2;
     if (WANT(0))
-        dx[0] = ta ? bl_dot(x[1], g, tb, true) : bl_dot(g, x[1], false, !tb);
+        dx[0] = ta ? dot_or_outer(x[1], g, tb, true) : dot_or_outer(g, x[1], false, !tb);
     if (WANT(1))
-        dx[1] = tb ? bl_dot(g, x[0], true, ta) : bl_dot(x[0], g, !ta, false);
+        dx[1] = tb ? dot_or_outer(g, x[0], true, ta) : dot_or_outer(x[0], g, !ta, false);
 }
 
 bl_tensor(bl_dot)(bl_tensor a, bl_tensor b, bool transpose_a, bool transpose_b)

@@ -89,7 +89,8 @@ static bl_tensor standardised(bl_tensor patches, bl_tensor epsilon)
     bl_tensor centred = bl_sub(patches, bl_mean_keep(patches, -1));
     bl_tensor variance = bl_div(bl_sum_keep(bl_square(centred), -1), P - 1);
     bl_tensor deviation = bl_sqrt(bl_add(variance, epsilon));
-    return bl_div(centred, bl_select(bl_gt(deviation, 0), deviation, 1));
+    bl_tensor scale = bl_div(1, bl_select(bl_gt(deviation, 0), deviation, 1));
+    return bl_mul(centred, scale); /* a division a row, not one a pixel */
 }
 
 BL_CONTRACT_CHECKED(self_distill_loss, SELF_DISTILL_LOSS,

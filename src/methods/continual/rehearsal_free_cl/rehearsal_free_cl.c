@@ -270,15 +270,19 @@ static bl_tensor inner_square(bl_tensor x, bl_tensor y)
     return bl_sum(bl_square(bl_dot(x, y, true, false)));
 }
 
-/* In double, so that the centred columns of constant features are zero. */
+/* Centred in double, so that constant features are zero then; the products are of single ones. */
+static bl_tensor centred(bl_tensor x)
+{
+    x = bl_to_f64(x);
+    return bl_to_f32(bl_sub(x, bl_mean_keep(x, 0)));
+}
+
 BL_CONTRACT(rehearsal_free_cl_cka, REHEARSAL_FREE_CL_CKA,
             "linear similarity of two sets of features")
 {
-    bl_tensor x = bl_cast(f->x, BL_F64), y = bl_cast(f->y, BL_F64);
-    x = bl_sub(x, bl_mean_keep(x, 0));
-    y = bl_sub(y, bl_mean_keep(y, 0));
+    bl_tensor x = centred(f->x), y = centred(f->y);
     bl_tensor sizes = bl_mul(bl_sqrt(inner_square(x, x)), bl_sqrt(inner_square(y, y)));
-    f->cka = bl_cast(bl_div(inner_square(y, x), bl_add(sizes, bl_cast(f->eps, BL_F64))), BL_F32);
+    f->cka = bl_div(inner_square(y, x), bl_add(sizes, f->eps));
 }
 
 const bl_method bl_rehearsal_free_cl = {

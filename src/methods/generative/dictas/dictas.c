@@ -93,11 +93,15 @@ BL_CONTRACT(dictas_attn_block, DICTAS_ATTN_BLOCK,
     OPT(size, 3, ">= 1", "side of the neighbourhood")                                              \
     OUT(y, "f32[B,H,W,C]", "its mean; beyond the border are zeros, which count")
 
+/* A convolution of every channel with one over the number of places. */
 BL_CONTRACT(dictas_aggregate, DICTAS_AGGREGATE, "the mean over a patch's neighbourhood")
 {
-    int64_t before = (f->size - 1) / 2, after = f->size / 2;
-    bl_conv_options padding = {.low = {before, before}, .high = {after, after}};
-    f->y = f->size == 1 ? f->x : bl_mean_pool(f->x, f->size, f->size, padding);
+    int64_t before = (f->size - 1) / 2, after = f->size / 2, channels = bl_dim(f->x, 3);
+    bl_conv_options each = {
+        .low = {before, before}, .high = {after, after}, .groups = channels};
+    bl_shape shape = BL_SHAPE(f->size, f->size, 1, channels);
+    bl_tensor share = bl_full(graph, BL_F32, shape, 1 / ((double)f->size * (double)f->size));
+    f->y = f->size == 1 ? f->x : bl_conv(f->x, share, each);
 }
 
 /* --- penalties -------------------------------------------------------------------------------- */

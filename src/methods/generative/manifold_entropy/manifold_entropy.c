@@ -104,6 +104,14 @@ static bl_tensor entropy_term(bl_tensor nn, const char *reduction, bl_tensor wei
     return bl_neg(bl_mul(weight, mean));
 }
 
+/* What orders the rows of b by their distance from a row of a: |b|^2/2 - <a,b>. In double, where the
+ * difference of large numbers still tells any two floats apart. */
+static bl_tensor remoteness(bl_tensor a, bl_tensor b)
+{
+    a = bl_to_f64(a), b = bl_to_f64(b);
+    return bl_sub(bl_mul(0.5, bl_sum(bl_square(b), 1)), bl_dot(a, b, false, true));
+}
+
 /* The row of the buffer nearest to each code: of all rows, or of those in the same place of their
  * batch. Only that row is used further, so that the gradient costs no more than B rows. */
 static bl_tensor nearest_row(bl_tensor code, bl_tensor buffer, bl_tensor *index)
@@ -111,7 +119,7 @@ static bl_tensor nearest_row(bl_tensor code, bl_tensor buffer, bl_tensor *index)
     int64_t B = bl_dim(code, 0), K = bl_dim(code, 1);
     code = bl_stop_gradient(code);
     if (bl_rank(buffer) == 2) {
-        *index = bl_argmin(bl_square_distances(code, buffer), 1);
+        *index = bl_argmin(remoteness(code, buffer), 1);
         return bl_take(buffer, *index);
     }
     *index = bl_argmin(bl_sum(bl_square(bl_sub(code, buffer)), 2), 0);
@@ -206,7 +214,7 @@ BL_CONTRACT_CHECKED(manifold_entropy_rb, MANIFOLD_ENTROPY_RB,
 /* The nearest other row of each; gradients flow to both of a pair. */
 static bl_tensor nearest_other(bl_tensor code)
 {
-    bl_tensor fixed = bl_stop_gradient(code), all = bl_square_distances(fixed, fixed);
+    bl_tensor fixed = bl_stop_gradient(code), all = remoteness(fixed, fixed);
     bl_shape square = bl_type_of(all).shape;
     bl_tensor row = bl_iota(code.graph, BL_I32, square, 0);
     bl_tensor itself = bl_eq(row, bl_iota(code.graph, BL_I32, square, 1));

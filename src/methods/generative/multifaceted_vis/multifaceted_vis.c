@@ -80,12 +80,23 @@ BL_HOST(multifaceted_vis_tsne_affinity, MULTIFACETED_VIS_TSNE_AFFINITY,
     OPT(eps, 1e-12, "(0,inf)", "least probability in a logarithm")                                 \
     OUT(kl, "f32[]", "divergence of the map's neighbours from p")
 
+/* |y_i - y_j|^2 of points of the plane, [N,N], coordinate by coordinate. */
+static bl_tensor distances_in_plane(bl_tensor y)
+{
+    bl_tensor distance[2];
+    for (int c = 0; c < 2; c++) {
+        bl_tensor x = bl_pick(y, 1, c);
+        distance[c] = bl_square(bl_sub(bl_expand(x, 1), bl_expand(x, 0)));
+    }
+    return bl_add(distance[0], distance[1]);
+}
+
 /* q_ij = w_ij / (sum of w off the diagonal), w = 1 / (1 + |y_i - y_j|^2) */
 BL_CONTRACT(multifaceted_vis_tsne_kl, MULTIFACETED_VIS_TSNE_KL, "what t-SNE minimises")
 {
     bl_shape square = bl_type_of(f->p).shape;
     bl_tensor itself = bl_eq(bl_iota(graph, BL_I32, square, 0), bl_iota(graph, BL_I32, square, 1));
-    bl_tensor near = bl_div(1, bl_add(1, bl_square_distances(f->y, f->y)));
+    bl_tensor near = bl_div(1, bl_add(1, distances_in_plane(f->y)));
     bl_tensor w = bl_select(itself, 0, near), total = bl_sum(w);
     bl_tensor q = bl_div(w, bl_select(bl_gt(total, 0), total, 1));
     bl_tensor log_ratio = bl_sub(bl_log(bl_max(f->p, f->eps)), bl_log(bl_max(q, f->eps)));
