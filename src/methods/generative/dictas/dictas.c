@@ -173,14 +173,11 @@ BL_CONTRACT(dictas_fuse, DICTAS_FUSE, "one vector an image, from the patches of 
 
 BL_CONTRACT(dictas_text_loss, DICTAS_TEXT_LOSS, "aligns pictures with texts")
 {
-    bl_tensor text = bl_stop_gradient(f->text), unit[2], logits[2];
-    for (int i = 0; i < 2; i++) {
-        unit[i] = bl_unit_rows(i ? f->g_r : f->g_q, 1e-12);
-        bl_tensor cosine = bl_squeeze(bl_dot(bl_expand(unit[i], 1), text, false, false), 1);
-        logits[i] = bl_div(cosine, f->temperature);
-    }
-    f->loss_q = bl_cross_entropy(logits[0], f->anomalous);
-    f->loss_r = bl_cross_entropy(logits[1], bl_zeros_like(f->anomalous));
+    bl_tensor both = bl_concat((bl_tensor[]){bl_expand(f->g_q, 1), bl_expand(f->g_r, 1)}, 2, 1);
+    bl_tensor text = bl_stop_gradient(f->text), unit = bl_unit_rows(both, 1e-12);
+    bl_tensor logits = bl_div(bl_dot(unit, text, false, false), f->temperature);
+    f->loss_q = bl_cross_entropy(bl_pick(logits, 1, 0), f->anomalous);
+    f->loss_r = bl_cross_entropy(bl_pick(logits, 1, 1), bl_zeros_like(f->anomalous));
     f->loss = bl_add(f->loss_q, f->loss_r);
 }
 

@@ -104,11 +104,12 @@ static bl_tensor entropy_term(bl_tensor nn, const char *reduction, bl_tensor wei
     return bl_neg(bl_mul(weight, mean));
 }
 
-/* What orders the rows of b by their distance from a row of a: |b|^2/2 - <a,b>. In double, where the
- * difference of large numbers still tells any two floats apart. */
+/* What orders the rows of b by their distance from a row of a: |b|^2/2 - <a,b>, about the mean of b,
+ * so that rows which are far from 0 and near each other are told apart. */
 static bl_tensor remoteness(bl_tensor a, bl_tensor b)
 {
-    a = bl_to_f64(a), b = bl_to_f64(b);
+    bl_tensor mean = bl_mean_keep(b, 0);
+    a = bl_sub(a, mean), b = bl_sub(b, mean);
     return bl_sub(bl_mul(0.5, bl_sum(bl_square(b), 1)), bl_dot(a, b, false, true));
 }
 

@@ -109,15 +109,16 @@ BL_CONTRACT_CHECKED(boundary_tilting_angle, BOUNDARY_TILTING_ANGLE,
 BL_CONTRACT(boundary_tilting_mirror, BOUNDARY_TILTING_MIRROR,
             "points, their distances and images across the boundary")
 {
-    bl_tensor x = bl_cast(f->x, BL_F64), w = bl_cast(f->w, BL_F64);
-    bl_tensor value = decision(x, w, bl_cast(f->b, BL_F64));
-    bl_tensor step = bl_mul(bl_expand(bl_div(value, bl_inner(w, w)), 1), w);
-    bl_tensor share = bl_add(1, bl_cast(f->strength, BL_F64));
+    bl_tensor w = bl_cast(f->w, BL_F64);
+    bl_tensor product = bl_sum(bl_mul(bl_cast(f->x, BL_F64), w), 1);
+    bl_tensor value = bl_add(product, bl_cast(f->b, BL_F64));
+    /* What is long is the distance; the points are as exact as they are given. */
+    bl_tensor step = bl_mul(bl_expand(bl_to_f32(bl_div(value, bl_inner(w, w))), 1), f->w);
 
     f->distance = bl_to_f32(bl_div(value, bl_length(w)));
-    f->projection = bl_to_f32(bl_sub(x, step));
-    f->mirror = bl_to_f32(bl_sub(x, bl_mul(2, step)));
-    f->adversarial = bl_to_f32(bl_sub(x, bl_mul(share, step)));
+    f->projection = bl_sub(f->x, step);
+    f->mirror = bl_sub(f->x, bl_mul(2, step));
+    f->adversarial = bl_sub(f->x, bl_mul(bl_add(1, f->strength), step));
 }
 
 #define BOUNDARY_TILTING_ADVERSARIAL_DISTANCE(IN, OPT, OUT)                                        \
@@ -132,11 +133,12 @@ BL_CONTRACT(boundary_tilting_mirror, BOUNDARY_TILTING_MIRROR,
 BL_CONTRACT_CHECKED(boundary_tilting_adversarial_distance, BOUNDARY_TILTING_ADVERSARIAL_DISTANCE,
                     "how far both classes are from the boundary", classes_check)
 {
-    bl_tensor i = bl_cast(f->x_i, BL_F64), j = bl_cast(f->x_j, BL_F64), w = bl_cast(f->w, BL_F64);
-    bl_tensor b = bl_cast(f->b, BL_F64);
-    bl_tensor d_i = bl_neg(bl_mean(decision(i, w, b))), d_j = bl_mean(decision(j, w, b));
+    bl_tensor i = bl_mean(bl_cast(f->x_i, BL_F64), 0), j = bl_mean(bl_cast(f->x_j, BL_F64), 0);
+    bl_tensor w = bl_cast(f->w, BL_F64), b = bl_cast(f->b, BL_F64);
+    /* The mean decision is that of the mean. */
+    bl_tensor d_i = bl_neg(bl_add(bl_inner(i, w), b)), d_j = bl_add(bl_inner(j, w), b);
     bl_tensor d_adv = bl_div(bl_mul(0.5, bl_add(d_i, d_j)), bl_length(w));
-    bl_tensor half_gap = bl_mul(0.5, bl_length(bl_sub(bl_mean(j, 0), bl_mean(i, 0))));
+    bl_tensor half_gap = bl_mul(0.5, bl_length(bl_sub(j, i)));
 
     f->d_adv = bl_to_f32(d_adv);
     f->half_gap = bl_to_f32(half_gap);

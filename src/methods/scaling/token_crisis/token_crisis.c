@@ -12,9 +12,15 @@
     OPT(rate, 0.1, "[0,1)", "share dropped; may be a tensor")                                      \
     OUT(y, "f32[S...]", "x [u >= rate] / (1 - rate)")
 
+/* What multiplies where u is drawn: 1 / (1 - rate), or 0. */
+static bl_tensor kept(bl_tensor u, bl_tensor rate)
+{
+    return bl_select(bl_ge(u, rate), bl_div(1, bl_sub(1, rate)), 0);
+}
+
 BL_CONTRACT(token_crisis_dropout, TOKEN_CRISIS_DROPOUT, "drops activations by given draws")
 {
-    f->y = bl_drop(f->x, bl_broadcast(f->u, bl_type_of(f->x).shape), f->rate);
+    f->y = bl_mul(f->x, kept(bl_broadcast(f->u, bl_type_of(f->x).shape), f->rate));
 }
 
 #define TOKEN_CRISIS_DROPPATH(IN, OPT, OUT)                                                        \
@@ -26,7 +32,8 @@ BL_CONTRACT(token_crisis_dropout, TOKEN_CRISIS_DROPOUT, "drops activations by gi
 
 BL_CONTRACT(token_crisis_droppath, TOKEN_CRISIS_DROPPATH, "drops residual branches by given draws")
 {
-    f->y = bl_add(f->x, bl_drop_rows(f->h, f->u, f->rate));
+    bl_shape rows = {.rank = bl_rank(f->h), .dim = {bl_dim(f->u, 0), 1, 1, 1, 1, 1, 1, 1}};
+    f->y = bl_add(f->x, bl_mul(f->h, bl_reshape(kept(f->u, f->rate), rows)));
 }
 
 #define TOKEN_CRISIS_DROPSTAGE(IN, OPT, OUT)                                                       \

@@ -25,6 +25,11 @@ static bl_tensor arc_cosine(bl_tensor x)
     return bl_atan2(bl_sqrt(bl_mul(bl_sub(1, inside), bl_add(1, inside))), inside);
 }
 
+static bl_tensor squares_of(bl_tensor rows)
+{
+    return bl_sum(bl_square(rows), -1);
+}
+
 /* x [n,d], y [m,d] in double: all costs [n,m]. */
 static bl_tensor pairwise_cost(bl_tensor x, bl_tensor y, const char *cost, bl_tensor p)
 {
@@ -40,7 +45,9 @@ static bl_tensor pairwise_cost(bl_tensor x, bl_tensor y, const char *cost, bl_te
         return bl_norm(difference, -1);
     if (bl_is(cost, "lp_power"))
         return bl_div(bl_sum(bl_pow(bl_abs(difference), p), -1), p);
-    bl_tensor squares = bl_sum(bl_square(difference), -1);
+    /* In double nothing of single coordinates is lost by the product. */
+    bl_tensor norms = bl_add(bl_expand(squares_of(x), 1), bl_expand(squares_of(y), 0));
+    bl_tensor squares = bl_sub(norms, bl_mul(2, bl_dot(x, y, false, true)));
     return bl_is(cost, "half_sqeuclidean") ? bl_mul(0.5, squares) : squares;
 }
 

@@ -8,10 +8,11 @@
  * rescale = false is the formula. */
 #include "methods/method.h"
 
-/* log s(z), s(z) = 1 + z for z >= 0 and 1 / (1 - z) below. Each branch sees its own side only. */
+/* log s(z), s(z) = 1 + z for z >= 0 and 1 / (1 - z) below: log(1 + |z|) with the sign of z. */
 static bl_tensor log_stable(bl_tensor z)
 {
-    return bl_select(bl_ge(z, 0), bl_log1p(bl_max(z, 0)), bl_neg(bl_log1p(bl_max(bl_neg(z), 0))));
+    bl_tensor above = bl_ge(z, 0), size = bl_log1p(bl_select(above, z, bl_neg(z)));
+    return bl_select(above, size, bl_neg(size));
 }
 
 #define GROKKING_STABILITY_STABLEMAX(IN, OPT, OUT)                                                 \

@@ -92,17 +92,24 @@ BL_HOST(wide_deep_ntk_dual, WIDE_DEEP_NTK_DUAL, "the dual map of an activation")
     ACTIVATION(OPT)                                                                                \
     OUT(value, "f32[S...]", "sigma(x), of mean square 1 for normal x")
 
-/* sum sqrt(c_k) h_k(x), with sqrt(k+1) h_k+1 = x h_k - sqrt(k) h_k-1 */
+/* sum sqrt(c_k) h_k(x), with sqrt(k+1) h_k+1 = x h_k - sqrt(k) h_k-1, by its powers of x. */
 static bl_tensor polynomial(bl_tensor x, const double c[10])
 {
-    bl_tensor before = bl_zeros_like(x), h = bl_ones_like(x), sum = bl_zeros_like(x);
+    double before[10] = {0}, h[10] = {1}, power[10] = {0};
+    int degree = 0;
     for (int k = 0; k < 10; k++) {
-        if (c[k] > 0)
-            sum = bl_add(sum, bl_mul(sqrt(c[k]), h));
-        bl_tensor next = bl_sub(bl_mul(x, h), bl_mul(sqrt(k), before));
-        before = h;
-        h = bl_div(next, sqrt(k + 1.0));
+        double next[10];
+        for (int i = 0; i < 10; i++) {
+            power[i] += sqrt(c[k]) * h[i];
+            next[i] = ((i > 0 ? h[i - 1] : 0) - sqrt(k) * before[i]) / sqrt(k + 1.0);
+        }
+        degree = c[k] > 0 ? k : degree;
+        memcpy(before, h, sizeof h);
+        memcpy(h, next, sizeof h);
     }
+    bl_tensor sum = bl_full_like(x, power[degree]);
+    for (int i = degree - 1; i >= 0; i--)
+        sum = bl_add(bl_mul(sum, x), power[i]);
     return sum;
 }
 
