@@ -136,6 +136,8 @@ static void pairs_needed_is_the_fewest(void **state)
         assert_true(n == 2 || bl_power(d, n - 1, 0, 0.05) < 0.8);
     }
     assert_int_equal(bl_pairs_needed(0.5, 0, 0.05, 0.8), 34); /* as in tables of Cohen's d_z */
+    assert_int_equal(bl_pairs_needed(0.2, 0, 0.05, 0.8), 199);
+    assert_int_equal(bl_pairs_needed(0.8, 0, 0.05, 0.8), 15);
     assert_int_equal(bl_pairs_needed(0, 0, 0.05, 0.8), -1);
     assert_int_equal(bl_pairs_needed(1, 0.25, 0.05, 0.8), -1); /* re-splits: at most power 0.52 */
     assert_true(bl_pairs_needed(2, 0.25, 0.05, 0.8) > bl_pairs_needed(2, 0, 0.05, 0.8));
@@ -249,6 +251,34 @@ static void sign_flip_known_answers(void **state)
                  "sign-flip: expected finite differences, got 2 with sum inf");
 }
 
+/* Fisher, The Design of Experiments, 1935, section 21: Darwin's fifteen pairs of maize plants, in
+ * eighths of an inch. 863 of the 32,768 sums are at least the observed 314; t is 2.148. */
+static const double maize[] = {49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48};
+
+static void darwins_maize(void **state)
+{
+    (void)state;
+    double p, t;
+    ok(bl_sign_flip(maize, 15, (bl_key){{0}}, &p));
+    assert_true(p == 2 * 863.0 / 32768);
+    near(bl_paired_t(maize, 15, 0, &t), 0.049702944021800866);
+    near(t, 2.1479874613311205);
+    ok(bl_signed_rank(maize, 15, &p, NULL));
+    assert_true(p == 0.041259765625);
+    double none[15] = {0};
+    bl_comparison row;
+    ok(bl_compare(&(bl_compare_options){.higher_is_better = true}, maize, none, 15, &row));
+    ok(bl_verdicts(&row, 1, 0.05));
+    assert_int_equal(row.verdict, BL_HELPS);
+    assert_string_equal(row.note, "the check by sign-flip, which assumes no normality, does not "
+                                  "bear this out: p = 0.0527");
+    double few[] = {1.1, 1.3, 0.9, 1.4, 0.8};
+    ok(bl_compare(&(bl_compare_options){.higher_is_better = true}, few, none, 5, &row));
+    ok(bl_verdicts(&row, 1, 0.05));
+    assert_int_equal(row.verdict, BL_HELPS);
+    assert_non_null(strstr(row.note, "cannot be below 0.0625 with 5 pairs"));
+}
+
 /* Sampled above 20 pairs: pairs without a difference leave the exact p unchanged. */
 static void sampled_sign_flip_is_near_the_exact(void **state)
 {
@@ -279,6 +309,29 @@ static void signed_rank_known_answers(void **state)
     assert_true(p == 0.0625);
     expect_error(bl_signed_rank((double[]){1, NAN}, 2, &p, NULL),
                  "signed-rank: difference 1 is not a number");
+}
+
+/* Pairs 1..n of which those with ranks that sum to `sum` are negative. */
+static double p_of_rank_sum(int n, int sum)
+{
+    double d[32], p;
+    for (int i = n; i >= 1; i--) {
+        d[i - 1] = i <= sum ? -i : i;
+        sum -= i <= sum ? i : 0;
+    }
+    ok(bl_signed_rank(d, n, &p, NULL));
+    return p;
+}
+
+/* The table of critical values, two-sided 5 %, that statistics books print for n = 6 to 20. */
+static void signed_rank_critical_values(void **state)
+{
+    (void)state;
+    static const int critical[] = {0, 2, 3, 5, 8, 10, 13, 17, 21, 25, 29, 34, 40, 46, 52};
+    for (int i = 0; i < COUNT_OF(critical); i++) {
+        assert_true(p_of_rank_sum(6 + i, critical[i]) <= 0.05);
+        assert_true(p_of_rank_sum(6 + i, critical[i] + 1) > 0.05);
+    }
 }
 
 /* The dynamic programme against all 2^n assignments, on random ties and zeros. */
@@ -368,6 +421,16 @@ static void wilson_known_answer(void **state)
     near(interval.high, 0.89220873259369904);
     near(bl_wilson(1, 10, 0.05).high, 1);
     assert_true(bl_wilson(0, 10, 0.05).low < 1e-15);
+    /* Newcombe, Statistics in Medicine 17, 1998, table I: method 3 */
+    static const double printed[][4] = {{81, 263, 0.2553, 0.3662},
+                                        {15, 148, 0.0624, 0.1605},
+                                        {0, 20, 0, 0.1611},
+                                        {1, 29, 0.0061, 0.1718}};
+    for (int i = 0; i < COUNT_OF(printed); i++) {
+        interval = bl_wilson(printed[i][0] / printed[i][1], printed[i][1], 0.05);
+        assert_true(fabs(interval.low - printed[i][2]) <= 5e-5);
+        assert_true(fabs(interval.high - printed[i][3]) <= 5e-5);
+    }
 }
 
 /* --- rows and verdicts */
@@ -783,6 +846,8 @@ int main(void)
         cmocka_unit_test(resplit_variance_known_answer),
         cmocka_unit_test(equivalence_known_answers),
         cmocka_unit_test(sign_flip_known_answers),
+        cmocka_unit_test(darwins_maize),
+        cmocka_unit_test(signed_rank_critical_values),
         cmocka_unit_test(sampled_sign_flip_is_near_the_exact),
         cmocka_unit_test(signed_rank_known_answers),
         cmocka_unit_test(signed_rank_agrees_with_enumeration),

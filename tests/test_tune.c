@@ -233,7 +233,7 @@ static void write_table(const char *name, unsigned seed, int rows)
     bl_text_free(&text);
 }
 
-static void a_trial_does_not_read_the_test_part(void **state)
+static void trials_and_screening_do_not_read_the_test_part(void **state)
 {
     (void)state;
     write_table("train.csv", 1, 200);
@@ -245,9 +245,10 @@ static void a_trial_does_not_read_the_test_part(void **state)
     plan.target = bl_copy_text("kind");
     plan.epochs = 3;
     plan.batch = 10;
-    static const char *const arms[] = {"baseline", "tuning baseline", "tuning early_stopping"};
-    int64_t steps[3];
-    for (int i = 0; i < 3; i++) {
+    static const char *const arms[] = {"baseline", "tuning baseline", "tuning early_stopping",
+                                       "screening baseline"};
+    int64_t steps[4];
+    for (int i = 0; i < 4; i++) {
         plan.test = one;
         char *first = run_text(&plan, arms[i], 0, &steps[i]);
         plan.test = other;
@@ -260,7 +261,8 @@ static void a_trial_does_not_read_the_test_part(void **state)
     }
     assert_int_equal(steps[0], 3 * 20);
     assert_int_equal(steps[1], 3 * 16); /* of 200, a fifth is scored on */
-    assert_true(steps[2] <= 3 * 14);    /* and early stopping takes a tenth of the 160 */
+    assert_int_equal(steps[3], steps[1]);
+    assert_true(steps[2] <= 3 * 14); /* and early stopping takes a tenth of the 160 */
     bl_release(one);
     bl_release(other);
     plan.test = NULL;
@@ -509,7 +511,7 @@ int main(void)
         cmocka_unit_test(every_method_has_a_space),
         cmocka_unit_test(what_the_user_sets_is_fixed),
         cmocka_unit_test(bad_settings_are_refused),
-        cmocka_unit_test(a_trial_does_not_read_the_test_part),
+        cmocka_unit_test(trials_and_screening_do_not_read_the_test_part),
         cmocka_unit_test(a_setting_changes_rate_and_decay),
         cmocka_unit_test(every_arm_has_the_same_budget_and_its_best_is_chosen),
         cmocka_unit_test(a_preset_brings_the_choice_back),

@@ -820,6 +820,26 @@ static void explain_floor(bl_comparison *row, int arms, double alpha)
     snprintf(row->note + used, sizeof row->note - used, "%s%s", used ? "; " : "", text);
 }
 
+/* Adds to a verdict by t that the sign-flip test, which assumes no normality, does not bear it out,
+ * if so. */
+static void explain_check(bl_comparison *row, double alpha)
+{
+    bool shown = row->verdict == BL_HELPS || row->verdict == BL_HURTS;
+    if (!shown || row->test != BL_TEST_PAIRED_T || !(row->sign_flip_p > alpha))
+        return;
+    double least = floor_of(BL_TEST_SIGN_FLIP, row->pairs);
+    if (least > alpha)
+        snprintf(row->note, sizeof row->note,
+                 "the check by sign-flip, which assumes no normality, cannot be below %.3g with %d "
+                 "pairs",
+                 least, row->pairs);
+    else
+        snprintf(row->note, sizeof row->note,
+                 "the check by sign-flip, which assumes no normality, does not bear this out: "
+                 "p = %.3g",
+                 row->sign_flip_p);
+}
+
 /* The members of the family that have no row count with p = 1. */
 static bl_status adjust(bl_comparison *rows, int count, int family, double *p)
 {
@@ -857,6 +877,7 @@ bl_status bl_verdicts_among(bl_comparison *rows, int count, int family, double a
             row->pairs_more = pairs_more(row, alpha / family);
             explain_floor(row, family, alpha);
         }
+        explain_check(row, alpha);
     }
     return BL_OK;
 }

@@ -15,7 +15,8 @@
  *
  * Which test decides (bl_compare chooses; one more test is a bl_test, its name, its floor and a
  * branch of `decide` in stats.c):
- *   fixed test set            two-sided paired t; the exact sign-flip test is shown as a check
+ *   fixed test set            two-sided paired t; the exact sign-flip test is a check, and what it
+ *                             does not bear out is noted
  *   re-splits of one file     paired t with the variance of Nadeau and Bengio: the test parts
  *                             overlap, and a plain t rejects a true null in a quarter of studies
  *   some run diverged         signed-rank, in which a diverged run is worse than any finite one
