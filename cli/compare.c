@@ -10,6 +10,7 @@
 #include "methods/method.h"
 #include "plan_options.h"
 #include "study/matched.h"
+#include "study/ranks.h"
 #include "study/record.h"
 #include "study/report.h"
 #include "study/store.h"
@@ -25,6 +26,7 @@ typedef struct flags {
     const char *seeds, *store, *html, *preset, *save_preset, *name;
     const char *command; /* as the user gave it */
     int replicates;      /* of seeds; 0: planned by pilots */
+    bl_ranks *ranks;     /* under mpirun */
     bool json, csv, latex, fresh, no_screen, no_equal_cost;
 } flags;
 
@@ -313,6 +315,7 @@ static bl_study_options options_of(const flags *f, const shared *all, const stud
                               .arms = s->arms.count,
                               .replicates = f->replicates,
                               .workers = (int)f->workers,
+                              .ranks = f->ranks,
                               .store = all->store,
                               .fresh = f->fresh,
                               .worker = all->worker,
@@ -542,9 +545,12 @@ static char *joined_command(int argc, char **argv)
     return copy;
 }
 
-int cli_compare(int argc, char **argv)
+static int compare_here(int argc, char **argv, bl_ranks *ranks)
 {
-    flags f = {.trials = UNSET, .workers = sysconf(_SC_NPROCESSORS_ONLN), .alpha = 0.05};
+    flags f = {.trials = UNSET,
+               .workers = ranks ? 1 : sysconf(_SC_NPROCESSORS_ONLN),
+               .alpha = 0.05,
+               .ranks = ranks};
     cli_plan_declare(&f.plan);
     const cli_option options[] = {
         {.name = "", .text = "Comparison"},
@@ -603,7 +609,8 @@ int cli_compare(int argc, char **argv)
          .kind = CLI_INTEGER,
          .value = &f.workers,
          .argument = "N",
-         .text = "runs at once, one thread each (default: as many as processors)",
+         .text = "runs at once, one thread each (default: as many as processors; under mpirun, by "
+                 "every rank: 1)",
          .low = 1,
          .high = 256},
         {.name = "store",
@@ -651,7 +658,8 @@ int cli_compare(int argc, char **argv)
             "  ballast compare prices.csv --target price\n"
             "  ballast compare digits --label-noise 0.4 --arm elr --arm \"mixup(alpha=0.2)\"\n\n"
             "Several DATA have a verdict each, and one over them for every arm that all have.\n\n"
-            "A killed comparison goes on with the same command, to the same result.",
+            "A killed comparison goes on with the same command, to the same result. mpirun -n K "
+            "ballast compare .. shares the runs over K ranks (docs/cluster.md).",
         .options = {options, f.plan.options},
         .least = 1,
         .most = -1};
@@ -669,4 +677,29 @@ int cli_compare(int argc, char **argv)
     if (status != BL_OK)
         return cli_fail("compare", status);
     return incomplete ? CLI_NO : CLI_OK;
+}
+
+/* Under mpirun the first rank does what is said above, the others lend it their workers. */
+int cli_compare(int argc, char **argv)
+{
+    bl_ranks *ranks;
+    bl_status status = bl_ranks_join(&ranks);
+    if (status != BL_OK)
+        return cli_fail("compare", status);
+    if (!ranks)
+        return compare_here(argc, argv, NULL);
+    setenv("NO_COLOR", "1", 1); /* mpirun may give a rank a terminal whose output goes to a file */
+    int code;
+    if (ranks->rank == 0) {
+        code = compare_here(argc, argv, ranks);
+    } else {
+        char program[4096];
+        status = own_path(program);
+        const char *const worker[] = {program, "worker", NULL};
+        if (status == BL_OK)
+            status = bl_ranks_serve(ranks, worker);
+        code = status == BL_OK ? CLI_OK : cli_fail("compare", status);
+    }
+    bl_ranks_leave(ranks, code != CLI_INTERRUPTED && status == BL_OK);
+    return code;
 }

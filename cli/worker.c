@@ -1,7 +1,8 @@
 /* ballast worker: runs jobs for a study. Not for people: `ballast compare` starts it.
  *
  * Reads a job a line, {"plan":{..},"arm":"elr","replicate":3,"data_hash":"c9f2.."}, and answers in
- * lines: progress about twice a second, then the result or the error. Ends with its parent. */
+ * lines: progress about twice a second, then the result, the job's error, or why it is unfit for
+ * any job of this study. Ends with its parent. */
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -98,18 +99,20 @@ static void report(void *context, int64_t step, int64_t steps, int64_t epoch, do
         _exit(CLI_BAD); /* the parent is gone */
 }
 
-static bl_status run(open_plan *open, const char *line, FILE *channel, json_t **result)
+/* *fit: whether the data are those of the study, so that what goes wrong is the job's fault. */
+static bl_status run(open_plan *open, const char *line, FILE *channel, json_t **result, bool *fit)
 {
     json_error_t where;
     json_t *job = json_loads(line, 0, &where), *plan = json_object_get(job, "plan");
     const char *arm = json_string_value(json_object_get(job, "arm"));
     const json_t *replicate = json_object_get(job, "replicate");
+    bool whole = plan && arm && json_is_integer(replicate);
     bl_status status =
-        plan && arm && json_is_integer(replicate)
-            ? use_plan(open, plan)
-            : bl_fail(BL_INVALID, "a job line is not {\"plan\":..,\"arm\":..,\"replicate\":..}");
+        whole ? use_plan(open, plan)
+              : bl_fail(BL_INVALID, "a job line is not {\"plan\":..,\"arm\":..,\"replicate\":..}");
     if (status == BL_OK)
         status = check_data(open, json_string_value(json_object_get(job, "data_hash")));
+    *fit = status == BL_OK || !whole;
     if (status == BL_OK) {
         meter m = {.channel = channel};
         bl_progress progress = {.report = report, .context = &m};
@@ -156,9 +159,10 @@ int cli_worker(int argc, char **argv)
     status = CLI_OK;
     while (status == CLI_OK && getline(&line, &capacity, stdin) > 0) {
         json_t *result = NULL;
-        status = run(&open, line, channel, &result) == BL_OK
+        bool fit;
+        status = run(&open, line, channel, &result, &fit) == BL_OK
                      ? answer(channel, "result", result)
-                     : answer(channel, "error", error_text());
+                     : answer(channel, fit ? "error" : "unfit", error_text());
     }
     free(line);
     close_plan(&open);

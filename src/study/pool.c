@@ -184,7 +184,8 @@ static bl_status read_line(const char *line, bl_event *event)
     json_t *json = json_loads(line, 0, &error);
     const json_t *progress = json_object_get(json, "progress"),
                  *result = json_object_get(json, "result");
-    const char *sentence = json_string_value(json_object_get(json, "error"));
+    const char *unfit = json_string_value(json_object_get(json, "unfit")),
+               *sentence = unfit ? unfit : json_string_value(json_object_get(json, "error"));
     bl_status status = BL_OK;
     if (json_is_number(progress)) {
         event->kind = BL_EVENT_PROGRESS;
@@ -193,7 +194,7 @@ static bl_status read_line(const char *line, bl_event *event)
         char *text =
             result ? json_dumps(result, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(17))
                    : NULL;
-        event->kind = result ? BL_EVENT_RESULT : BL_EVENT_ERROR;
+        event->kind = result ? BL_EVENT_RESULT : unfit ? BL_EVENT_UNFIT : BL_EVENT_ERROR;
         event->text = bl_copy_text(result ? text : sentence);
         if (!event->text)
             status = bl_no_memory(strlen(line));

@@ -1,6 +1,6 @@
 /* Worker processes: exec'ed copies of the program that read one job a line on standard input and
- * answer in lines on standard output: {"progress":0.25} while they work, then {"result":{..}} or
- * {"error":".."}. */
+ * answer in lines on standard output: {"progress":0.25} while they work, then {"result":{..}},
+ * {"error":".."}, or {"unfit":".."} where they can do no job of the study. */
 #ifndef BL_STUDY_POOL_H
 #define BL_STUDY_POOL_H
 
@@ -18,6 +18,8 @@ typedef enum bl_event_kind {
     BL_EVENT_PROGRESS, /* worker `worker` has done `share` of its job */
     BL_EVENT_RESULT,   /* text is the result, as JSON */
     BL_EVENT_ERROR,    /* text is the sentence */
+    BL_EVENT_UNFIT,    /* text says why no job of this study can be done there: its data are
+                          missing, or others */
     BL_EVENT_DIED      /* text says how; sending a job starts another worker in its place */
 } bl_event_kind;
 

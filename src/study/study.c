@@ -7,7 +7,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "study/pool.h"
+#include "study/crew.h"
 #include "study/store.h"
 
 enum { ATTEMPTS = 3 };
@@ -15,7 +15,8 @@ enum { ATTEMPTS = 3 };
 typedef struct runner {
     const bl_study_options *options;
     bl_store *store;
-    bl_pool *pool;
+    bl_crew *crew;
+    int workers; /* of the crew */
     int64_t study;
     char *plan; /* as workers receive it */
     uint64_t data_hash;
@@ -77,8 +78,9 @@ static bl_status open_runner(runner *r, const bl_study_options *o, const bl_job_
 {
     BL_TRY(plan_text(o, &r->plan));
     r->data_hash = bl_job_data_hash(data);
-    r->claim = bl_alloc((size_t)o->workers * sizeof *r->claim);
-    r->share = bl_alloc((size_t)o->workers * sizeof *r->share);
+    r->workers = bl_crew_count(o->workers, o->ranks);
+    r->claim = bl_alloc((size_t)r->workers * sizeof *r->claim);
+    r->share = bl_alloc((size_t)r->workers * sizeof *r->share);
     r->deaths = bl_alloc((size_t)(o->arms * o->replicates) * sizeof *r->deaths);
     if (!r->claim || !r->share || !r->deaths)
         return bl_no_memory(0);
@@ -88,8 +90,8 @@ static bl_status open_runner(runner *r, const bl_study_options *o, const bl_job_
 
 static void close_runner(runner *r)
 {
-    bl_pool_stop(r->pool);
-    for (int i = 0; r->claim && i < r->options->workers; i++)
+    bl_crew_stop(r->crew);
+    for (int i = 0; r->claim && i < r->workers; i++)
         bl_claim_free(&r->claim[i]);
     bl_store_close(r->store);
     free(r->plan);
@@ -110,23 +112,34 @@ static bl_status send_job(runner *r, int worker)
     char *fields = job ? json_dumps(job, JSON_COMPACT) : NULL;
     /* The plan is spliced in as text: it is parsed by the worker alone. */
     char *line = fields ? bl_format("{\"plan\":%s,%s", r->plan, fields + 1) : NULL;
-    bl_status status = line ? bl_pool_send(r->pool, worker, line) : bl_no_memory(0);
+    bl_status status = line ? bl_crew_send(r->crew, worker, line) : bl_no_memory(0);
     bl_release(line);
     free(fields);
     json_decref(job);
     return status;
 }
 
+/* A job for an idle worker: that of one that is lost with its rank, or the store's next. */
+static bl_status find_job(runner *r, bl_claim *claim)
+{
+    const bl_study_options *o = r->options;
+    for (int i = 0; i < r->workers; i++)
+        if (r->claim[i].arm && !bl_crew_ready(r->crew, i)) {
+            *claim = r->claim[i];
+            r->claim[i] = (bl_claim){0};
+            return BL_OK;
+        }
+    return bl_store_claim(r->store, r->study, o->arm, o->arms, o->replicates, claim);
+}
+
 /* Gives every idle worker a job, as long as there are any; counts those at work. */
 static bl_status hand_out(runner *r, int *busy)
 {
-    const bl_study_options *o = r->options;
     *busy = 0;
     bool more = true;
-    for (int i = 0; i < o->workers; i++) {
-        if (!r->claim[i].arm && more) {
-            BL_TRY(
-                bl_store_claim(r->store, r->study, o->arm, o->arms, o->replicates, &r->claim[i]));
+    for (int i = 0; i < r->workers; i++) {
+        if (!r->claim[i].arm && more && bl_crew_ready(r->crew, i)) {
+            BL_TRY(find_job(r, &r->claim[i]));
             more = r->claim[i].arm != NULL;
             r->share[i] = 0;
             if (more)
@@ -150,7 +163,7 @@ static int job_number(const runner *r, const bl_claim *claim)
 static bl_status worker_died(runner *r, const bl_event *event)
 {
     bl_claim *claim = &r->claim[event->worker];
-    if (!claim->arm)
+    if (!claim->arm || !bl_crew_ready(r->crew, event->worker)) /* find_job gives it to another */
         return BL_OK;
     if (++r->deaths[job_number(r, claim)] < ATTEMPTS)
         return send_job(r, event->worker);
@@ -170,6 +183,8 @@ static bl_status take_in(runner *r, const bl_event *event)
         return BL_OK;
     case BL_EVENT_DIED:
         return worker_died(r, event);
+    case BL_EVENT_UNFIT: /* nothing is wrong with the job */
+        return bl_fail(BL_INVALID, "%s", event->text);
     case BL_EVENT_RESULT:
     case BL_EVENT_ERROR:
         if (!claim->arm)
@@ -197,7 +212,7 @@ static bl_status report(runner *r, bool always)
                                   .total = o->arms * o->replicates,
                                   .seconds = t - r->started,
                                   .done_before = r->done_before};
-    for (int i = 0; i < o->workers; i++)
+    for (int i = 0; i < r->workers; i++)
         progress.doing += r->claim[i].arm ? r->share[i] : 0;
     o->report(o->context, &progress);
     return BL_OK;
@@ -243,7 +258,7 @@ static bl_status run_jobs(runner *r)
         if (over)
             return report(r, true);
         bl_event event;
-        bl_status status = bl_pool_wait(r->pool, 100, &event);
+        bl_status status = bl_crew_wait(r->crew, 100, &event);
         if (status == BL_OK)
             status = take_in(r, &event);
         bl_release(event.text);
@@ -262,11 +277,11 @@ bl_status bl_study_run(const bl_study_options *o, const bl_job_data *data)
         status = bl_store_count(r.store, r.study, o->arm, o->arms, o->replicates, &counts);
     r.done_before = counts.done;
     if (status == BL_OK && counts.pending + counts.running > 0) {
-        status = bl_pool_start(o->workers, o->worker, &r.pool);
+        status = bl_crew_start(o->workers, o->worker, o->ranks, &r.crew);
         if (status == BL_OK)
             status = run_jobs(&r);
-        bl_pool_stop(r.pool);
-        r.pool = NULL;
+        bl_crew_stop(r.crew);
+        r.crew = NULL;
         if (status != BL_OK && r.store) { /* keep the first message, give the claims back */
             char *message = bl_copy_text(bl_error());
             bl_status released = bl_store_release(r.store, r.study);

@@ -14,17 +14,19 @@ typedef struct bl_study_progress {
 
 typedef struct bl_choice bl_choice; /* study/tune.h */
 typedef struct bl_store bl_store;   /* study/store.h */
+typedef struct bl_ranks bl_ranks;   /* study/ranks.h */
 
 typedef struct bl_study_options {
     const bl_plan *plan;
-    const char *const *arm;  /* canonical arms or settings; the baseline first */
-    const bl_choice *choice; /* [arms]: which arms they are settings of; NULL: untuned */
-    int arms, replicates, workers;
-    int screened;                 /* arms that a screening left out (study/screen.h) */
-    const char *store;            /* path */
-    bool fresh;                   /* forget what the store has of this plan */
-    const char *const *worker;    /* argv of a worker, NULL-terminated */
-    void (*start)(void *context); /* once, when the store is open and work begins; may be NULL */
+    const char *const *arm;        /* canonical arms or settings; the baseline first */
+    const bl_choice *choice;       /* [arms]: which arms they are settings of; NULL: untuned */
+    int arms, replicates, workers; /* of every rank */
+    bl_ranks *ranks;               /* NULL: this machine alone */
+    int screened;                  /* arms that a screening left out (study/screen.h) */
+    const char *store;             /* path */
+    bool fresh;                    /* forget what the store has of this plan */
+    const char *const *worker;     /* argv of a worker, NULL-terminated */
+    void (*start)(void *context);  /* once, when the store is open and work begins; may be NULL */
     void (*report)(void *context, const bl_study_progress *progress); /* often; may be NULL */
     void *context;
     volatile const int *stop; /* non-zero: stop now, keep what is done, BL_INTERRUPTED */

@@ -35,7 +35,7 @@ ask 'hello' '{"plan":1}' '[]' "$job"
 expect '^\{"result"' "a job after lines that are none"
 
 ask "{$plan,\"arm\":\"elr\",\"replicate\":0,\"data_hash\":\"0000000000000000\"}"
-expect '^\{"error":"digits changed while the study ran' "other data"
+expect '^\{"unfit":"digits changed while the study ran' "other data"
 ask "{$plan,\"arm\":\"elrr\",\"replicate\":0}"
 expect '^\{"error":".*elrr' "an unknown arm"
 ask '{"plan":{"data":"/no/such/file.csv"},"arm":"baseline","replicate":0}'
