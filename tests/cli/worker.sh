@@ -39,12 +39,12 @@ expect '^\{"unfit":"digits changed while the study ran' "other data"
 ask "{$plan,\"arm\":\"elrr\",\"replicate\":0}"
 expect '^\{"error":".*elrr' "an unknown arm"
 ask '{"plan":{"data":"/no/such/file.csv"},"arm":"baseline","replicate":0}'
-expect '^\{"error":".*/no/such/file.csv' "a missing file"
+expect '^\{"unfit":".*/no/such/file.csv' "a missing file"
 
 # A column called "größe" in Latin-1: the message that quotes it is no UTF-8.
 printf 'gr\366\337e,y\n1,a\n1,b\n2,a\n' >"$work/latin.csv"
 ask "{\"plan\":{\"data\":\"$work/latin.csv\",\"target\":\"x\"},\"arm\":\"baseline\",\"replicate\":0}"
-expect '^\{"error":"' "an error that is not UTF-8"
+expect '^\{"unfit":"' "an error that is not UTF-8"
 
 # What a library prints on standard output does not get between the answers.
 DNNL_VERBOSE=1 ask "$job"
