@@ -200,6 +200,11 @@ static double double_with_bits(uint64_t bits)
     return x;
 }
 
+static long double sigmoidl(long double x)
+{
+    return 1 / (1 + expl(-x));
+}
+
 static void doubles_are_accurate_everywhere(void **state)
 {
     enum { N = 1000000 };
@@ -207,7 +212,8 @@ static void doubles_are_accurate_everywhere(void **state)
         bl_op op;
         long double (*exact)(long double);
         double bound;
-    } row[] = {{BL_OP_exp, expl, 1.5}, {BL_OP_log, logl, 1}, {BL_OP_log1p, log1pl, 2}};
+    } row[] = {{BL_OP_exp, expl, 1.5},   {BL_OP_log, logl, 1},   {BL_OP_log1p, log1pl, 2},
+               {BL_OP_expm1, expm1l, 2}, {BL_OP_tanh, tanhl, 3}, {BL_OP_sigmoid, sigmoidl, 3}};
     static const double edge[] = {0,
                                   -0.0,
                                   1,
@@ -550,7 +556,8 @@ static void products_of_bytes_are_exact(void **state)
 }
 
 /* 10^6 times 0.1 added up in f32 one by one gives 100958.3. */
-/* A stack of rows x columns as the heads of an attention lie: interleaved, a slice of wider rows. */
+/* A stack of rows x columns as the heads of an attention lie: interleaved, a slice of wider rows.
+ */
 static bl_tensor interleaved(void **state, bl_dtype dtype, const int64_t stack[2], int64_t rows,
                              int64_t columns, bl_tensor *input)
 {

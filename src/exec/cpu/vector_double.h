@@ -3,7 +3,7 @@
  * is libm's.
  *
  * Errors against long double (tests/test_cpu.c measures them), in units in the last place: exp 1
- * (AVX-512: 1.2), log 1, log1p 2. */
+ * (AVX-512: 1.2), log 1, log1p 2, expm1 2, tanh 3, sigmoid 3. */
 #ifndef BL_CPU_VECTOR_DOUBLE_H
 #define BL_CPU_VECTOR_DOUBLE_H
 
@@ -15,16 +15,24 @@ static inline double double_power_of_2(uint64_t n)
     return double_of((n + 1023) << 52);
 }
 
-/* x = n ln 2 + r, as reduce_exp; e^r by Taylor's series, whose 14th term is below half a unit. The
- * scaling is in two steps, so that overflow and subnormals come out right. */
-static inline double vm_exp_double(double x)
+/* x = n ln 2 + r, as reduce_exp. */
+typedef struct reduced_double {
+    double r;
+    uint64_t n; /* as of double_power_of_2 */
+} reduced_double;
+
+static inline reduced_double reduce_exp_double(double x)
 {
     const double magic = 6755399441055744.0; /* 1.5 2^52 */
-    double c = x < -746.0 ? -746.0 : x;
-    c = c > 710.0 ? 710.0 : c;
-    double shifted = c * 1.4426950408889634074 + magic, n = shifted - magic;
-    double r = c - n * 0.69314718036912381649; /* of 33 bits */
-    r = r - n * 1.9082149292705877e-10;
+    double shifted = x * 1.4426950408889634074 + magic, n = shifted - magic;
+    double r = x - n * 0.69314718036912381649; /* of 33 bits */
+    return (reduced_double){r - n * 1.9082149292705877e-10,
+                            bits_of_double(shifted) - bits_of_double(magic)};
+}
+
+/* e^r - 1 for |r| <= ln(2) / 2 by Taylor's series, whose 14th term is below half a unit. */
+static inline double expm1_reduced_double(double r)
+{
     double p = 1.0 / 6227020800.0;
     p = p * r + 1.0 / 479001600.0;
     p = p * r + 1.0 / 39916800.0;
@@ -37,10 +45,45 @@ static inline double vm_exp_double(double x)
     p = p * r + 1.0 / 24.0;
     p = p * r + 1.0 / 6.0;
     p = p * r + 0.5;
-    double y = p * (r * r) + r + 1.0;
-    uint64_t whole = bits_of_double(shifted) - bits_of_double(magic) + 2048;
-    uint64_t half = (whole >> 1) - 1024, rest = whole - 2048 - half;
-    return y * double_power_of_2(half) * double_power_of_2(rest);
+    return p * (r * r) + r;
+}
+
+/* The scaling is in two steps, so that overflow and subnormals come out right. */
+static inline double vm_exp_double(double x)
+{
+    double c = x < -746.0 ? -746.0 : x;
+    c = c > 710.0 ? 710.0 : c;
+    reduced_double z = reduce_exp_double(c);
+    uint64_t half = ((z.n + 2048) >> 1) - 1024;
+    double y = expm1_reduced_double(z.r) + 1.0;
+    return y * double_power_of_2(half) * double_power_of_2(z.n - half);
+}
+
+/* 2^n (e^r - 1) + (2^n - 1), halved until the end, for 2^1024 is no number. */
+static inline double vm_expm1_double(double x)
+{
+    double c = x < -40.0 ? -40.0 : x;
+    c = c > 710.0 ? 710.0 : c;
+    reduced_double z = reduce_exp_double(c);
+    double p = expm1_reduced_double(z.r), scale = double_power_of_2(z.n - 1);
+    double y = (scale * p + (scale - 0.5)) * 2.0;
+    y = z.n == 0 ? p : y;
+    return x == 0.0 ? x : y;
+}
+
+/* e / (e + 2), e = e^(2|x|) - 1; beyond 20 it is 1. */
+static inline double vm_tanh_double(double x)
+{
+    double size = fabs(x) > 20.0 ? 20.0 : fabs(x), e = vm_expm1_double(2.0 * size);
+    double y = copysign(e / (e + 2.0), x);
+    return x == x ? y : x;
+}
+
+static inline double vm_sigmoid_double(double x)
+{
+    double e = vm_exp_double(-fabs(x)), d = 1.0 / (1.0 + e);
+    double y = x < 0.0 ? e * d : d;
+    return x == x ? y : x;
 }
 
 /* A positive finite x = 2^n (1 + f), 1 + f in [sqrt(1/2), sqrt(2)), has the logarithm n ln 2 + f -

@@ -122,7 +122,7 @@ BL_CONTRACT(base_cutmix, BASE_CUTMIX, "pastes a box from another image (Yun et a
     bl_tensor side = bl_sqrt(bl_sub(1, f->lam));
     span rows = clipped_span(f->cy, half_of(side, height), height);
     span columns = clipped_span(f->cx, half_of(side, width), width);
-    bl_shape pixels = BL_SHAPE(1, height, width, 1);
+    bl_shape pixels = BL_SHAPE(1, height, width, bl_dim(f->x, 3)); /* read along whole images */
     bl_tensor box = bl_and(inside(graph, rows, pixels, 1), inside(graph, columns, pixels, 2));
     bl_tensor area = bl_mul(bl_sub(rows.stop, rows.first), bl_sub(columns.stop, columns.first));
 

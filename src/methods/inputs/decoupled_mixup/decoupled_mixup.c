@@ -125,8 +125,8 @@ BL_CONTRACT_CHECKED(decoupled_mixup_cutmix, DECOUPLED_MIXUP_CUTMIX, "pastes a bo
     bl_tensor corner[4];
     for (int i = 0; i < 4; i++)
         corner[i] = bl_slice_axis(f->box, 0, i, i + 1);
-    bl_tensor y = bl_iota(graph, BL_I32, BL_SHAPE(1, H, 1, 1), 1);
-    bl_tensor x = bl_iota(graph, BL_I32, BL_SHAPE(1, 1, W, 1), 2);
+    bl_shape pixels = BL_SHAPE(1, H, W, bl_dim(f->x, 3)); /* read along whole images */
+    bl_tensor y = bl_iota(graph, BL_I32, pixels, 1), x = bl_iota(graph, BL_I32, pixels, 2);
     bl_tensor inside = bl_and(bl_and(bl_ge(y, corner[0]), bl_lt(y, corner[1])),
                               bl_and(bl_ge(x, corner[2]), bl_lt(x, corner[3])));
     bl_tensor area   = bl_mul(bl_sub(corner[1], corner[0]), bl_sub(corner[3], corner[2]));

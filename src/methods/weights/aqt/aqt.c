@@ -132,7 +132,8 @@ BL_CONTRACT_CHECKED(aqt_act_fake_quant, AQT_ACT_FAKE_QUANT,
     bl_tensor code = activation_code(s, f->prec, f->is_signed, f->half_shift);
     bl_tensor through = passed(f, s);
     bl_tensor off = bl_broadcast(bl_eq(bound, -1), bl_type_of(f->x).shape);
-    f->xq = bl_select(off, f->x, bl_straight_through(bl_div(code, scale), through));
+    bl_tensor unit = bl_div(1, scale); /* one division a channel */
+    f->xq = bl_select(off, f->x, bl_straight_through(bl_mul(code, unit), through));
     f->q = bl_select(off, f->x, bl_straight_through(code, bl_mul(through, scale)));
 }
 
