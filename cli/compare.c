@@ -505,9 +505,16 @@ static bool complain(const bl_outcome *o)
         if (!arm->failed && arm->effect.inert)
             fprintf(stderr, "ballast compare: %s did nothing in any of its runs\n", arm->arm);
     }
+    bool idle = false;
+    for (int a = 0; o->screening && a < o->screening->arms; a++)
+        if (o->screening->arm[a].inert) {
+            idle = true;
+            fprintf(stderr, "ballast compare: %s did nothing in any of its runs\n",
+                    o->screening->arm[a].arm);
+        }
     if (failed)
         fprintf(stderr, "ballast compare: some runs failed; the same command tries them again\n");
-    return o->compared < o->arms - 1;
+    return idle || o->compared < o->arms - 1;
 }
 
 /* *incomplete: some arm has no verdict, because runs failed or it did nothing. */
@@ -583,9 +590,9 @@ static int compare_here(int argc, char **argv, bl_ranks *ranks)
         cli_trials_option(
             &f.trials,
             "tune every arm, the baseline included, by N trials of two seeds each, over "
-                 "learning rate, weight decay and the options that ARM leaves open (default 12, "
-                 "which makes a study three times as long: a verdict without them is on the recipe "
-                 "as much as on the method; 0: no tuning, for a first look)"),
+            "learning rate, weight decay and the options that ARM leaves open (default 12, "
+            "which makes a study three times as long: a verdict without them is on the recipe "
+            "as much as on the method; 0: no tuning, for a first look)"),
         {.name = "save-preset",
          .kind = CLI_TEXT,
          .value = &f.save_preset,

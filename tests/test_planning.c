@@ -210,8 +210,8 @@ static void pilots_have_runs_of_their_own(void **state)
 static void the_better_half_goes_on_until_five_are_left(void **state)
 {
     (void)state;
-    static const char *const arm[] = {"baseline", "up1", "down1", "up5", "up2",   "broken",
-                                      "down3",    "up4", "up3",   "up0", "down2", "up9"};
+    static const char *const arm[] = {"baseline", "up1", "down1", "up5",   "up2",   "broken",
+                                      "down3",    "up4", "up3",   "inert", "down2", "up9"};
     enum { ARMS = 12 };
     static const int round[ARMS - 1] = {2, 1, 0, 0, 1, 1, 0, 0, 1, 1, 0};
     fixture f;
@@ -231,6 +231,8 @@ static void the_better_half_goes_on_until_five_are_left(void **state)
     assert_int_equal(s.arm[4].round, 1); /* a run that diverged is worse than any other */
     assert_true(isnan(s.arm[4].difference));
     assert_int_equal(s.arm[0].round, 2);
+    for (int a = 0; a < s.arms; a++)
+        assert_true(s.arm[a].inert == (strcmp(arm[a + 1], "inert") == 0));
     assert_int_equal(asked(&f, "screening down3/"), BL_SCREEN_PAIRS);
     assert_int_equal(asked(&f, "screening baseline/"), 2 * BL_SCREEN_PAIRS);
     bl_screening_free(&s);

@@ -386,9 +386,10 @@ static json_t *screening_json(const bl_screening *s)
         return json_null();
     json_t *arms = json_array();
     for (int a = 0; a < s->arms; a++)
-        json_array_append_new(arms, json_pack("{s:s,s:i,s:i,s:o}", "arm", s->arm[a].arm, "round",
-                                              s->arm[a].round, "pairs", s->arm[a].pairs,
-                                              "difference", real(s->arm[a].difference)));
+        json_array_append_new(arms,
+                              json_pack("{s:s,s:i,s:i,s:b,s:o}", "arm", s->arm[a].arm, "round",
+                                        s->arm[a].round, "pairs", s->arm[a].pairs, "inert",
+                                        s->arm[a].inert, "difference", real(s->arm[a].difference)));
     return json_pack("{s:i,s:o}", "rounds", s->rounds, "arms", arms);
 }
 

@@ -6,6 +6,8 @@
 
 #include "study/setting.h"
 
+enum { ROUNDS_MOST = 32 };
+
 /* The arms left, by number; the baseline, arm 0, is always the first of them. */
 typedef struct field {
     bool higher;
@@ -59,7 +61,6 @@ static void halve(field *f, int round, bl_screening *out)
 bl_status bl_screen_rounds(int arms, bool higher_is_better, bl_screen_source *source, void *context,
                            bl_screening *out)
 {
-    enum { ROUNDS_MOST = 32 };
     size_t n = (size_t)(arms > 0 ? arms : 1);
     *out = (bl_screening){.arm = bl_alloc(n * sizeof *out->arm)};
     field f = {.higher = higher_is_better,
@@ -118,6 +119,27 @@ static bl_status name_jobs(jobs *j)
     return BL_OK;
 }
 
+/* Whether an arm that left did nothing in any of its runs. */
+static bl_status audit(const jobs *j, int a, bl_screened *arm)
+{
+    enum { PAIRS_MOST = BL_SCREEN_PAIRS * ROUNDS_MOST };
+    bl_study_options options = *j->options;
+    json_t *result[PAIRS_MOST] = {0};
+    char *error = NULL;
+    options.arm = (const char *const *)&j->job[a];
+    options.arms = 1;
+    options.replicates = arm->pairs;
+    bl_status status = bl_study_results(&options, j->data, result, &error);
+    arm->inert = arm->pairs > 0;
+    for (int r = 0; r < arm->pairs; r++) {
+        const json_t *effect = json_object_get(result[r], "effect");
+        arm->inert = arm->inert && json_is_true(json_object_get(effect, "inert"));
+        json_decref(result[r]);
+    }
+    bl_release(error);
+    return status;
+}
+
 bl_status bl_screen(const bl_study_options *o, const bl_job_data *data, const char *const *name,
                     bl_screening *out)
 {
@@ -128,9 +150,12 @@ bl_status bl_screen(const bl_study_options *o, const bl_job_data *data, const ch
     bl_status status = name_jobs(&j);
     if (status == BL_OK)
         status = bl_screen_rounds(o->arms, higher, run_jobs, &j, out);
-    for (int a = 0; a < out->arms && status == BL_OK; a++)
+    for (int a = 0; a < out->arms && status == BL_OK; a++) {
         if (!(out->arm[a].arm = bl_copy_text(name[a + 1])))
             status = bl_no_memory(0);
+        else if (out->arm[a].round)
+            status = audit(&j, a + 1, &out->arm[a]);
+    }
     for (int a = 0; j.job && a < o->arms; a++)
         bl_release(j.job[a]);
     bl_release(j.job);

@@ -17,6 +17,7 @@ typedef struct bl_screened {
     int round;         /* in which it left, from 1; 0: it is in the study */
     int pairs;         /* that it ran */
     double difference; /* mean, in units of the metric; NaN where a run diverged or failed */
+    bool inert;        /* it left, and had done nothing in any of its runs: an error */
 } bl_screened;
 
 typedef struct bl_screening {

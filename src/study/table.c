@@ -344,6 +344,8 @@ static void screened_out(const bl_outcome *o, const bl_layout *l, bl_text *text)
         bl_text line = {0};
         bl_text_add(&line, "%s: screened out in round %d of %d (%s on held-out examples, %d pairs)",
                     arm->arm, arm->round, s->rounds, cell, arm->pairs);
+        if (arm->inert)
+            bl_text_add(&line, "; ERROR: this arm did nothing in any of them");
         if (line.at)
             folded(text, 0, line.at);
         text->failed = text->failed || line.failed;
