@@ -363,6 +363,8 @@ static bool make_convolution(dnnl_engine_t engine, convolution *c, const conv_sh
     return c->wanted && (same || make_reorder(engine, c, &own, &filter));
 }
 
+/* One difference to the reference executor: where the cotangent is infinite, a filter's gradient may be
+ * NaN instead, as some of oneDNN's kernels multiply it by the padding's zeros. */
 bl_status cpu_prepare_convolution(cpu_plan *plan, cpu_kernel *kernel, const bl_node *node)
 {
     bl_type x = cpu_node(plan, node->operand[0])->type, y = cpu_node(plan, node->operand[1])->type;
