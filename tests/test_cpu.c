@@ -556,8 +556,8 @@ static void products_of_bytes_are_exact(void **state)
 }
 
 /* 10^6 times 0.1 added up in f32 one by one gives 100958.3. */
-/* In values and in gradients by images, whose padding is not multiplied. In gradients by filters, with
- * padding on one side only, oneDNN does multiply it, and 0 x infinity is NaN (onednn.c). */
+/* In values and in gradients by images, whose padding is not multiplied. In gradients by filters,
+ * with padding on one side only, oneDNN does multiply it, and 0 x infinity is NaN (onednn.c). */
 static void an_infinity_beside_padding_stays_one(void **state)
 {
     static const bl_conv_options options[] = {

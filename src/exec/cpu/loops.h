@@ -53,11 +53,12 @@ typedef struct bl_gemm {
 /* Elements of the panels of b, of whole pairs of vectors. */
 static inline int64_t bl_gemm_panels(int64_t n, int64_t depth)
 {
-    return depth * (n < BL_GEMM_COLUMNS ? n + BL_GEMM_VECTORS - n % BL_GEMM_VECTORS : BL_GEMM_COLUMNS);
+    int64_t whole = n + BL_GEMM_VECTORS - n % BL_GEMM_VECTORS;
+    return depth * (n < BL_GEMM_COLUMNS ? whole : BL_GEMM_COLUMNS);
 }
 
-/* Elements of scratch memory that a product m x n with sums of k takes: panels of b, and slivers of a
- * with a line after each. A product with one column may be done as its transposed. */
+/* Elements of scratch memory that a product m x n with sums of k takes: panels of b, and slivers of
+ * a with a line after each. A product with one column may be done as its transposed. */
 static inline int64_t bl_gemm_scratch(int64_t m, int64_t n, int64_t k)
 {
     int64_t depth = k < BL_GEMM_DEPTH ? k : BL_GEMM_DEPTH;

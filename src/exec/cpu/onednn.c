@@ -1,11 +1,11 @@
 /* Convolutions: oneDNN's.
  *
- * A large one is cut into tasks whose number depends only on its shape, each a oneDNN primitive that
- * runs on one thread: so results do not depend on the number of threads, and the threads are ours
- * (pool.h). Primitives are made when the program is compiled and hold no data: every run hands them
- * the addresses. Images are read as they are (NHWC); filters are brought to the layout that oneDNN
- * wants first, which is cheap, as they are small. To add a contraction: describe its operands in a
- * cpu_prepare, make the tasks, fill in the arguments. */
+ * A large one is cut into tasks whose number depends only on its shape, each a oneDNN primitive
+ * that runs on one thread: so results do not depend on the number of threads, and the threads are
+ * ours (pool.h). Primitives are made when the program is compiled and hold no data: every run hands
+ * them the addresses. Images are read as they are (NHWC); filters are brought to the layout that
+ * oneDNN wants first, which is cheap, as they are small. To add a contraction: describe its
+ * operands in a cpu_prepare, make the tasks, fill in the arguments. */
 #include <dnnl.h>
 #include <string.h>
 
@@ -363,8 +363,8 @@ static bool make_convolution(dnnl_engine_t engine, convolution *c, const conv_sh
     return c->wanted && (same || make_reorder(engine, c, &own, &filter));
 }
 
-/* One difference to the reference executor: where the cotangent is infinite, a filter's gradient may be
- * NaN instead, as some of oneDNN's kernels multiply it by the padding's zeros. */
+/* One difference to the reference executor: where the cotangent is infinite, a filter's gradient
+ * may be NaN instead, as some of oneDNN's kernels multiply it by the padding's zeros. */
 bl_status cpu_prepare_convolution(cpu_plan *plan, cpu_kernel *kernel, const bl_node *node)
 {
     bl_type x = cpu_node(plan, node->operand[0])->type, y = cpu_node(plan, node->operand[1])->type;
