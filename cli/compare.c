@@ -437,7 +437,7 @@ static bl_status tell(const flags *f, const shared *all, const study *s, int cou
     if (status == BL_OK)
         status = bl_telling_complete(&t);
     if (status == BL_OK && f->html)
-        status = bl_report_write(t.outcome[0], f->command, f->html);
+        status = bl_report_write(&t, f->command, f->html);
     if (status == BL_OK)
         status = print(&t, f);
     if (status == BL_OK && !f->json && !f->csv && !f->latex)
@@ -466,7 +466,7 @@ static bl_status read_seeds(flags *f)
     return BL_OK;
 }
 
-static bl_status check_flags(flags *f, int sets)
+static bl_status check_flags(flags *f)
 {
     BL_TRY(read_seeds(f));
     if (f->html)
@@ -479,8 +479,6 @@ static bl_status check_flags(flags *f, int sets)
         return bl_fail(BL_INVALID, "--save-preset has nothing to save with --trials 0");
     if (f->json + f->csv + f->latex > 1)
         return bl_fail(BL_INVALID, "--json, --csv and --latex exclude each other");
-    if (sets > 1 && f->html)
-        return bl_fail(BL_INVALID, "--html is of one data set, but there are %d", sets);
     return BL_OK;
 }
 
@@ -520,7 +518,7 @@ static bool complain(const bl_outcome *o)
 /* *incomplete: some arm has no verdict, because runs failed or it did nothing. */
 static bl_status compare(flags *f, const cli_texts *paths, bool *incomplete)
 {
-    BL_TRY(check_flags(f, paths->count));
+    BL_TRY(check_flags(f));
     char *store = f->store ? bl_copy_text(f->store) : bl_store_default_path();
     study *s = bl_alloc((size_t)paths->count * sizeof *s);
     bl_status status = store && s ? BL_OK : bl_no_memory(0);

@@ -240,13 +240,16 @@ static void json_tells_verdicts_and_no_time(void **state)
 
 /* --- the page
  * ---------------------------------------------------------------------------------------- */
-static const char *write_page(fixture *f)
+static const char *write_page(fixture *f, int sets)
 {
     char path[96];
     size_t length;
     snprintf(path, sizeof path, "%s/report.html", f->folder);
-    if (bl_report_write(&f->outcome, command, path) != BL_OK)
+    const bl_outcome *outcome[] = {&f->outcome, &f->outcome};
+    bl_telling telling = {.outcome = outcome, .count = sets};
+    if (bl_telling_complete(&telling) != BL_OK || bl_report_write(&telling, command, path) != BL_OK)
         fail_msg("%s", bl_error());
+    bl_across_free(&telling.across);
     assert_int_equal(bl_read_file(path, &f->page, &length), BL_OK);
     assert_int_equal(strlen(f->page), length);
     return f->page;
@@ -351,7 +354,7 @@ static void report_is_one_page(void **state)
 {
     fixture *f = *state;
     fill(f, false, 1);
-    const char *page = write_page(f);
+    const char *page = write_page(f, 1);
     expect_page(page);
     expect(page, "hurts</span>");
     if (!have_gnuplot())
@@ -367,7 +370,7 @@ static void diverged_runs_are_told(void **state)
 {
     fixture *f = *state;
     fill(f, true, 0);
-    const char *page = write_page(f);
+    const char *page = write_page(f, 1);
     expect_well_formed(page);
     expect(page, "1 of 8 runs diverged");
     expect(page, "<td class=\"n\">diverged</td>");
@@ -381,7 +384,7 @@ static void report_without_gnuplot_has_bars(void **state)
     fill(f, false, 1);
     char *path = bl_copy_text(getenv("PATH"));
     setenv("PATH", "/nonexistent", 1);
-    const char *page = write_page(f);
+    const char *page = write_page(f, 1);
     setenv("PATH", path, 1);
     bl_release(path);
     expect_page(page);
@@ -395,7 +398,9 @@ static void report_in_no_folder(void **state)
 {
     fixture *f = *state;
     fill(f, false, 1);
-    assert_int_not_equal(bl_report_write(&f->outcome, command, "/nonexistent/r.html"), BL_OK);
+    const bl_outcome *outcome[] = {&f->outcome};
+    const bl_telling telling = {.outcome = outcome, .count = 1};
+    assert_int_not_equal(bl_report_write(&telling, command, "/nonexistent/r.html"), BL_OK);
     assert_non_null(strstr(bl_error(), "/nonexistent/r.html"));
 }
 
@@ -431,6 +436,22 @@ static void gnuplot_that_fails_is_an_error(void **state)
 
 #define REPORT(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
+/* The same study twice: every id has its set's prefix, and the table over both comes first. */
+static void a_page_of_several_data_sets_is_well_formed(void **state)
+{
+    fixture *f = *state;
+    fill(f, false, 1);
+    const char *page = write_page(f, 2);
+    expect_well_formed(page);
+    expect_ids(page);
+    expect_self_contained(page);
+    expect(page, "over 2 data sets</h1>");
+    expect(page, "signed-rank over 2 data sets cannot give a p below");
+    expect(page, "<a href='#data-2'>");
+    expect(page, "<article id='data-2'>");
+    assert_true(strstr(page, "Over the data sets") < strstr(page, "<article"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -439,6 +460,7 @@ int main(void)
         REPORT(report_is_one_page),
         REPORT(diverged_runs_are_told),
         REPORT(report_without_gnuplot_has_bars),
+        REPORT(a_page_of_several_data_sets_is_well_formed),
         REPORT(report_in_no_folder),
         REPORT(ended_run_keeps_its_last_value),
         cmocka_unit_test(gnuplot_that_fails_is_an_error),

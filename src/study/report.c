@@ -3,6 +3,7 @@
  *
  *     report_html.c       words, numbers, tables
  *     report_verdicts.c   what it says and how sure it is
+ *     report_across.c     what is over several data sets; a page of several has it first
  *     report_runs.c       the runs
  *     report_method.c     tuning, reading, doing it again
  *     report_style.h      the style sheet
@@ -10,6 +11,9 @@
  * One more section: a function that adds a <section> to page->text, declared in report_page.h and
  * called in `sections`. */
 #include "study/report.h"
+
+#include <stdio.h>
+#include <string.h>
 
 #include "study/plot.h"
 #include "study/report_page.h"
@@ -29,15 +33,18 @@ static bl_status try_plots(bl_page *p)
     return BL_OK;
 }
 
-static void sections(bl_page *p, const char *command)
+static void head(bl_text *text, const char *title)
 {
-    bl_text *text = &p->text;
     bl_text_add(text, "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
                       "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
                       "<meta name=\"color-scheme\" content=\"light dark\">\n<title>Ballast: ");
-    bl_page_escaped(text, p->outcome->plan->data ? p->outcome->plan->data : "study");
+    bl_page_escaped(text, title);
     bl_text_add(text, "</title>\n<style>\n%s</style>\n</head>\n<body>\n<main>\n", report_style);
-    bl_report_lead(p, text);
+}
+
+static void sections(bl_page *p, const char *command)
+{
+    bl_report_lead(p, &p->text);
     bl_report_verdicts(p);
     bl_report_differences(p);
     bl_report_curves(p);
@@ -48,19 +55,80 @@ static void sections(bl_page *p, const char *command)
     bl_report_tuning(p);
     bl_report_reading(p);
     bl_report_again(p, command);
-    bl_text_add(text, "</main>\n</body>\n</html>\n");
 }
 
-bl_status bl_report_write(const bl_outcome *outcome, const char *command, const char *path)
+static bl_status study(const bl_outcome *outcome, const char *command, bl_text *text)
 {
-    bl_page p = {.outcome = outcome, .digits = bl_outcome_layout(outcome)};
+    bl_page p = {.text = *text, .outcome = outcome, .digits = bl_outcome_layout(outcome)};
     bl_status status = try_plots(&p);
-    if (status == BL_OK) {
+    if (status == BL_OK)
         sections(&p, command);
-        status = p.text.failed ? bl_no_memory(p.text.length)
-                               : bl_write_file(path, p.text.at, p.text.length);
-    }
-    bl_text_free(&p.text);
+    *text = p.text;
     bl_release(p.no_plots);
+    return status;
+}
+
+/* --- several data sets ------------------------------------------------------------------------ */
+/* Adds a study's part of a page; the ids in it, and what refers to them, get a prefix of their
+ * own, since every study has the same. */
+static void add_with_prefix(bl_text *text, const char *part, int set)
+{
+    static const char *const before[] = {" id='", " id=\"", "href='#", "url(#"};
+    for (const char *at = part; *at;) {
+        size_t n = 0;
+        for (size_t i = 0; i < sizeof before / sizeof *before && !n; i++)
+            if (!strncmp(at, before[i], strlen(before[i])))
+                n = strlen(before[i]);
+        if (n)
+            bl_text_add(text, "%.*sset%d-", (int)n, at, set + 1);
+        size_t plain = n ? n : 1 + strcspn(at + 1, " hu");
+        if (!n)
+            bl_text_add_n(text, at, plain);
+        at += plain;
+    }
+}
+
+static bl_status add_set(const bl_telling *t, int set, const char *command, bl_text *text)
+{
+    bl_text part = {0};
+    bl_status status = study(t->outcome[set], command, &part);
+    if (status == BL_OK && part.failed)
+        status = bl_no_memory(part.length);
+    if (status == BL_OK) {
+        bl_text_add(text, "<article id='data-%d'>\n", set + 1);
+        add_with_prefix(text, part.at, set);
+        bl_text_add(text, "</article>\n");
+    }
+    bl_text_free(&part);
+    return status;
+}
+
+static bl_status page_of_several(const bl_telling *t, const char *command, bl_text *text)
+{
+    char title[32];
+    snprintf(title, sizeof title, "%d data sets", t->count);
+    head(text, title);
+    bl_report_across(t, text);
+    for (int i = 0; i < t->count; i++)
+        BL_TRY(add_set(t, i, command, text));
+    return BL_OK;
+}
+
+bl_status bl_report_write(const bl_telling *t, const char *command, const char *path)
+{
+    bl_text text = {0};
+    bl_status status;
+    if (t->count > 1) {
+        status = page_of_several(t, command, &text);
+    } else {
+        const char *data = t->outcome[0]->plan->data;
+        head(&text, data ? data : "study");
+        status = study(t->outcome[0], command, &text);
+    }
+    bl_text_add(&text, "</main>\n</body>\n</html>\n");
+    if (status == BL_OK)
+        status =
+            text.failed ? bl_no_memory(text.length) : bl_write_file(path, text.at, text.length);
+    bl_text_free(&text);
     return status;
 }

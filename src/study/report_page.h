@@ -4,7 +4,7 @@
 #ifndef BL_STUDY_REPORT_PAGE_H
 #define BL_STUDY_REPORT_PAGE_H
 
-#include "study/outcome.h"
+#include "study/tell.h"
 
 typedef struct bl_page {
     bl_text text;
@@ -42,6 +42,7 @@ void bl_page_open_cell(bl_text *text);
 void bl_page_short_number(bl_text *text, double value, const char *unit);
 
 /* --- the sections, as they follow one another --- */
+void bl_report_across(const bl_telling *telling, bl_text *text); /* several data sets alone */
 void bl_report_lead(const bl_page *p, bl_text *text);
 void bl_report_verdicts(bl_page *p);
 void bl_report_differences(bl_page *p);

@@ -46,8 +46,33 @@ for key in studies across gain gain_interval p_adjusted; do
 done
 [ "$(grep -c '"data_hash": ' json)" -eq 7 ] || fail "JSON: not seven studies"
 
-"$ballast" compare set0.csv set1.csv "${flags[@]}" --html page.html >out 2>error
-[ $? -eq 2 ] && grep -q -- '--html is of one data set' error || fail "--html: $(cat error)"
+# --- other forms, all from one command's results ---
+both=(compare set0.csv set1.csv "${flags[@]}" --arm null)
+"$ballast" "${both[@]}" --html page.html --save-preset chosen --name both >out 2>error || fail "--html: $(cat error)"
+grep -q '<article id=.data-2.>' page.html && grep -q 'over 2 data sets</h1>' page.html || fail "the page"
+[ -z "$(grep -oE " id=['\"][^'\"]*" page.html | sort | uniq -d)" ] || fail "ids are there twice"
+"$ballast" study show both --store store.db | cmp -s - out || fail "study show of several"
+"$ballast" study show 2 --store store.db | cmp -s - out || fail "study show of one of several"
+"$ballast" study export both --store store.db >export 2>error
+[ $? -eq 2 ] && grep -q 'of 2 data sets' error || fail "export of several: $(cat error)"
+"$ballast" "${both[@]}" --name both --seeds 5 >out 2>error
+[ $? -eq 2 ] && grep -q 'seeds was "4", now "5"' error || fail "another configuration: $(cat error)"
+"$ballast" compare set1.csv "${flags[@]}" --arm null --name both >out 2>error
+[ $? -eq 2 ] && grep -q 'data_sets was 2, now 1' error || fail "one of both under the name: $(cat error)"
+
+"$ballast" "${both[@]}" --csv >table.csv 2>error || fail "--csv: $(cat error)"
+sed 's/"[^"]*"//g' table.csv | awk -F, 'NF != 25 { exit 1 }' || fail "cells: $(cat table.csv)"
+grep -q '^set1.csv,mae,null,arm,' table.csv && grep -q '^,gain in percent,null,over data sets,' table.csv ||
+    fail "lines: $(cat table.csv)"
+"$ballast" "${both[@]}" --latex >table.tex 2>error || fail "--latex: $(cat error)"
+[ "$(grep -c 'end{table}' table.tex)" -eq 3 ] || fail "LaTeX: not three tables"
+
+# --- a preset of several serves each of its data sets, and no other ---
+preset=(--target y --epochs 20 --seeds 4 --preset chosen --store store.db)
+"$ballast" compare set0.csv set1.csv "${preset[@]}" --arm null >again 2>error || fail "--preset: $(cat error)"
+[ "$(grep -c '^baseline ' again)" -eq 2 ] || fail "--preset: $(cat again)"
+"$ballast" compare set2.csv "${preset[@]}" --arm null >out 2>error
+[ $? -eq 2 ] && grep -q 'none has the hash of these data' error || fail "--preset of others: $(cat error)"
 "$ballast" compare set0.csv nowhere.csv "${flags[@]}" --arm null >out 2>error
 [ $? -eq 2 ] && [ ! -s out ] && grep -q nowhere error || fail "a missing file: $(cat error)"
 
