@@ -95,7 +95,9 @@ static bl_status add_set(const bl_telling *t, int set, const char *command, bl_t
     if (status == BL_OK && part.failed)
         status = bl_no_memory(part.length);
     if (status == BL_OK) {
-        bl_text_add(text, "<article id='data-%d'>\n", set + 1);
+        bl_text_add(text, "<article id='data-%d'>\n<p class=\"lead\"><code>", set + 1);
+        bl_page_escaped(text, t->outcome[set]->plan->data);
+        bl_text_add(text, "</code>, %d of %d</p>\n", set + 1, t->count);
         add_with_prefix(text, part.at, set);
         bl_text_add(text, "</article>\n");
     }

@@ -24,6 +24,8 @@ static const char report_style[] =
     "  overflow-wrap: anywhere; }\n"
     "h2 { font-size: 1.15rem; margin: 0 0 .75rem; font-weight: 650; }\n"
     "section { margin-top: 2.75rem; }\n"
+    "article { margin-top: 4rem; padding-top: 2rem; border-top: 3px solid var(--faint); }\n"
+    "a { color: inherit; }\n"
     "p { margin: .5rem 0; max-width: 46rem; }\n"
     ".lead { color: var(--soft); font-size: 1.05rem; }\n"
     ".note, .notes { color: var(--soft); font-size: .875rem; }\n"
