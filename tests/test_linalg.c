@@ -266,7 +266,8 @@ static void compare_svd(bl_dtype dtype, int64_t m, int64_t n, int64_t rank)
     bl_tensor x = bl_input(g, "x", dtype, S(2, m, n)), u, s, v;
     bl_array in = random_matrices(dtype, S(2, m, n), rank);
     int64_t k = m < n ? m : n;
-    double tolerance = dtype == BL_F64 ? 2e-13 : 1e-5;
+    /* f64: not less, as under valgrind the long doubles that BLAS adds in are doubles. */
+    double tolerance = dtype == BL_F64 ? 1e-12 : 1e-5;
     bl_svd(x, &u, &s, &v);
     bl_tensor back = bl_sub(bl_dot(bl_mul(u, bl_expand(s, -2)), v, false, true), x);
     bl_tensor right = bl_sub(bl_dot(v, v, true, false), unit(x, k));

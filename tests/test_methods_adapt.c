@@ -177,7 +177,7 @@ static void rpo_refuses(void **state)
            I32(&c, "rejected_labels", S(1, 2), 0, 7));
     REJECT(bandit(), NULL, "baseline sums to 1.25 in row 1, expected 1 within 0.001",
            F32(&c, "baseline", S(2, 2), 0.5, 0.5, 0.5, 0.75));
-    REJECT(bandit(), NULL, "prompt sums to 0.5 in row 0", F32(&c, "prompt", S(2), 0.25, 0.25));
+    REJECT(bandit(), NULL, "prompt sums to 0.5, expected 1", F32(&c, "prompt", S(2), 0.25, 0.25));
     REJECT(bandit(), NULL, "prompt[0] is -1, expected >= 0", F32(&c, "prompt", S(2), -1, 2));
     REJECT(bandit(), NULL, "pair_prompt[1] is 2, expected 0 <= . < X",
            I32(&c, "pair_prompt", S(2), 0, 2));
