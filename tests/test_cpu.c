@@ -262,6 +262,27 @@ static void doubles_are_accurate_everywhere(void **state)
         }
 }
 
+static void gammas_of_doubles_are_accurate(void **state)
+{
+    enum { N = 100000 };
+    static const bl_op op[] = {BL_OP_lgamma, BL_OP_digamma};
+    static const double edge[] = {1e-30, 1e-300, 0,    -0.5,  1,        2,
+                                  7.999, 8,      1e15, 1e300, INFINITY, NAN};
+    const bl_loops *set[3];
+    bl_random random = bl_random_new(bl_key_from_seed(7));
+    (void)state;
+    for (int l = sets_of_loops(set) - 1; l >= 0; l--)
+        for (int i = 0; i < 2 * N; i++) {
+            double x = i / 2 < COUNT_OF(edge) ? edge[i / 2] : exp(4 * bl_random_gauss(&random)), z;
+            double expected = bl_op_scalar(op[i % 2], x, 0, 0);
+            set[l]->unary[op[i % 2]][BL_F64](&z, &x, &x, &x, 1);
+            bool same = z == expected || (isnan(z) && isnan(expected));
+            if (!same && !(fabs(z - expected) <= 2e-14 * fmax(1, fabs(expected))))
+                fail_msg("%s (%s) of %.17g is %.17g, expected %.17g", bl_op_name(op[i % 2]),
+                         set[l]->name, x, z, expected);
+        }
+}
+
 static void powers_are_accurate_everywhere(void **state)
 {
     enum { N = COUNT_OF(special), RANDOM = 100000 };
@@ -881,6 +902,7 @@ int main(void)
         cmocka_unit_test(random_graphs_agree_with_the_reference),
         cmocka_unit_test(functions_are_accurate_everywhere),
         cmocka_unit_test(doubles_are_accurate_everywhere),
+        cmocka_unit_test(gammas_of_doubles_are_accurate),
         cmocka_unit_test(powers_are_accurate_everywhere),
         cmocka_unit_test(pairs_are_the_two_in_turn),
         cmocka_unit_test(exponentials_of_differences_are_those_of_exp),

@@ -3,7 +3,8 @@
  * is libm's.
  *
  * Errors against long double (tests/test_cpu.c measures them), in units in the last place: exp 1
- * (AVX-512: 1.2), log 1, log1p 2, expm1 2, tanh 3, sigmoid 3. */
+ * (AVX-512: 1.2), log 1, log1p 2, expm1 2, tanh 3, sigmoid 3; of lgamma
+ * and digamma, for 1e-30 <= x <= 1e15, 2e-14 relative to 1 and to the value. */
 #ifndef BL_CPU_VECTOR_DOUBLE_H
 #define BL_CPU_VECTOR_DOUBLE_H
 
@@ -129,6 +130,52 @@ static inline double vm_log1p_double(double x)
     y = fabs(x) < 1e-17 ? x : y;
     y = x == -1.0 ? -INFINITY : y;
     return x < -1.0 ? (double)NAN : x == x ? y : x;
+}
+
+/* Of a positive x, by Stirling's series at y >= 8: x, or x + 8, from which
+ * product = x (x+1) .. (x+7) leads back, slope being its derivative. */
+typedef struct shifted_gamma {
+    double y, product, slope;
+} shifted_gamma;
+
+static inline shifted_gamma shift_gamma(double x)
+{
+    int small = x < 8.0;
+    double p = x, d = 1.0;
+    for (int i = 1; i < 8; i++) {
+        d = d * (x + i) + p;
+        p = p * (x + i);
+    }
+    return (shifted_gamma){small ? x + 8.0 : x, small ? p : 1.0, small ? d : 0.0};
+}
+
+static inline double vm_lgamma_double(double x)
+{
+    shifted_gamma s = shift_gamma(x);
+    double w = 1.0 / s.y, z = w * w, p = -3617.0 / 122400.0;
+    p = p * z + 1.0 / 156.0;
+    p = p * z - 691.0 / 360360.0;
+    p = p * z + 1.0 / 1188.0;
+    p = p * z - 1.0 / 1680.0;
+    p = p * z + 1.0 / 1260.0;
+    p = p * z - 1.0 / 360.0;
+    p = p * z + 1.0 / 12.0;
+    double stirling = (s.y - 0.5) * vm_log_double(s.y) - s.y + 0.91893853320467274178 + p * w;
+    return stirling - vm_log_double(s.product);
+}
+
+static inline double vm_digamma_double(double x)
+{
+    shifted_gamma s = shift_gamma(x);
+    double w = 1.0 / s.y, z = w * w, p = -3617.0 / 8160.0;
+    p = p * z + 1.0 / 12.0;
+    p = p * z - 691.0 / 32760.0;
+    p = p * z + 1.0 / 132.0;
+    p = p * z - 1.0 / 240.0;
+    p = p * z + 1.0 / 252.0;
+    p = p * z - 1.0 / 120.0;
+    p = p * z + 1.0 / 12.0;
+    return vm_log_double(s.y) - 0.5 * w - p * z - s.slope / s.product;
 }
 
 #endif
