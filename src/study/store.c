@@ -642,12 +642,14 @@ bl_status bl_store_choose(bl_store *s, int64_t study, const char *arm, int trial
     return finish(s, statement);
 }
 
+/* What is said later has a later time, also within a second and where a clock was set back. */
 bl_status bl_store_say(bl_store *s, int64_t study, const bl_store_saying *saying)
 {
     sqlite3_stmt *statement;
     BL_TRY(prepare(s, &statement,
                    "INSERT OR REPLACE INTO sayings (study, command, said, outcome_table,"
-                   " outcome_json, name) VALUES (?, ?, ?, ?, ?, ?)",
+                   " outcome_json, name) VALUES (?1, ?2, max(?3, 1 + coalesce((SELECT max(said)"
+                   " FROM sayings WHERE study = ?1), 0)), ?4, ?5, ?6)",
                    "itittt", study, saying->command, now(s), saying->table, saying->json,
                    saying->name));
     return finish(s, statement);
