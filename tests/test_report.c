@@ -30,6 +30,11 @@ typedef struct fixture {
     bl_plan plan;
     bl_job_data *data;
     bl_outcome outcome;
+    double score[3], expected[3];
+    bl_choice choice[ARMS];
+    bl_screened screened;
+    bl_screening screening;
+    bl_pilot pilot;
     char *page;
 } fixture;
 
@@ -125,6 +130,38 @@ static void fill(fixture *f, bool diverged, double min_effect)
     }
 }
 
+/* What a study has that was tuned, screened, planned by pilots and matched in cost. */
+static void add_rest(fixture *f)
+{
+    bl_outcome *o = &f->outcome;
+    memcpy(f->score, (double[]){80, NAN, 81}, sizeof f->score);
+    memcpy(f->expected, (double[]){80.25, 80.5, 81}, sizeof f->expected);
+    for (int a = 0; a < ARMS; a++) {
+        f->choice[a] = (bl_choice){.arm = (char *)names[a],
+                                   .setting = (char *)"elr(<1>) @ learning_rate=0.1",
+                                   .trials = 3,
+                                   .chosen = 2,
+                                   .diverged = 1,
+                                   .best = f->expected,
+                                   .score = f->score,
+                                   .expected = f->expected,
+                                   .seconds = 3};
+        o->arm[a].choice = &f->choice[a];
+    }
+    f->choice[1].edge = (char *)"its best trials crowd the upper end";
+    f->screened = (bl_screened){.arm = (char *)"sam", .round = 1, .pairs = 4, .difference = -0.5};
+    f->screening = (bl_screening){.arms = 1, .rounds = 1, .arm = &f->screened};
+    f->pilot = (bl_pilot){
+        .planned = 8, .needed = 7, .deviation = 2.5, .min_effect = 1.5, .detectable = 1.25};
+    o->screening = &f->screening;
+    o->pilot = &f->pilot;
+    o->matched = bl_alloc(sizeof *o->matched);
+    assert_non_null(o->matched);
+    o->matches = 1;
+    o->matched[0] = (bl_matched){1, 20, o->arm[1].comparison};
+    o->arm[1].total_work = 1.5;
+}
+
 /* The data are a table whose name must be escaped. */
 static int set_up(void **state)
 {
@@ -175,25 +212,7 @@ static void json_is_as_documented(void **state)
     char *document = read_sections("The study", "The plan");
     fill(f, true, 1);
     f->outcome.arm[3].failed = 1; /* some fields are there for such an arm only */
-    double best[] = {80, 81};
-    bl_choice choice = {.arm = (char *)"elr",
-                        .setting = (char *)"elr @ learning_rate=0.1",
-                        .trials = 2,
-                        .chosen = 1,
-                        .best = best,
-                        .seconds = 3};
-    f->outcome.arm[1].choice = &choice;
-    bl_screened screened = {.arm = (char *)"sam", .round = 1, .pairs = 4, .difference = -0.5};
-    bl_screening screening = {.arms = 1, .rounds = 1, .arm = &screened};
-    bl_pilot pilot = {
-        .planned = 8, .needed = 7, .deviation = 2.5, .min_effect = 1.5, .detectable = 1.25};
-    f->outcome.screening = &screening;
-    f->outcome.pilot = &pilot;
-    f->outcome.matched = bl_alloc(sizeof *f->outcome.matched);
-    assert_non_null(f->outcome.matched);
-    f->outcome.matches = 1;
-    f->outcome.matched[0] = (bl_matched){1, 20, f->outcome.arm[1].comparison};
-    f->outcome.arm[1].total_work = 1.5;
+    add_rest(f);
     json_t *json;
     assert_int_equal(bl_outcome_json(&f->outcome, true, &json), BL_OK);
     bl_text seen = {0};
@@ -378,6 +397,26 @@ static void diverged_runs_are_told(void **state)
     assert_null(strstr(page, "inf,"));
 }
 
+static void everything_planned_is_told(void **state)
+{
+    fixture *f = *state;
+    fill(f, false, 1);
+    add_rest(f);
+    const char *page = write_page(f);
+    expect_page(page);
+    expect(page, "<h2>At equal cost</h2>");
+    expect(page, "data-label=\"baseline's epochs\">20</td>");
+    expect(page, "<h2>How arms were screened</h2>");
+    expect(page, "in round 1");
+    expect(page, "elr(<wbr>&lt;1&gt;) @ learning_rate=0.1");
+    expect(page, "data-label=\"best of 2\">80.5");
+    expect(page, "its best trials crowd the upper end.");
+    expect(page, "5 pilot runs of each arm");
+    assert_null(strstr(page, "not tuned"));
+    if (have_gnuplot())
+        expect(page, "id=\"search4-gnuplot_canvas\"");
+}
+
 static void report_without_gnuplot_has_bars(void **state)
 {
     fixture *f = *state;
@@ -459,6 +498,7 @@ int main(void)
         REPORT(json_tells_verdicts_and_no_time),
         REPORT(report_is_one_page),
         REPORT(diverged_runs_are_told),
+        REPORT(everything_planned_is_told),
         REPORT(report_without_gnuplot_has_bars),
         REPORT(a_page_of_several_data_sets_is_well_formed),
         REPORT(report_in_no_folder),

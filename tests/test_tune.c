@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "methods/contract.h"
+#include "study/budget.h"
 #include "study/setting.h"
 #include "study/space.h"
 #include "study/tune.h"
@@ -502,6 +503,46 @@ static void every_arm_states_its_ranges(void **state)
     assert_true(searched > 35);
 }
 
+/* --- what a search says about itself ---------------------------------------------------------- */
+static void expect_curve(const double *score, int trials, bool higher, const double *wanted)
+{
+    double expected[4];
+    bl_expected_best(score, trials, higher, expected);
+    for (int k = 0; k < trials; k++)
+        assert_true(isnan(wanted[k]) ? isnan(expected[k]) : fabs(expected[k] - wanted[k]) < 1e-12);
+}
+
+/* Over all subsets: of {1,2,3,4} the best of two is 2, 3, 4, 3, 4, 4. */
+static void best_of_k_is_the_mean_over_subsets(void **state)
+{
+    (void)state;
+    const double score[] = {3, 1, 4, 2}, one_diverged[] = {2, NAN, 4}, none[] = {NAN, NAN};
+    expect_curve(score, 4, true, (double[]){2.5, 20.0 / 6, 3.75, 4});
+    expect_curve(score, 4, false, (double[]){2.5, 10.0 / 6, 1.25, 1});
+    expect_curve(one_diverged, 3, true, (double[]){8.0 / 3, 10.0 / 3, 4});
+    expect_curve(one_diverged, 3, false, (double[]){10.0 / 3, 8.0 / 3, 2});
+    expect_curve(none, 2, true, (double[]){NAN, NAN});
+}
+
+static void good_trials_at_an_end_are_noticed(void **state)
+{
+    (void)state;
+    double place[12], rising[12], peak[12];
+    for (int i = 0; i < 12; i++) {
+        place[i] = (i * 5 % 12) / 11.0;
+        rising[i] = place[i];
+        peak[i] = -fabs(place[i] - 0.5);
+    }
+    assert_int_equal(bl_search_edge(rising, place, 12, true), 1);
+    assert_int_equal(bl_search_edge(rising, place, 12, false), -1);
+    assert_int_equal(bl_search_edge(peak, place, 12, true), 0);
+    assert_int_equal(bl_search_edge(rising, place, 7, true), 0);
+    for (int i = 0; i < 12; i++)
+        if (place[i] > 0.7)
+            rising[i] = NAN; /* too high a rate diverges: no edge */
+    assert_int_equal(bl_search_edge(rising, place, 12, true), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -515,6 +556,8 @@ int main(void)
         cmocka_unit_test(a_setting_changes_rate_and_decay),
         cmocka_unit_test(every_arm_has_the_same_budget_and_its_best_is_chosen),
         cmocka_unit_test(a_preset_brings_the_choice_back),
+        cmocka_unit_test(best_of_k_is_the_mean_over_subsets),
+        cmocka_unit_test(good_trials_at_an_end_are_noticed),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

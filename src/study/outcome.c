@@ -347,11 +347,17 @@ static json_t *runs_json(const bl_outcome *o, const bl_arm_outcome *arm, bool ti
 
 static json_t *choice_json(const bl_choice *c, bool timing)
 {
-    json_t *best = json_array();
-    for (int i = 0; i < c->trials; i++)
+    json_t *best = json_array(), *score = json_array(), *expected = json_array();
+    for (int i = 0; i < c->trials; i++) {
         json_array_append_new(best, real(c->best[i]));
+        json_array_append_new(score, real(c->score[i]));
+        json_array_append_new(expected, real(c->expected[i]));
+    }
     json_t *json = json_pack("{s:s,s:i,s:i,s:i,s:o}", "setting", c->setting, "trials", c->trials,
                              "chosen", c->chosen, "diverged", c->diverged, "best", best);
+    json_object_set_new(json, "scores", score);
+    json_object_set_new(json, "expected_best", expected);
+    json_object_set_new(json, "edge", c->edge ? json_string(c->edge) : json_null());
     if (json && timing)
         json_object_set_new(json, "timing", json_pack("{s:o}", "seconds", real(c->seconds)));
     return json;

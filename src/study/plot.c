@@ -231,6 +231,18 @@ static bl_status curve_data(const bl_outcome *o, int a, const char *name, bl_tex
     return BL_OK;
 }
 
+enum { SMALL_WIDTH = 340, SMALL_HEIGHT = 230 }; /* pictures that stand side by side */
+
+static void small_axes(bl_interval y, const char *x, bl_text *script)
+{
+    bl_text_add(script,
+                "set autoscale xfix\nset yrange [%.17g:%.17g]\nset xlabel '%s'\n"
+                "set grid ytics linetype 1 linecolor rgb '" BL_INK_FAINT "'\n"
+                "set border 1 linecolor rgb '" BL_INK_BASELINE "'\n"
+                "set tics nomirror scale 0 textcolor rgb 'black'\n",
+                y.low, y.high, x);
+}
+
 static bl_status curve_script(const bl_outcome *o, int shown, bl_text *script)
 {
     bl_interval range = {INFINITY, -INFINITY};
@@ -239,12 +251,7 @@ static bl_status curve_script(const bl_outcome *o, int shown, bl_text *script)
     if (!(range.low <= range.high))
         return bl_fail(BL_INVALID, "no run has a learning curve");
     range = padded(range, 0.04);
-    bl_text_add(script,
-                "set autoscale xfix\nset yrange [%.17g:%.17g]\nset xlabel 'epoch'\n"
-                "set grid ytics linetype 1 linecolor rgb '" BL_INK_FAINT "'\n"
-                "set border 1 linecolor rgb '" BL_INK_BASELINE "'\n"
-                "set tics nomirror scale 0 textcolor rgb 'black'\n",
-                range.low, range.high);
+    small_axes(range, "epoch", script);
     static const char *const name[] = {"baseline", "arm"};
     const char *colour[] = {BL_INK_BASELINE, ink[o->arm[shown].comparison.verdict]};
     for (int i = 0; i < 2; i++)
@@ -270,7 +277,43 @@ bl_status bl_plot_curve(const bl_outcome *o, int a, bl_text *out)
     char id[32], label[96];
     snprintf(id, sizeof id, "curve%d", a);
     snprintf(label, sizeof label, "%s by epoch, of this arm and of the baseline", o->metric);
-    return draw(&script, 340, 230, id, label, out);
+    return draw(&script, SMALL_WIDTH, SMALL_HEIGHT, id, label, out);
+}
+
+/* --- best of k -------------------------------------------------------------------------------- */
+static void search_data(const bl_choice *c, const char *name, bl_text *script)
+{
+    bl_text_add(script, "$%s << END\n", name);
+    for (int k = 0; k < c->trials; k++)
+        if (isfinite(c->expected[k]))
+            bl_text_add(script, "%d %.17g\n", k + 1, c->expected[k]);
+        else
+            bl_text_add(script, "%d NaN\n", k + 1);
+    bl_text_add(script, "END\n");
+}
+
+bl_status bl_plot_search(const bl_outcome *o, int a, bl_text *out)
+{
+    bl_interval range = {INFINITY, -INFINITY};
+    for (int i = 0; i < o->arms; i++)
+        for (int k = 0; k < o->arm[i].choice->trials; k++)
+            widen(&range, o->arm[i].choice->expected[k]);
+    if (!(range.low <= range.high))
+        return bl_fail(BL_INVALID, "no trial has a score");
+    bl_text script = {0};
+    char id[32], label[96];
+    small_axes(padded(range, 0.06), "trials", &script);
+    search_data(o->arm[0].choice, "baseline", &script);
+    search_data(o->arm[a].choice, "arm", &script);
+    const char *colour = a ? ink[o->arm[a].comparison.verdict] : BL_INK_BASELINE;
+    bl_text_add(&script,
+                "plot $baseline using 1:2 with lines linewidth 2 linecolor rgb '" BL_INK_BASELINE
+                "' notitle, $arm using 1:2 with linespoints linewidth 2 pointtype 7 pointsize 0.5 "
+                "linecolor rgb '%s' notitle\n",
+                colour);
+    snprintf(id, sizeof id, "search%d", a);
+    snprintf(label, sizeof label, "expected best %s by number of trials", o->metric);
+    return draw(&script, SMALL_WIDTH, SMALL_HEIGHT, id, label, out);
 }
 
 /* --- gain against cost

@@ -26,6 +26,9 @@ bl_status bl_plot_differences(const bl_outcome *outcome, bl_text *out);
 /* The learning curve of arm `a` over that of the baseline: means, and bands from the worst to the
  * best run. The vertical range is that of all arms. */
 bl_status bl_plot_curve(const bl_outcome *outcome, int a, bl_text *out);
+/* Expected best validation score of 1, 2, .. trials, of arm `a` over that of the baseline; only
+ * where the arms were tuned. */
+bl_status bl_plot_search(const bl_outcome *outcome, int a, bl_text *out);
 /* What each arm gains against what a step of it costs. */
 bl_status bl_plot_gain(const bl_outcome *outcome, bl_text *out);
 

@@ -47,6 +47,8 @@ static void sections(bl_page *p, const char *command)
     bl_report_lead(p, &p->text);
     bl_report_verdicts(p);
     bl_report_differences(p);
+    bl_report_equal_cost(p);
+    bl_report_screening(p);
     bl_report_curves(p);
     bl_report_effects(p);
     bl_report_metrics(p);

@@ -57,18 +57,21 @@ void bl_page_interval(bl_text *text, bl_interval i, int decimals, bool sign)
     bl_text_add(text, "]</small>");
 }
 
-void bl_page_open_cell(bl_text *text)
+void bl_page_open_cell(bl_text *text, const char *label)
 {
-    bl_text_add(text, "<td class=\"n\">");
+    bl_text_add(text, "<td class=\"n\" data-label=\"");
+    bl_page_escaped(text, label);
+    bl_text_add(text, "\">");
 }
 
 /* A cell with three significant digits. */
-void bl_page_short_number(bl_text *text, double value, const char *unit)
+void bl_page_short_number(bl_text *text, double value, const char *label)
 {
+    bl_page_open_cell(text, label);
     if (isfinite(value))
-        bl_text_add(text, "<td class=\"n\">%.3g%s</td>", value, unit);
+        bl_text_add(text, "%.3g</td>", value);
     else
-        bl_text_add(text, "<td class=\"n\">–</td>");
+        bl_text_add(text, "–</td>");
 }
 
 /* A line may break after a bracket, a comma or a plus. */
@@ -116,6 +119,11 @@ void bl_page_close_section(bl_text *text)
 void bl_page_open_table(bl_text *text)
 {
     bl_text_add(text, "<div class=\"scroll\" tabindex=\"0\"><table>\n");
+}
+
+void bl_page_open_cards(bl_text *text)
+{
+    bl_text_add(text, "<div class=\"scroll\" tabindex=\"0\"><table class=\"cards\">\n");
 }
 
 void bl_page_close_table(bl_text *text)

@@ -4,7 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- how to read it, how to do it again ------------------------------------------------------- */
+#include "study/plot.h"
+
+/* --- how to read it ------------------------------------------------------- */
 static void population(const bl_outcome *o, bl_text *text)
 {
     if (o->resplit)
@@ -18,27 +20,52 @@ static void population(const bl_outcome *o, bl_text *text)
                     "<p>The verdicts speak of new training runs on these %lld examples, judged on "
                     "this fixed test set of %lld. They do not speak of other test sets.</p>\n",
                     (long long)o->train_count, (long long)o->test_count);
-    bl_text_add(text, "<p>Runs of a pair share split, label noise, initial weights and order. The "
-                      "arms were not tuned: each ran with its own options and the recipe below, "
-                      "so an arm that is undecided or hurts here may do better when tuned.</p>\n");
+    bl_text_add(text, "<p>Runs of a pair share split, label noise, initial weights and order.");
+    if (!o->arm[0].choice)
+        bl_text_add(text, " The arms were not tuned: each ran with its own options and the recipe "
+                          "below, so an arm that is undecided or hurts here may do better when "
+                          "tuned.");
+    bl_text_add(text, "</p>\n");
+}
+
+/* How the number of replicates came about. */
+static void pilots(const bl_page *p, bl_text *text)
+{
+    const bl_pilot *pilot = p->outcome->pilot;
+    int d = p->digits.difference + 1;
+    if (!pilot || !pilot->planned)
+        return;
+    bl_text_add(text,
+                "<p>%d pilot runs of each arm, since dropped, differed from the baseline's by a "
+                "standard deviation of up to ",
+                BL_PILOT_PAIRS);
+    bl_page_number(text, bl_page_scaled(p, pilot->deviation), d, false);
+    if (pilot->needed > pilot->planned)
+        bl_text_add(text, ": an effect of %g would need %d replicates", pilot->min_effect,
+                    pilot->needed);
+    else if (pilot->needed < 0)
+        bl_text_add(text, ": no number of replicates shows an effect of %g", pilot->min_effect);
+    bl_text_add(text, ". The %d that ran show one of ", pilot->planned);
+    bl_page_number(text, bl_page_scaled(p, pilot->detectable), d, false);
+    bl_text_add(text, " with 80 %% power.</p>\n");
 }
 
 /* --- tuning ----------------------------------------------------------------------------------- */
-/* Best-of-k is shown for k = 1, 2, 4, .. and the whole budget. */
+/* The table has the best of k for k = 1, 2, 4, .. and the whole budget. */
 static int next_budget(int k, int trials)
 {
     return k < trials && 2 * k > trials ? trials : 2 * k;
 }
 
-static void tuning_head(int trials, const char *metric, bool measured, bl_text *text)
+static void tuning_head(int trials, bl_text *text)
 {
-    bl_text_add(text, "<thead><tr><th scope=\"col\">arm</th><th scope=\"col\">setting</th>");
+    bl_text_add(text, "<thead><tr><th scope=\"col\">arm</th><th scope=\"col\">chosen setting</th>");
     for (int k = 1; k <= trials; k = next_budget(k, trials))
-        bl_text_add(text, "<th scope=\"col\" class=\"n\">%s, best of %d</th>", metric, k);
-    bl_text_add(text, "%s</tr></thead>\n<tbody>\n",
-                measured ? "<th scope=\"col\" class=\"n\">diverged</th><th scope=\"col\" "
-                           "class=\"n\">seconds</th>"
-                         : "");
+        bl_text_add(text, "<th scope=\"col\" class=\"n\">best of %d</th>", k);
+    if (trials)
+        bl_text_add(text, "<th scope=\"col\" class=\"n\">diverged</th>"
+                          "<th scope=\"col\" class=\"n\">seconds</th>");
+    bl_text_add(text, "</tr></thead>\n<tbody>\n");
 }
 
 static void tuning_row(const bl_page *p, const bl_arm_outcome *arm, bl_text *text)
@@ -50,15 +77,89 @@ static void tuning_row(const bl_page *p, const bl_arm_outcome *arm, bl_text *tex
     bl_page_breakable(text, c->setting);
     bl_text_add(text, "</code></td>");
     for (int k = 1; k <= c->trials; k = next_budget(k, c->trials)) {
-        bl_page_open_cell(text);
-        bl_page_number(text, bl_page_scaled(p, c->best[k - 1]), p->digits.mean, false);
+        char label[32];
+        snprintf(label, sizeof label, "best of %d", k);
+        bl_page_open_cell(text, label);
+        bl_page_number(text, bl_page_scaled(p, c->expected[k - 1]), p->digits.mean, false);
         bl_text_add(text, "</td>");
     }
     if (c->trials) {
-        bl_text_add(text, "<td class=\"n\">%d</td>", c->diverged);
-        bl_page_short_number(text, c->seconds, "");
+        bl_page_open_cell(text, "diverged");
+        bl_text_add(text, "%d</td>", c->diverged);
+        bl_page_short_number(text, c->seconds, "seconds");
     }
     bl_text_add(text, "</tr>\n");
+}
+
+/* Where the search itself has something to say. */
+static void edges(const bl_outcome *o, bl_text *text)
+{
+    bl_text_add(text, "<ul class=\"notes\">");
+    for (int a = 0; a < o->arms; a++) {
+        if (!o->arm[a].choice->edge)
+            continue;
+        bl_text_add(text, "\n<li><code>");
+        bl_page_escaped(text, o->arm[a].arm);
+        bl_text_add(text, "</code>: ");
+        bl_page_escaped(text, o->arm[a].choice->edge);
+        bl_text_add(text, ".</li>");
+    }
+    bl_text_add(text, "</ul>\n");
+}
+
+static void search_curves(const bl_page *p, bl_text *text)
+{
+    const bl_outcome *o = p->outcome;
+    bl_text plots = {0};
+    bl_status status = BL_OK;
+    bl_text_add(&plots, "<div class=\"curves\">\n");
+    for (int a = 1; a < o->arms && status == BL_OK; a++) {
+        bl_text_add(&plots, "<figure><figcaption><code>");
+        bl_page_escaped(&plots, o->arm[a].arm);
+        bl_text_add(&plots, "</code></figcaption>\n");
+        status = bl_plot_search(o, a, &plots);
+        bl_text_add(&plots, "</figure>\n");
+    }
+    bl_text_add(&plots, "</div>\n");
+    if (status == BL_OK && !plots.failed)
+        bl_text_add_n(text, plots.at, plots.length);
+    text->failed = text->failed || plots.failed;
+    bl_text_free(&plots);
+}
+
+/* What was searched and how it was scored. */
+static void search(const bl_outcome *o, bl_text *text)
+{
+    const bl_choice *c = o->arm[0].choice;
+    bl_text_add(text,
+                "<p>Every arm, the baseline included, had %d trials: the first is the arm as "
+                "given, the others are points of a scrambled Halton sequence over learning "
+                "rate, weight decay and the options that were left open. A trial's score is "
+                "the mean of %d seeds, which nothing else uses, on a held-out fifth of the "
+                "training examples. The test part was read after the choice.%s</p>\n",
+                c->trials, BL_TUNING_SEEDS,
+                o->resplit ? " Trials split the data anew, as replicates do, so that an example "
+                             "tested here may have been trained on there."
+                           : "");
+}
+
+static void tuning_table(const bl_page *p, bl_text *text)
+{
+    const bl_outcome *o = p->outcome;
+    int trials = o->arm[0].choice->trials;
+    bl_page_open_cards(text);
+    tuning_head(trials, text);
+    for (int a = 0; a < o->arms; a++)
+        tuning_row(p, &o->arm[a], text);
+    bl_text_add(text, "</tbody>");
+    bl_page_close_table(text);
+    if (trials)
+        bl_text_add(text,
+                    "<p class=\"note\">Best of k: the %s that the best of k trials has on "
+                    "average over all choices of k among the %d; a trial that diverged counts as "
+                    "the worst of the others. Coloured is the arm, grey the baseline. A curve "
+                    "that still rises at its end asks for more --trials.</p>\n",
+                    o->metric, trials);
 }
 
 void bl_report_tuning(bl_page *p)
@@ -75,25 +176,13 @@ void bl_report_tuning(bl_page *p)
         return;
     }
     if (c->trials)
-        bl_text_add(text,
-                    "<p>Every arm, the baseline included, had %d trials: the first is the arm as "
-                    "given, the others are points of a scrambled Halton sequence over learning "
-                    "rate, weight decay and the options that were left open. A trial's score is "
-                    "the mean of %d seeds, which nothing else uses, on a held-out fifth of the "
-                    "training examples. The test part was read after the choice.%s</p>\n",
-                    c->trials, BL_TUNING_SEEDS,
-                    o->resplit
-                        ? " Trials split the data anew, as replicates do, so that an example "
-                          "tested here may have been trained on there."
-                        : "");
+        search(o, text);
     else
         bl_text_add(text, "<p>The settings were read from a preset.</p>\n");
-    bl_page_open_table(text);
-    tuning_head(c->trials, o->metric, c->trials > 0, text);
-    for (int a = 0; a < o->arms; a++)
-        tuning_row(p, &o->arm[a], text);
-    bl_text_add(text, "</tbody>");
-    bl_page_close_table(text);
+    if (c->trials > 1 && !p->no_plots)
+        search_curves(p, text);
+    tuning_table(p, text);
+    edges(o, text);
     bl_page_close_section(text);
 }
 
@@ -103,6 +192,7 @@ void bl_report_reading(bl_page *p)
     bl_text *text = &p->text;
     bl_page_open_section(text, "How to read the verdicts");
     population(o, text);
+    pilots(p, text);
     bl_text_add(text,
                 "<dl>\n<dt><b class=\"verdict helps\">helps</b> <b class=\"verdict "
                 "hurts\">hurts</b></dt>\n<dd>The difference is real: if no arm differed, the "
@@ -127,6 +217,8 @@ void bl_report_reading(bl_page *p)
     bl_page_close_section(text);
 }
 
+/* --- how to do it again -------------------------------------------------------------------------
+ */
 static void fact(bl_text *text, const char *name, const char *format, ...) BL_PRINTF(3, 4);
 static void fact(bl_text *text, const char *name, const char *format, ...)
 {
@@ -139,6 +231,12 @@ static void fact(bl_text *text, const char *name, const char *format, ...)
     bl_page_escaped(text, value);
     bl_text_add(text, "</td></tr>\n");
 }
+
+#ifdef __clang__
+#define COMPILER "clang " __clang_version__
+#else
+#define COMPILER "gcc " __VERSION__
+#endif
 
 static void recipe_facts(const bl_recipe *r, bl_text *text)
 {
@@ -181,10 +279,16 @@ void bl_report_again(bl_page *p, const char *command)
     bl_text_add(text, "</pre>\n");
     bl_page_open_table(text);
     bl_text_add(text, "<tbody>\n");
-    fact(text, "version", "ballast %s", BALLAST_VERSION);
+    fact(text, "version", "ballast %s, compiled by %s", BALLAST_VERSION, COMPILER);
     fact(text, "data", "%s", bl_job_summary(o->data));
     fact(text, "data hash", "%016llx", (unsigned long long)bl_job_data_hash(o->data));
-    fact(text, "study seed", "%llu", (unsigned long long)o->plan->study_seed);
+    fact(text, "seeds",
+         "study seed %llu; replicate r, from 0 to %d, draws split, label noise, initial weights, "
+         "order and augmentation from Philox keys of its own, derived from the seed, r and the "
+         "source%s",
+         (unsigned long long)o->plan->study_seed, o->replicates - 1,
+         o->arm[0].choice && o->arm[0].choice->trials ? "; trials from keys that no replicate has"
+                                                      : "");
     fact(text, "replicates", "%d of each arm", o->replicates);
     recipe_facts(bl_job_recipe(o->data), text);
     bl_text_add(text, "</tbody>");

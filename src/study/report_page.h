@@ -32,20 +32,25 @@ bool bl_page_did_nothing(const bl_arm_outcome *arm);
 void bl_page_open_section(bl_text *text, const char *heading);
 void bl_page_close_section(bl_text *text);
 void bl_page_open_table(bl_text *text);
+/* The same, whose rows become cards on a narrow screen, a cell a line under its label. */
+void bl_page_open_cards(bl_text *text);
 void bl_page_close_table(bl_text *text);
 /* The head of a table: names of columns, the first of them to the left. */
 void bl_page_head(bl_text *text, const char *const *column, int columns);
 /* The arm as the head of a row. */
 void bl_page_arm_name(bl_text *text, const bl_arm_outcome *arm);
-/* A cell for a number, to be closed by </td>; and one with three significant digits. */
-void bl_page_open_cell(bl_text *text);
-void bl_page_short_number(bl_text *text, double value, const char *unit);
+/* A cell for a number, to be closed by </td>; and one with three significant digits. The label
+ * names the column where a row is a card. */
+void bl_page_open_cell(bl_text *text, const char *label);
+void bl_page_short_number(bl_text *text, double value, const char *label);
 
 /* --- the sections, as they follow one another --- */
 void bl_report_across(const bl_telling *telling, bl_text *text); /* several data sets alone */
 void bl_report_lead(const bl_page *p, bl_text *text);
 void bl_report_verdicts(bl_page *p);
 void bl_report_differences(bl_page *p);
+void bl_report_equal_cost(bl_page *p); /* these two where the study has it */
+void bl_report_screening(bl_page *p);
 void bl_report_curves(bl_page *p);
 void bl_report_effects(bl_page *p);
 void bl_report_metrics(bl_page *p);

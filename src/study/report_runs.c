@@ -129,6 +129,21 @@ static double mean_metric(const bl_outcome *o, const bl_arm_outcome *arm, const 
     return count ? sum / count : NAN;
 }
 
+static void metric_row(const bl_page *p, const bl_arm_outcome *arm, json_t *names, bl_text *text)
+{
+    const char *name;
+    json_t *value;
+    bl_text_add(text, "<tr>");
+    bl_page_arm_name(text, arm);
+    json_object_foreach(names, name, value)
+    {
+        double mean = mean_metric(p->outcome, arm, name);
+        bl_page_open_cell(text, name);
+        bl_text_add(text, isfinite(mean) ? "%.4g</td>" : "–</td>", mean);
+    }
+    bl_text_add(text, "</tr>\n");
+}
+
 /* The metrics of the first run of the baseline name the columns: every run has the same. */
 void bl_report_metrics(bl_page *p)
 {
@@ -137,7 +152,7 @@ void bl_report_metrics(bl_page *p)
     json_t *first = json_object_get(o->arm[0].result[0], "metrics"), *value;
     const char *name;
     bl_page_open_section(text, "Other metrics");
-    bl_page_open_table(text);
+    bl_page_open_cards(text);
     bl_text_add(text, "<thead><tr><th scope=\"col\">mean of the runs</th>");
     json_object_foreach(first, name, value)
     {
@@ -146,16 +161,8 @@ void bl_report_metrics(bl_page *p)
         bl_text_add(text, "</th>");
     }
     bl_text_add(text, "</tr></thead>\n<tbody>\n");
-    for (int a = 0; a < o->arms; a++) {
-        bl_text_add(text, "<tr>");
-        bl_page_arm_name(text, &o->arm[a]);
-        json_object_foreach(first, name, value)
-        {
-            double mean = mean_metric(o, &o->arm[a], name);
-            bl_text_add(text, isfinite(mean) ? "<td class=\"n\">%.4g</td>" : "<td>–</td>", mean);
-        }
-        bl_text_add(text, "</tr>\n");
-    }
+    for (int a = 0; a < o->arms; a++)
+        metric_row(p, &o->arm[a], first, text);
     bl_text_add(text, "</tbody>");
     bl_page_close_table(text);
     bl_text_add(text,
@@ -176,11 +183,11 @@ static void gain_table(const bl_page *p, bl_text *text)
         const bl_arm_outcome *arm = &p->outcome->arm[a];
         bl_text_add(text, "<tr>");
         bl_page_arm_name(text, arm);
-        bl_page_open_cell(text);
+        bl_page_open_cell(text, "gain");
         bl_page_number(text, bl_page_scaled(p, bl_gain(p->outcome, arm)), p->digits.difference,
                        true);
         bl_text_add(text, "</td>");
-        bl_page_open_cell(text);
+        bl_page_open_cell(text, "cost");
         bl_page_number(text, arm->work, 2, false);
         bl_text_add(text, "</td></tr>\n");
     }
@@ -192,11 +199,13 @@ void bl_report_gain(bl_page *p)
 {
     bl_text *text = &p->text;
     bl_page_open_section(text, "Gain against cost");
-    bl_text_add(text, "<figure class=\"scroll\" tabindex=\"0\">\n");
-    if (p->no_plots || bl_plot_gain(p->outcome, text) != BL_OK)
-        gain_table(p, text);
-    bl_text_add(text, "</figure>\n<p class=\"note\">A positive gain is better than the baseline. "
-                      "Work is counted in operations and is the same on every machine.</p>\n");
+    bl_text_add(text, "<figure>\n<div class=\"wide\">\n");
+    bool plot = !p->no_plots && bl_plot_gain(p->outcome, text) == BL_OK;
+    bl_text_add(text, "</div>\n<div%s>\n", plot ? " class=\"narrow\"" : "");
+    gain_table(p, text);
+    bl_text_add(text, "</div>\n</figure>\n<p class=\"note\">A positive gain is better than the "
+                      "baseline. Cost is the work of a training step, counted in operations and "
+                      "the same on every machine.</p>\n");
     bl_page_close_section(text);
 }
 

@@ -157,8 +157,8 @@ bl_status bl_space_new(const char *given, const bl_recipe *recipe, uint64_t seed
     double rate = recipe->learning_rate, decay = recipe->weight_decay;
     out->dimension[BL_SPACE_RATE] = (bl_dimension){.name = "learning_rate",
                                                    .part = -1,
-                                                   .low = rate / 10,
-                                                   .high = rate * 10,
+                                                   .low = rate / BL_RATE_REACH,
+                                                   .high = rate * BL_RATE_REACH,
                                                    .scale = BL_SCALE_LOG};
     out->dimension[BL_SPACE_DECAY] = (bl_dimension){.name = "weight_decay",
                                                     .part = -1,

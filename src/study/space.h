@@ -31,6 +31,7 @@ typedef enum bl_scale {
 } bl_scale;
 
 enum { BL_SPACE_MOST = 12, BL_SPACE_RATE = 0, BL_SPACE_DECAY = 1 };
+enum { BL_RATE_REACH = 10 }; /* learning rates from a tenth to ten times the recipe's */
 
 typedef struct bl_dimension {
     char name[80];         /* "learning_rate", "weight_decay", "elr.lambda" */

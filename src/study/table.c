@@ -281,6 +281,8 @@ static void choice(const bl_choice *c, bl_text *text)
         bl_text_add(&line, "; %d trial%s diverged", c->diverged, c->diverged == 1 ? "" : "s");
     if (line.at)
         folded(text, 4, line.at);
+    if (c->edge)
+        folded(text, 4, c->edge);
     text->failed = text->failed || line.failed;
     bl_text_free(&line);
 }

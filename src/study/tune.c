@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "study/budget.h"
 #include "study/setting.h"
 #include "study/space.h"
 
@@ -79,14 +80,22 @@ static double mean_of(const double *score)
     return sum / BL_TUNING_SEEDS;
 }
 
+static bl_status new_scores(int count, bl_choice *choice)
+{
+    size_t bytes = (size_t)count * sizeof(double);
+    choice->trials = count;
+    choice->best = bl_alloc(bytes);
+    choice->score = bl_alloc(bytes);
+    choice->expected = bl_alloc(bytes);
+    return choice->best && choice->score && choice->expected ? BL_OK : bl_no_memory(bytes);
+}
+
 /* The best of the trials; of equal ones the first, so that the arm as given wins a tie. */
 static bl_status choose(const trials *t, int arm, const double *score, const double *seconds,
                         bool higher, bl_choice *choice)
 {
     double best = NAN;
-    if (!(choice->best = bl_alloc((size_t)t->trials * sizeof *choice->best)))
-        return bl_no_memory((size_t)t->trials);
-    choice->trials = t->trials;
+    BL_TRY(new_scores(t->trials, choice));
     for (int i = 0; i < t->trials; i++) {
         double mean = mean_of(score + (arm * t->trials + i) * BL_TUNING_SEEDS);
         if (isnan(mean))
@@ -96,27 +105,52 @@ static bl_status choose(const trials *t, int arm, const double *score, const dou
             choice->chosen = i;
         }
         choice->best[i] = best;
+        choice->score[i] = mean;
         choice->seconds += seconds[arm * t->trials + i];
     }
+    bl_expected_best(choice->score, t->trials, higher, choice->expected);
     choice->setting = bl_copy_text(t->setting[arm * t->trials + choice->chosen]);
     return choice->setting ? BL_OK : bl_no_memory(0);
+}
+
+/* Says so where the good trials crowd an end of the learning rates. Other ranges are those the
+ * methods are meant for, and a small weight decay is as good as none. */
+static bl_status look_at_edge(const trials *t, int arm, const bl_recipe *recipe, bool higher,
+                              bl_choice *choice)
+{
+    double low = recipe->learning_rate / BL_RATE_REACH, place[BL_TRIALS_MOST],
+           high = recipe->learning_rate * BL_RATE_REACH;
+    for (int i = 0; i < t->trials; i++) {
+        bl_setting setting;
+        BL_TRY(bl_setting_parse(t->setting[arm * t->trials + i], &setting));
+        double rate = isnan(setting.learning_rate) ? recipe->learning_rate : setting.learning_rate;
+        place[i] = log(rate / low) / log(high / low);
+        bl_setting_free(&setting);
+    }
+    int edge = bl_search_edge(choice->score, place, t->trials, higher);
+    if (!edge)
+        return BL_OK;
+    choice->edge = bl_format("its best trials crowd the %s end of the learning rates searched, %g "
+                             "to %g: consider --learning-rate %g for all arms",
+                             edge > 0 ? "upper" : "lower", low, high, edge > 0 ? high : low);
+    return choice->edge ? BL_OK : bl_no_memory(0);
 }
 
 /* The baseline's choice under the name of null. */
 static bl_status take_over(const bl_choice *baseline, bl_choice *choice)
 {
     choice->setting = bl_format("null%s", baseline->setting + strlen("baseline"));
-    choice->trials = baseline->trials;
     choice->chosen = baseline->chosen;
     choice->diverged = baseline->diverged;
     if (!choice->setting)
         return bl_no_memory(0);
     if (!baseline->best)
         return BL_OK;
-    size_t bytes = (size_t)baseline->trials * sizeof *choice->best;
-    if (!(choice->best = bl_alloc(bytes)))
-        return bl_no_memory(bytes);
+    size_t bytes = (size_t)baseline->trials * sizeof(double);
+    BL_TRY(new_scores(baseline->trials, choice));
     memcpy(choice->best, baseline->best, bytes);
+    memcpy(choice->score, baseline->score, bytes);
+    memcpy(choice->expected, baseline->expected, bytes);
     return BL_OK;
 }
 
@@ -140,10 +174,17 @@ static bl_status choose_all(const bl_study_options *jobs, const bl_job_data *dat
     (void)bl_job_primary_metric(data, &higher);
     bl_status status =
         score && seconds ? bl_study_scores(jobs, data, score, seconds) : bl_no_memory(arms);
-    for (int a = 0, tuned = 0; a < out->arms && status == BL_OK; a++)
-        status = is_null(out->choice[a].arm)
-                     ? take_over(&out->choice[0], &out->choice[a])
-                     : choose(t, tuned++, score, seconds, higher, &out->choice[a]);
+    for (int a = 0, tuned = 0; a < out->arms && status == BL_OK; a++) {
+        bl_choice *choice = &out->choice[a];
+        if (is_null(choice->arm)) {
+            status = take_over(&out->choice[0], choice);
+            continue;
+        }
+        status = choose(t, tuned, score, seconds, higher, choice);
+        if (status == BL_OK)
+            status = look_at_edge(t, tuned, bl_job_recipe(data), higher, choice);
+        tuned++;
+    }
     bl_release(score);
     bl_release(seconds);
     return status;
@@ -177,6 +218,9 @@ void bl_tuning_free(bl_tuning *tuning)
         bl_release(tuning->choice[a].arm);
         bl_release(tuning->choice[a].setting);
         bl_release(tuning->choice[a].best);
+        bl_release(tuning->choice[a].score);
+        bl_release(tuning->choice[a].expected);
+        bl_release(tuning->choice[a].edge);
     }
     bl_release(tuning->choice);
     *tuning = (bl_tuning){0};

@@ -21,7 +21,10 @@ struct bl_choice {
     int chosen;    /* the trial, from 0; trial 0 is the arm as given */
     int diverged;  /* trials with a run that diverged or failed */
     double *best; /* [trials] best score among the first 1, 2, ..; NaN while all of them diverged */
-    double seconds; /* spent on its trials; not deterministic */
+    double *score;    /* [trials], NaN where it diverged */
+    double *expected; /* [trials] best of 1, 2, .. of them: budget.h */
+    char *edge;       /* a sentence where the best lie at an end of the searched rates; or NULL */
+    double seconds;   /* spent on its trials; not deterministic */
 };
 
 typedef struct bl_tuning {
