@@ -14,6 +14,7 @@
 #include "study/record.h"
 #include "study/report.h"
 #include "study/store.h"
+#include "study/suspects.h"
 #include "study/tell.h"
 
 enum { UNSET = -1, SEEDS_DEFAULT = 10, SEEDS_MOST = 1000 };
@@ -23,7 +24,7 @@ typedef struct flags {
     cli_texts arms;
     int64_t workers, trials;
     double alpha, min_effect;
-    const char *seeds, *store, *html, *preset, *save_preset, *name;
+    const char *seeds, *store, *html, *preset, *save_preset, *name, *suspects;
     const char *command; /* as the user gave it */
     int replicates;      /* of seeds; 0: planned by pilots */
     bl_ranks *ranks;     /* under mpirun */
@@ -86,6 +87,27 @@ static bl_status collect_arms(const flags *f, const bl_job_data *data, arm_list 
             BL_INVALID,
             "nothing to compare with the baseline: give an --arm; ballast list names them");
     return BL_OK;
+}
+
+/* Whether some arm has suspects to write. */
+static bl_status check_suspects(const flags *f, const arm_list *arms)
+{
+    for (int i = 0; i < arms->count; i++)
+        if (bl_arm_doubts(arms->at[i]))
+            return BL_OK;
+    return f->suspects ? bl_fail(BL_INVALID, "--suspects: none of the arms keeps beliefs about "
+                                             "labels; try --arm elr")
+                       : BL_OK;
+}
+
+static bl_status write_suspects(const bl_outcome *outcome, const char *path)
+{
+    bl_text text = {0};
+    bl_status status = bl_suspects_csv(outcome, &text);
+    if (status == BL_OK)
+        status = bl_write_file(path, text.at, text.length);
+    bl_text_free(&text);
+    return status;
 }
 
 /* --- progress
@@ -229,6 +251,7 @@ static bl_status open_study(const flags *f, const char *path, study *s)
     BL_TRY(cli_plan_make(&f->plan, path, &s->plan));
     BL_TRY(bl_job_data_open(&s->plan, &s->data));
     BL_TRY(collect_arms(f, s->data, &s->arms));
+    BL_TRY(check_suspects(f, &s->arms));
     size_t arms = (size_t)s->arms.count;
     s->setting = bl_alloc(arms * sizeof *s->setting);
     s->name = bl_alloc(arms * sizeof *s->name);
@@ -438,6 +461,8 @@ static bl_status tell(const flags *f, const shared *all, const study *s, int cou
         status = bl_telling_complete(&t);
     if (status == BL_OK && f->html)
         status = bl_report_write(&t, f->command, f->html);
+    if (status == BL_OK && f->suspects)
+        status = write_suspects(t.outcome[0], f->suspects);
     if (status == BL_OK)
         status = print(&t, f);
     if (status == BL_OK && !f->json && !f->csv && !f->latex)
@@ -473,12 +498,16 @@ static bl_status check_flags(flags *f)
         BL_TRY(cli_check_output(f->html, "html"));
     if (f->save_preset)
         BL_TRY(cli_check_output(f->save_preset, "save-preset"));
+    if (f->suspects)
+        BL_TRY(cli_check_output(f->suspects, "suspects"));
     if (f->preset && f->trials > 0)
         return bl_fail(BL_INVALID, "--preset and --trials exclude each other: a preset is tuned");
     if (f->save_preset && !f->preset && f->trials == 0)
         return bl_fail(BL_INVALID, "--save-preset has nothing to save with --trials 0");
     if (f->json + f->csv + f->latex > 1)
         return bl_fail(BL_INVALID, "--json, --csv and --latex exclude each other");
+    if (sets > 1 && f->suspects)
+        return bl_fail(BL_INVALID, "--suspects is of one data set, but there are %d", sets);
     return BL_OK;
 }
 
@@ -648,6 +677,11 @@ static int compare_here(int argc, char **argv, bl_ranks *ranks)
          .value = &f.html,
          .argument = "FILE",
          .text = "also write a report: one self-contained page"},
+        {.name = "suspects",
+         .kind = CLI_TEXT,
+         .value = &f.suspects,
+         .argument = "FILE",
+         .text = "also write the training labels that an arm such as elr doubts, as CSV"},
         {0},
     };
     const cli_usage usage = {

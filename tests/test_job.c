@@ -389,6 +389,54 @@ static void a_run_that_diverges_is_a_result(void **state)
     bl_plan_free(&plan);
 }
 
+/* --- details ---------------------------------------------------------------------------------- */
+/* The groups divide the test part, so their weighted mean is the whole metric. */
+static void expect_groups(const bl_run_result *result, int groups, int64_t test)
+{
+    double sum = 0;
+    int64_t count = 0;
+    assert_int_equal(result->groups, groups);
+    for (int g = 0; g < groups; g++) {
+        assert_true(result->group[g].count > 0);
+        sum += result->group[g].value * (double)result->group[g].count;
+        count += result->group[g].count;
+    }
+    assert_int_equal(count, test);
+    assert_true(fabs(sum / (double)test - result->metric[0].value) < 1e-6 * fabs(sum));
+}
+
+/* Rows are those of the data set; what was injected is known; most suspects are wrong labels. */
+static void suspects_are_rows_with_wrong_labels(void **state)
+{
+    (void)state;
+    bl_plan plan = digits(20);
+    plan.label_noise = strdup("0.3");
+    bl_job_data *data = open_plan(&plan);
+    bl_dataset set;
+    assert_int_equal(bl_dataset_open("digits", NULL, &set), BL_OK);
+    bl_run_result result;
+    run(&plan, data, "elr", 1, &result);
+    expect_groups(&result, 10, 359);
+    int wrong = 0;
+    assert_true(result.doubts && result.suspects > 100);
+    for (int i = 0; i < result.suspects; i++) {
+        const bl_suspect *s = &result.suspect[i];
+        assert_int_equal(bl_i32(&set.target)[s->example], s->truth);
+        assert_true(s->given != s->believed && s->doubt > 0);
+        assert_true(i == 0 || s->doubt <= s[-1].doubt);
+        wrong += s->given != s->truth;
+    }
+    assert_true(wrong > 0.8 * result.suspects);
+    assert_true(wrong > 0.8 * (double)result.wrong_labels);
+    bl_run_result_free(&result);
+    run(&plan, data, "early_stopping", 1, &result); /* keeps no beliefs */
+    assert_true(!result.doubts && result.suspects == 0);
+    bl_run_result_free(&result);
+    bl_dataset_free(&set);
+    bl_job_data_close(data);
+    bl_plan_free(&plan);
+}
+
 /* --- tables ----------------------------------------------------------------------------------- */
 static void write_prices(char *path)
 {
@@ -404,6 +452,29 @@ static void write_prices(char *path)
                 3000 * area + (rome ? 50000 : 0) + 1000 * bl_random_gauss(&r));
     }
     fclose(out);
+}
+
+static void errors_are_told_by_density_of_labels(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/ballast-job-XXXXXX.csv";
+    write_prices(path);
+    bl_plan plan = bl_plan_new();
+    plan.data = strdup(path);
+    plan.target = strdup("price");
+    plan.epochs = 20;
+    bl_job_data *data = open_plan(&plan);
+    bl_run_result result;
+    run(&plan, data, "baseline", 0, &result);
+    expect_groups(&result, 3, 60);
+    assert_true(result.group[0].count <= 20); /* ties go to the denser third */
+    bl_run_result_free(&result);
+    run(&plan, data, "tuning baseline", 0, &result); /* whose details nobody reads */
+    assert_int_equal(result.groups, 0);
+    bl_run_result_free(&result);
+    bl_job_data_close(data);
+    bl_plan_free(&plan);
+    unlink(path);
 }
 
 static void prices_are_predicted_in_their_units(void **state)
@@ -564,6 +635,8 @@ int main(void)
         cmocka_unit_test(null_shares_split_and_label_noise),
         cmocka_unit_test(an_interrupted_run_goes_on_to_the_same_bits),
         cmocka_unit_test(a_run_that_diverges_is_a_result),
+        cmocka_unit_test(suspects_are_rows_with_wrong_labels),
+        cmocka_unit_test(errors_are_told_by_density_of_labels),
         cmocka_unit_test(prices_are_predicted_in_their_units),
         cmocka_unit_test(a_table_of_classes_takes_labels_but_no_images),
         cmocka_unit_test(label_noise_spares_the_test_part),

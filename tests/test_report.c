@@ -16,6 +16,7 @@
 #include "study/gnuplot.h"
 #include "study/plot.h"
 #include "study/report.h"
+#include "study/suspects.h"
 
 #include "json_document.h"
 
@@ -52,7 +53,16 @@ static json_t *result_of(int a, int r, bool diverged)
 {
     double score = diverged ? NAN : score_of(a, r);
     bl_curve_point curve[] = {{1, 2.0, 50 + a}, {2, 1.0, score - 1}, {3, 0.5, score}};
+    bl_group group[] = {{12, score + 1}, {8, score - 1}};
+    bl_suspect suspect[] = {{.example = 7, .given = 1, .believed = 0, .truth = 0, .doubt = 0.9},
+                            {.example = r, .given = 0, .believed = 1, .truth = 0, .doubt = 0.2}};
     bl_run_result result = {
+        .group = group,
+        .groups = 2,
+        .suspect = suspect,
+        .suspects = a == 1 ? 2 : 0,
+        .doubts = a == 1,
+        .wrong_labels = a == 1 ? 2 : 0,
         .metric = {{"accuracy", score}, {"nll", 0.5}},
         .metrics = 2,
         .curve = curve,
@@ -359,6 +369,9 @@ static void expect_page(const char *page)
     expect(page, "25 % of the gradient, 3 % of the step");
     expect(page, "Error: <code>null</code> did nothing");
     expect(page, "on these 100 examples");
+    expect(page, "<h2>Accuracy by class</h2>");
+    expect(page, "<tr><th scope=\"row\">even</th><td class=\"n\" data-label=\"test examples\">12");
+    expect(page, "50 % of its suspects are wrong, and they are 50 % of all wrong labels");
 }
 
 static bool have_gnuplot(void)
@@ -433,6 +446,29 @@ static void report_without_gnuplot_has_bars(void **state)
     assert_null(strstr(page, "<svg"));
 }
 
+/* Row 7 is doubted in all runs; in run 7 it is also doubted with its true label. */
+static void suspects_of_all_runs_are_merged(void **state)
+{
+    fixture *f = *state;
+    fill(f, false, 1);
+    bl_suspects s;
+    assert_int_equal(bl_suspects_of(&f->outcome, 1, &s), BL_OK);
+    assert_int_equal(s.count, 1 + RUNS);
+    assert_true(s.at[0].example == 7 && s.at[0].given == 1 && s.at[0].runs == RUNS);
+    assert_true(fabs(s.at[0].doubt - 0.9) < 1e-12 && fabs(s.at[1].doubt - 0.2 / RUNS) < 1e-12);
+    assert_true(s.suspected == 2 * RUNS && s.right == RUNS && s.wrong == 2 * RUNS);
+    bl_release(s.at);
+    assert_int_equal(bl_suspects_of(&f->outcome, 2, &s), BL_OK);
+    assert_true(s.count == 0 && !s.at);
+
+    bl_text csv = {0};
+    assert_int_equal(bl_suspects_csv(&f->outcome, &csv), BL_OK);
+    expect(csv.at, "arm,row,source,given,believed,doubt,runs,true\nelr,7,");
+    expect(csv.at, "a<b>&c.csv:9,odd,even,0.9000,8,even\n");
+    bl_text_free(&csv);
+    assert_true(bl_arm_doubts("elr @ learning_rate=0.1") && !bl_arm_doubts("dropout"));
+}
+
 static void report_in_no_folder(void **state)
 {
     fixture *f = *state;
@@ -501,6 +537,7 @@ int main(void)
         REPORT(everything_planned_is_told),
         REPORT(report_without_gnuplot_has_bars),
         REPORT(a_page_of_several_data_sets_is_well_formed),
+        REPORT(suspects_of_all_runs_are_merged),
         REPORT(report_in_no_folder),
         REPORT(ended_run_keeps_its_last_value),
         cmocka_unit_test(gnuplot_that_fails_is_an_error),

@@ -20,7 +20,8 @@ typedef struct prepared {
     bool raw;        /* images as u8, for arms that change them */
     bl_preparation *preparation;
     bl_training_data data;
-    int32_t *true_labels; /* of the training part */
+    int32_t *true_labels; /* of the training part, as are: */
+    int32_t *rows;        /* of the data set */
 } prepared;
 
 struct bl_job_data {
@@ -263,6 +264,7 @@ static void free_prepared(prepared *p)
     }
     bl_preparation_free(p->preparation);
     bl_release(p->true_labels);
+    bl_release(p->rows);
     *p = (prepared){.replicate = -1};
 }
 
@@ -437,6 +439,8 @@ static bl_status prepare(const bl_job_data *j, int replicate, bool validation, b
     p->data.classes = j->set.target_kind == BL_CLASSES ? j->set.classes : 0;
     if (status == BL_OK)
         p->data.target_scale = p->data.classes ? 1 : bl_preparation_unit(p->preparation);
+    p->rows = s.train;
+    s.train = NULL;
     bl_split_free(&s);
     if (status != BL_OK)
         free_prepared(p);
@@ -560,6 +564,17 @@ uint64_t bl_job_data_hash(const bl_job_data *j)
     return j->set.hash;
 }
 
+const char *bl_job_class(const bl_job_data *j, int32_t label)
+{
+    bool known = j->set.target_kind == BL_CLASSES && label >= 0 && label < j->set.classes;
+    return known ? j->set.class_name[label] : NULL;
+}
+
+const char *bl_job_example(const bl_job_data *j, int64_t row)
+{
+    return j->set.example && row >= 0 && row < j->set.count ? j->set.example[row] : NULL;
+}
+
 bool bl_job_resplits(const bl_job_data *j)
 {
     return j->set.test_count == 0 && !j->plan->fixed_split;
@@ -640,14 +655,18 @@ static bl_status run(const bl_job *job, const bl_job_data *j, const bl_setting *
                                 .threads = 1,
                                 .checkpoint = job->checkpoint,
                                 .checkpoint_every = (j->recipe.epochs + 9) / 10,
-                                .curve_points = setting->purpose == BL_FOR_VERDICT ? 20 : 0};
+                                .curve_points = setting->purpose == BL_FOR_VERDICT ? 20 : 0,
+                                .details = setting->purpose == BL_FOR_VERDICT};
     if (!isnan(setting->learning_rate))
         experiment.recipe.learning_rate = setting->learning_rate;
     if (!isnan(setting->weight_decay))
         experiment.recipe.weight_decay = setting->weight_decay;
     if (!isnan(setting->epochs))
         experiment.recipe.epochs = (int64_t)setting->epochs;
-    return bl_train(&experiment, progress, result);
+    BL_TRY(bl_train(&experiment, progress, result));
+    for (int i = 0; i < result->suspects; i++)
+        result->suspect[i].example = p->rows[result->suspect[i].example];
+    return BL_OK;
 }
 
 bl_status bl_job_run(const bl_job *job, const bl_job_data *j, const bl_progress *progress,
@@ -695,6 +714,34 @@ static json_t *effect_json(const bl_arm_effect *e)
                      metrics_json(e->measure, e->measures), "inert", e->inert);
 }
 
+static json_t *groups_json(const bl_run_result *r)
+{
+    json_t *count = json_array(), *value = json_array();
+    for (int i = 0; i < r->groups; i++) {
+        json_array_append_new(count, json_integer((json_int_t)r->group[i].count));
+        json_array_append_new(value, real(r->group[i].value));
+    }
+    return json_pack("{s:o,s:o}", "count", count, "value", value);
+}
+
+static json_t *suspects_json(const bl_run_result *r)
+{
+    json_t *example = json_array(), *given = json_array(), *believed = json_array(),
+           *doubt = json_array(), *truth = json_array();
+    bool known = r->suspects && r->suspect[0].truth >= 0;
+    for (int i = 0; i < r->suspects; i++) {
+        json_array_append_new(example, json_integer(r->suspect[i].example));
+        json_array_append_new(given, json_integer(r->suspect[i].given));
+        json_array_append_new(believed, json_integer(r->suspect[i].believed));
+        json_array_append_new(doubt, real(r->suspect[i].doubt));
+        if (known)
+            json_array_append_new(truth, json_integer(r->suspect[i].truth));
+    }
+    return json_pack("{s:o,s:o,s:o,s:o,s:o,s:I}", "example", example, "given", given, "believed",
+                     believed, "doubt", doubt, "truth", truth, "wrong",
+                     (json_int_t)r->wrong_labels);
+}
+
 json_t *bl_run_result_to_json(const bl_run_result *r)
 {
     json_t *curve = json_array();
@@ -702,8 +749,10 @@ json_t *bl_run_result_to_json(const bl_run_result *r)
         json_array_append_new(
             curve, json_pack("{s:I,s:o,s:o}", "epoch", (json_int_t)r->curve[i].epoch, "train_loss",
                              real(r->curve[i].train_loss), "metric", real(r->curve[i].metric)));
-    return json_pack("{s:o,s:o,s:o,s:I,s:I,s:b,s:{s:f,s:f,s:I,s:I},s:{s:f,s:f}}", "metrics",
-                     metrics_json(r->metric, r->metrics), "curve", curve, "effect",
+    return json_pack("{s:o,s:o,s:o,s:o,s:o,s:I,s:I,s:b,s:{s:f,s:f,s:I,s:I},s:{s:f,s:f}}",
+                     "metrics", metrics_json(r->metric, r->metrics), "curve", curve, "groups",
+                     r->groups ? groups_json(r) : json_null(), "suspects",
+                     r->doubts ? suspects_json(r) : json_null(), "effect",
                      effect_json(&r->effect), "steps", (json_int_t)r->steps, "epochs",
                      (json_int_t)r->epochs, "diverged", r->diverged, "work", "flops", r->work.flops,
                      "bytes", r->work.bytes, "kernels", (json_int_t)r->work.kernels, "memory",

@@ -56,6 +56,10 @@ const bl_recipe *bl_job_recipe(const bl_job_data *data);
 const char *bl_job_summary(const bl_job_data *data);
 const char *bl_job_primary_metric(const bl_job_data *data, bool *higher_is_better); /* "accuracy" */
 uint64_t bl_job_data_hash(const bl_job_data *data);
+/* The name of a class; NULL in regression and past the end. */
+const char *bl_job_class(const bl_job_data *data, int32_t label);
+/* Where an example came from, "prices.csv:12"; NULL where the data set does not know. */
+const char *bl_job_example(const bl_job_data *data, int64_t row);
 bool bl_job_resplits(const bl_job_data *data); /* no fixed test part: every replicate re-splits */
 void bl_job_counts(const bl_job_data *data, int64_t *train, int64_t *test);
 /* All examples that splits draw from: more than both parts where training takes a subsample. */
@@ -79,7 +83,8 @@ bl_status bl_job_run(const bl_job *job, const bl_job_data *data, const bl_progre
 bl_status bl_job_preparation(const bl_job *job, const bl_job_data *data, bl_preparation **out);
 
 /* The result as JSON:
- * {"metrics":{..},"curve":[..],"effect":{..},"steps":..,"work":{..},"diverged":..,"timing":{..}}.
+ * {"metrics":{..},"curve":[..],"groups":{..},"suspects":{..},"effect":{..},"steps":..,"work":{..},
+ * "diverged":..,"timing":{..}}.
  * Everything but "timing" is deterministic. */
 json_t *bl_run_result_to_json(const bl_run_result *result);
 

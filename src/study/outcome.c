@@ -290,6 +290,38 @@ void bl_outcome_free(bl_outcome *o)
     *o = (bl_outcome){0};
 }
 
+/* --- groups ----------------------------------------------------------------------------------- */
+int bl_group_count(const bl_outcome *o)
+{
+    const json_t *groups = json_object_get(o->arm[0].result[0], "groups");
+    return (int)json_array_size(json_object_get(groups, "value"));
+}
+
+const char *bl_group_name(const bl_outcome *o, int group)
+{
+    static const char *const third[] = {"few labels near", "middle", "most labels near"};
+    const char *name = bl_job_class(o->data, group);
+    return name ? name : third[group < 3 ? group : 2];
+}
+
+double bl_group_mean(const bl_outcome *o, const bl_arm_outcome *arm, int group, double *count)
+{
+    double sum = 0, examples = 0;
+    int runs = 0;
+    for (int r = 0; r < o->replicates; r++) {
+        const json_t *groups = json_object_get(arm->result[r], "groups");
+        const json_t *value = json_array_get(json_object_get(groups, "value"), (size_t)group);
+        if (!json_is_number(value))
+            continue;
+        sum += json_number_value(value);
+        examples += (double)json_integer_value(
+            json_array_get(json_object_get(groups, "count"), (size_t)group));
+        runs++;
+    }
+    *count = runs ? examples / runs : NAN;
+    return runs ? sum / runs : NAN;
+}
+
 /* --- JSON
  * -----------------------------------------------------------------------------------------------
  */
@@ -371,6 +403,12 @@ static json_t *arm_json(const bl_outcome *o, int a, bool timing)
                   "interval", interval(arm->interval), "diverged", arm->diverged, "failed",
                   arm->failed, "work", real(arm->work), "total_work", real(arm->total_work),
                   "effect", effect_json(arm), "runs", runs_json(o, arm, timing));
+    json_t *groups = json_array();
+    for (int g = 0; g < bl_group_count(o); g++) {
+        double count;
+        json_array_append_new(groups, real(bl_group_mean(o, arm, g, &count)));
+    }
+    json_object_set_new(json, "groups", groups);
     if (json && arm->failed)
         json_object_set_new(json, "error", json_string(arm->error ? arm->error : "not run"));
     if (json && a > 0 && arm->effect.inert && !arm->failed)
@@ -384,6 +422,14 @@ static json_t *arm_json(const bl_outcome *o, int a, bool timing)
                             json_pack("{s:o,s:o}", "seconds", real(arm->seconds),
                                       "seconds_per_step", real(arm->seconds_per_step)));
     return json;
+}
+
+static json_t *groups_json(const bl_outcome *o)
+{
+    json_t *names = json_array();
+    for (int g = 0; g < bl_group_count(o); g++)
+        json_array_append_new(names, json_string(bl_group_name(o, g)));
+    return names;
 }
 
 static json_t *screening_json(const bl_screening *s)
@@ -439,6 +485,7 @@ bl_status bl_outcome_json(const bl_outcome *o, bool timing, json_t **out)
     if (!*out)
         return bl_fail(BL_NO_MEMORY, "memory is short for the result as JSON");
     json_object_set_new(*out, "family", json_integer(o->family));
+    json_object_set_new(*out, "groups", groups_json(o));
     json_object_set_new(*out, "screening", screening_json(o->screening));
     json_object_set_new(*out, "pilot", pilot_json(o->pilot));
     json_object_set_new(*out, "equal_cost", matched_json(o));

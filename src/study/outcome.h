@@ -58,6 +58,13 @@ void bl_outcome_free(bl_outcome *outcome);
 /* How its arms are compared. */
 bl_compare_options bl_outcome_compare_options(const bl_outcome *outcome);
 
+/* The groups that runs report (train.h): how many, their names, and the mean of one over the runs of
+ * an arm that did not diverge, with the mean number of its test examples. */
+int bl_group_count(const bl_outcome *outcome);
+const char *bl_group_name(const bl_outcome *outcome, int group);
+double bl_group_mean(const bl_outcome *outcome, const bl_arm_outcome *arm, int group,
+                     double *count);
+
 /* The verdict table, at most 80 columns; with terminal colours if `colour`. */
 bl_status bl_outcome_table(const bl_outcome *outcome, bool colour, bl_text *text);
 /* What its verdicts speak of, and how far to trust them: a paragraph in one line. */

@@ -5,6 +5,7 @@
  *     report_verdicts.c   what it says and how sure it is
  *     report_across.c     what is over several data sets; a page of several has it first
  *     report_runs.c       the runs
+ *     report_groups.c     groups of test examples, suspect labels
  *     report_method.c     tuning, reading, doing it again
  *     report_style.h      the style sheet
  *
@@ -52,7 +53,9 @@ static void sections(bl_page *p, const char *command)
     bl_report_curves(p);
     bl_report_effects(p);
     bl_report_metrics(p);
+    bl_report_groups(p);
     bl_report_gain(p);
+    bl_report_suspects(p);
     bl_report_scores(p);
     bl_report_tuning(p);
     bl_report_reading(p);

@@ -54,6 +54,8 @@ void bl_report_screening(bl_page *p);
 void bl_report_curves(bl_page *p);
 void bl_report_effects(bl_page *p);
 void bl_report_metrics(bl_page *p);
+void bl_report_groups(bl_page *p);
+void bl_report_suspects(bl_page *p); /* where an arm doubts labels */
 void bl_report_gain(bl_page *p);
 void bl_report_scores(bl_page *p);
 void bl_report_tuning(bl_page *p);

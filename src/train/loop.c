@@ -369,8 +369,11 @@ static bl_status score(bl_training *t, bl_run_result *result)
             ? bl_metrics_classification(&logits, bl_i32(&test->targets), result->metric)
             : bl_metrics_regression(&logits, bl_f32(&test->targets), t->data->target_scale,
                                     result->metric);
+    bl_status status = t->experiment->details ? bl_find_groups(t, &logits, result) : BL_OK;
     bl_array_free(&logits);
-    return score_memorised(t, result);
+    if (status == BL_OK && t->experiment->details)
+        status = bl_find_suspects(t, result);
+    return status == BL_OK ? score_memorised(t, result) : status;
 }
 
 /* A run that diverged keeps its metrics, all NaN, so that a study can rank it last. */
@@ -380,6 +383,9 @@ static bl_status finish(bl_training *t, bool finite, bl_run_result *result)
     BL_TRY(score(t, result));
     for (int i = 0; !finite && i < result->metrics; i++)
         result->metric[i].value = NAN;
+    for (int i = 0; !finite && i < result->groups; i++)
+        result->group[i].value = NAN;
+    result->suspects = finite ? result->suspects : 0;
     BL_TRY(bl_export(t, &result->state, &moved));
     bool planned = (int64_t)t->tally.step == t->steps || !finite;
     bl_audit_report(t, moved, planned, &result->effect);
@@ -424,6 +430,8 @@ bl_status bl_train(const bl_experiment *experiment, const bl_progress *progress,
 void bl_run_result_free(bl_run_result *result)
 {
     bl_release(result->curve);
+    bl_release(result->group);
+    bl_release(result->suspect);
     bl_dictionary_free(&result->state);
     *result = (bl_run_result){0};
 }

@@ -155,6 +155,8 @@ typedef struct bl_hooks {
     bool renew_statistics; /* evaluated parameters are averages: batch-norm statistics are computed
                               anew */
     bl_state_declaration state[6];
+    const char *beliefs; /* the state "f32[N,C]" that says what the method thinks each training
+                          * example's class is, from which suspect labels are told; or NULL */
 } bl_hooks;
 
 /* One method of an arm, with its options as the struct its hooks expect. */

@@ -58,6 +58,7 @@ typedef struct bl_experiment {
                                * gave it removes it once the result is kept */
     int64_t checkpoint_every; /* epochs; 0: only when interrupted */
     int64_t curve_points;     /* evaluations along the way, on at most 1000 test examples */
+    bool details;             /* groups and suspects too */
 } bl_experiment;
 
 #define BL_METRICS 12
@@ -86,6 +87,22 @@ typedef struct bl_arm_effect {
                  * the arm holds no examples out */
 } bl_arm_effect;
 
+/* A group of the test part: in classification a class, with its accuracy in percent; in regression
+ * the third of the test labels that have the fewest training labels near them, the middle and the
+ * densest, with their mean absolute error. A group may be empty: NaN. */
+typedef struct bl_group {
+    int64_t count;
+    double value;
+} bl_group;
+
+/* A training label that the arm believes to be another. */
+typedef struct bl_suspect {
+    int32_t example; /* row of the training part */
+    int32_t given, believed;
+    int32_t truth; /* where label noise was injected; else -1 */
+    double doubt;  /* share given to the class believed minus that of the class given */
+} bl_suspect;
+
 typedef struct bl_run_result {
     bl_metric metric[BL_METRICS];
     int metrics;
@@ -96,7 +113,12 @@ typedef struct bl_run_result {
     bool diverged;         /* a loss or parameter stopped being finite */
     bl_work work;          /* of one training step: deterministic, unlike the seconds */
     double seconds, seconds_per_step;
-    bl_dictionary state; /* final: evaluated parameters under "param/", statistics under "model/" */
+    bl_group *group;     /* [groups] */
+    bl_suspect *suspect; /* [suspects], the most doubtful first, at most 1000 */
+    int groups, suspects;
+    bool doubts;          /* the arm keeps beliefs about labels */
+    int64_t wrong_labels; /* of the training part, where label noise was injected and doubts */
+    bl_dictionary state;  /* final: evaluated parameters under "param/", statistics under "model/" */
 } bl_run_result;
 
 bl_status bl_train(const bl_experiment *experiment, const bl_progress *progress,

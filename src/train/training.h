@@ -7,6 +7,7 @@
  *     call.c        a compiled program bound to slots and to a batch
  *     evaluate.c    forward passes over a whole part; statistics; prediction
  *     audit.c       what the arm did
+ *     detail.c      groups of the test part, suspect labels
  *     checkpoint.c  the state as a file
  *     loop.c        the run */
 #ifndef BL_TRAIN_TRAINING_H
@@ -192,6 +193,10 @@ int bl_metrics_classification(const bl_array *logits, const int32_t *labels, bl_
 int bl_metrics_regression(const bl_array *predictions, const float *targets, double scale,
                           bl_metric *out);
 double bl_mean_loss(const bl_array *logits, const bl_array *targets, const char *loss);
+
+/* detail.c */
+bl_status bl_find_groups(const bl_training *t, const bl_array *outputs, bl_run_result *result);
+bl_status bl_find_suspects(bl_training *t, bl_run_result *result);
 
 /* audit.c */
 bl_status bl_audit_compile(bl_training *t);

@@ -55,6 +55,18 @@ compare defaults digits --epochs 1 --seeds 2
 narrow defaults
 [ "$(grep -c '^  = ' "$work/defaults")" -ge 4 ] || fail "few default arms: $(cat "$work/defaults")"
 
+# --- suspect labels ---
+compare doubts digits --epochs 6 --seeds 2 --label-noise 0.3 --arm elr --suspects "$work/suspects.csv" \
+    --html "$work/report.html"
+head -1 "$work/suspects.csv" | grep -qx 'arm,row,source,given,believed,doubt,runs,true' ||
+    fail "suspects: $(head -1 "$work/suspects.csv")"
+grep -qE '^elr,[0-9]+,[^,]*,[0-9],[0-9],[01]\.[0-9]{4},[12],[0-9]$' "$work/suspects.csv" ||
+    fail "no suspects: $(head -3 "$work/suspects.csv")"
+grep -q '<h2>Suspect labels</h2>' "$work/report.html" || fail "the report has no suspects"
+"$ballast" compare digits --trials 0 --arm dropout --suspects "$work/none.csv" 2>"$work/none.error" &&
+    fail "suspects of dropout"
+grep -q 'none of the arms keeps beliefs about labels' "$work/none.error" || fail "$(cat "$work/none.error")"
+
 # --- arms with long names, without effect, with too high a rate ---
 compare odd digits --epochs 1 --seeds 2 \
     --arm 'mixup(alpha=0.2)+ema(decay=0.99,warmup=true)+dropout(p=0.25)+stochastic_depth(p=0.25)' \

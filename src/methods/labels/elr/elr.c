@@ -134,6 +134,7 @@ static void elr_in_training(bl_step *s, const void *options)
 static const bl_hooks elr_hooks = {
     .loss = elr_in_training,
     .state = {{"bank", "f32[N,C]", 0.0}},
+    .beliefs = "bank",
 };
 
 const bl_method bl_elr = {
