@@ -491,7 +491,7 @@ static bl_status read_seeds(flags *f)
     return BL_OK;
 }
 
-static bl_status check_flags(flags *f)
+static bl_status check_flags(flags *f, int sets)
 {
     BL_TRY(read_seeds(f));
     if (f->html)
@@ -547,7 +547,7 @@ static bool complain(const bl_outcome *o)
 /* *incomplete: some arm has no verdict, because runs failed or it did nothing. */
 static bl_status compare(flags *f, const cli_texts *paths, bool *incomplete)
 {
-    BL_TRY(check_flags(f));
+    BL_TRY(check_flags(f, paths->count));
     char *store = f->store ? bl_copy_text(f->store) : bl_store_default_path();
     study *s = bl_alloc((size_t)paths->count * sizeof *s);
     bl_status status = store && s ? BL_OK : bl_no_memory(0);

@@ -415,7 +415,7 @@ static void everything_planned_is_told(void **state)
     fixture *f = *state;
     fill(f, false, 1);
     add_rest(f);
-    const char *page = write_page(f);
+    const char *page = write_page(f, 1);
     expect_page(page);
     expect(page, "<h2>At equal cost</h2>");
     expect(page, "data-label=\"baseline's epochs\">20</td>");
