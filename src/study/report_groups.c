@@ -99,7 +99,7 @@ static void suspect_row(const bl_page *p, const bl_suspected *s, bl_text *text)
 static void suspect_table(const bl_page *p, const bl_suspects *s, bl_text *text)
 {
     bool known = s->at[0].truth >= 0;
-    bl_page_open_cards(text);
+    bl_page_open_table(text);
     bl_text_add(text,
                 "<thead><tr><th scope=\"col\">example</th><th scope=\"col\">given</th>"
                 "<th scope=\"col\">believed</th>%s<th scope=\"col\">doubt</th>"

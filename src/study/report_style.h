@@ -84,9 +84,10 @@ static const char report_style[] =
     "  .cards th, .cards td { border: 0; padding: .1rem 0; white-space: normal; }\n"
     "  .cards th { overflow-wrap: anywhere; }\n"
     "  .cards td:empty { display: none; }\n"
-    "  .cards td[data-label] { display: flex; justify-content: space-between; gap: 1rem; }\n"
+    "  .cards td[data-label] { display: flex; justify-content: end; gap: .4rem; }\n"
     "  .cards td[data-label]::before { content: attr(data-label); color: var(--soft);\n"
-    "    flex: none; }\n"
+    "    margin-right: auto; overflow-wrap: anywhere; min-width: 0; }\n"
+    "  th, td { padding-right: .7rem; }\n"
     "}\n"
     "@media print { details { display: block; } }\n";
 
