@@ -17,8 +17,8 @@ enum { BL_VV, BL_VS, BL_SV, BL_BINARY_MODES };
 enum { BL_VVV, BL_VVS, BL_VSV, BL_VSS, BL_TERNARY_MODES };
 
 /* Two primitives of f32 in one loop, (x first y) second w, which saves writing and reading what is
- * between. _VS: y is single; FROM: the operands the other way round, y - x and w - ..; FINITE: what is
- * finite stays, else w. */
+ * between. _VS: y is single; FROM: the operands the other way round, y - x and w - ..; FINITE: what
+ * is finite stays, else w. */
 enum {
     BL_ADD_VV,
     BL_ADD_VS,
@@ -31,7 +31,15 @@ enum {
     BL_DIV_VS,
     BL_PAIR_FIRSTS
 };
-enum { BL_THEN_ADD, BL_THEN_SUB, BL_THEN_FROM, BL_THEN_MUL, BL_THEN_DIV, BL_THEN_FINITE, BL_PAIR_SECONDS };
+enum {
+    BL_THEN_ADD,
+    BL_THEN_SUB,
+    BL_THEN_FROM,
+    BL_THEN_MUL,
+    BL_THEN_DIV,
+    BL_THEN_FINITE,
+    BL_PAIR_SECONDS
+};
 
 /* Sums: what each part of a reduction accumulates. */
 enum { BL_SUM, BL_MAX, BL_MIN, BL_REDUCTIONS };
@@ -75,7 +83,9 @@ typedef struct bl_loops {
 
     bl_loop *pair[BL_PAIR_FIRSTS][BL_PAIR_SECONDS][2]; /* whether w is single */
     bl_loop *sub_exp[2];                               /* e^(x - y); whether y is single */
-    bl_loop *finite_else[2];                           /* x where finite, else w; whether single */
+    float (*exp_sum)(float *z, const float *x, float y,
+                     int64_t n); /* z = e^(x - y); the sum; or NULL */
+    bl_loop *finite_else[2];     /* x where finite, else w; whether single */
 
     /* z[r] = reduction of x[r,0..columns), for rows; f32 and f64 (others NULL). */
     void (*reduce_rows[BL_REDUCTIONS][BL_DTYPES])(void *z, const void *x, int64_t rows,

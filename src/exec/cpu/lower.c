@@ -449,6 +449,8 @@ static void assign(cpu_program *p, allocation *a)
         const cpu_instruction *i = &p->each.at[n];
         if (!cpu_is_state(i))
             take_place(p, a, i->z);
+        if (i->kind == DO_EXP_SUM)
+            take_place(p, a, i->w);
         const int32_t slot[4] = {cpu_is_state(i) ? -1 : i->z, i->x, i->y, i->w};
         for (int o = 0; o < 4; o++) {
             bool seen = false;

@@ -237,6 +237,16 @@ static void do_loop(const part *p, const cpu_instruction *i)
         i->loop(z, x, y, w, p->tile.columns);
 }
 
+static void exp_sum(const part *p, const cpu_instruction *i)
+{
+    int64_t n = p->tile.columns, next_x = row_bytes(p, i->x), next_y = row_bytes(p, i->y);
+    float *z = p->at[i->z], *sum = p->at[i->w];
+    const char *x = p->at[i->x], *y = p->at[i->y];
+    for (int64_t r = 0; r < p->tile.rows; r++, z += n, x += next_x, y += next_y)
+        sum[r] = p->plan->loops->exp_sum(z, (const float *)(const void *)x,
+                                         *(const float *)(const void *)y, n);
+}
+
 static void step(const part *p, const cpu_instruction *i)
 {
     void *const *at = p->at;
@@ -259,6 +269,9 @@ static void step(const part *p, const cpu_instruction *i)
         break;
     case DO_REDUCE_ROW:
         i->reduce(at[i->z], at[i->x], p->tile.rows, p->tile.columns);
+        break;
+    case DO_EXP_SUM:
+        exp_sum(p, i);
         break;
     case DO_REDUCE_COLUMN:
         reduce_column(p, i);

@@ -28,6 +28,7 @@ typedef enum cpu_instruction_kind {
     DO_GATHER,        /* z from memory through a view */
     DO_REPEAT,        /* z, whole rows, from one row x */
     DO_REDUCE_ROW,    /* z, one a row, from x */
+    DO_EXP_SUM,       /* z = e^(x - y) row by row, y one a row; w, one a row, is its sum */
     DO_REDUCE_COLUMN, /* into state z */
     DO_REDUCE_ALL,
     DO_NOTHING /* taken into another; never run */

@@ -1,6 +1,6 @@
 /* Two instructions in one: where a sum, difference or product of f32 is read once, by another one,
  * by exp or by a select of what is finite, the two become a single loop, and what is between never
- * leaves the processor's registers.
+ * leaves the processor's registers. A sum over rows of exponentials is taken with them.
  *
  * Runs on a program whose slots are each written once, before registers are handed out. To add a
  * pair, give it a loop in loops.h and say below when it fits. */
@@ -149,6 +149,22 @@ static bool join_finite(const pairing *p, int32_t at)
     return true;
 }
 
+/* A sum over the rows of e^(x - y), y one a row: it is taken where the exponentials are. */
+static bool join_sum(const pairing *p, int32_t at)
+{
+    cpu_instruction *i = &p->list->at[at];
+    if (i->kind != DO_REDUCE_ROW || i->reduction != BL_SUM || i->dtype != BL_F32 ||
+        !p->loops->exp_sum || p->writer[i->x] < 0 || p->program->slot[i->z].kind != SLOT_REGISTER)
+        return false;
+    cpu_instruction *first = &p->list->at[p->writer[i->x]];
+    if (first->kind != DO_LOOP || first->loop != p->loops->sub_exp[1] || first->class != CPU_FULL)
+        return false;
+    first->kind = DO_EXP_SUM;
+    first->w = i->z;
+    i->kind = DO_NOTHING;
+    return true;
+}
+
 static void count_reads(const pairing *p)
 {
     for (int32_t n = 0; n < p->list->count; n++) {
@@ -181,7 +197,8 @@ bl_status cpu_pair(const bl_loops *loops, cpu_program *program)
             p.writer[s] = -1;
         count_reads(&p);
         for (int32_t n = 0; n < p.list->count; n++)
-            (void)(join_arithmetic(&p, n) || join_exp(&p, n) || join_finite(&p, n));
+            (void)(join_arithmetic(&p, n) || join_exp(&p, n) || join_finite(&p, n) ||
+                   join_sum(&p, n));
         remove_nothing(p.list);
     }
     bl_status status = p.reads && p.writer ? BL_OK : bl_no_memory(slots * sizeof *p.reads);

@@ -107,6 +107,27 @@ STRETCH_16(sum_f32, add, 0.0f, NEVER)
 STRETCH_16(max_f32, max, -INFINITY, NOT_NUMBERS)
 STRETCH_16(min_f32, min, INFINITY, NOT_NUMBERS)
 
+/* z = e^(x - y), and the sum, by stretches as above. */
+static inline float exp_sum_stretch(float *z, const float *x, __m512 y, int64_t n)
+{
+    __m512 a = _mm512_setzero_ps(), b = a;
+    int64_t i = 0;
+    for (; i + 32 <= n; i += 32) {
+        __m512 p = exp_of_16(_mm512_sub_ps(_mm512_loadu_ps(x + i), y));
+        __m512 q = exp_of_16(_mm512_sub_ps(_mm512_loadu_ps(x + i + 16), y));
+        _mm512_storeu_ps(z + i, p);
+        _mm512_storeu_ps(z + i + 16, q);
+        a = _mm512_add_ps(a, p), b = _mm512_add_ps(b, q);
+    }
+    for (; i < n; i += 16) {
+        __mmask16 some = first_of_16(n - i);
+        __m512 p = exp_of_16(_mm512_sub_ps(_mm512_maskz_loadu_ps(some, x + i), y));
+        _mm512_mask_storeu_ps(z + i, some, p);
+        a = _mm512_mask_add_ps(a, some, a, p);
+    }
+    return add_of_16(_mm512_add_ps(a, b));
+}
+
 /* --- random bits ------------------------------------------------------------------------------ */
 
 typedef struct product_512 { /* of sixteen 32-bit numbers with one: both halves */
