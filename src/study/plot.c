@@ -303,6 +303,7 @@ bl_status bl_plot_search(const bl_outcome *o, int a, bl_text *out)
     bl_text script = {0};
     char id[32], label[96];
     small_axes(padded(range, 0.06), "trials", &script);
+    bl_text_add(&script, "set xtics %d\n", 1 + o->arm[0].choice->trials / 10);
     search_data(o->arm[0].choice, "baseline", &script);
     search_data(o->arm[a].choice, "arm", &script);
     const char *colour = a ? ink[o->arm[a].comparison.verdict] : BL_INK_BASELINE;
