@@ -158,7 +158,7 @@ static void add_rest(fixture *f)
                                    .seconds = 3};
         o->arm[a].choice = &f->choice[a];
     }
-    f->choice[1].edge = (char *)"its best trials crowd the upper end";
+    f->choice[1].edge = (char *)"the best trials crowd the upper end";
     f->screened = (bl_screened){.arm = (char *)"sam", .round = 1, .pairs = 4, .difference = -0.5};
     f->screening = (bl_screening){.arms = 1, .rounds = 1, .arm = &f->screened};
     f->pilot = (bl_pilot){
@@ -423,7 +423,7 @@ static void everything_planned_is_told(void **state)
     expect(page, "in round 1");
     expect(page, "elr(<wbr>&lt;1&gt;) @ learning_rate=0.1");
     expect(page, "data-label=\"best of 2\">80.5");
-    expect(page, "its best trials crowd the upper end.");
+    expect(page, "the best trials crowd the upper end.");
     expect(page, "5 pilot runs of each arm");
     assert_null(strstr(page, "not tuned"));
     if (have_gnuplot())

@@ -281,8 +281,6 @@ static void choice(const bl_choice *c, bl_text *text)
         bl_text_add(&line, "; %d trial%s diverged", c->diverged, c->diverged == 1 ? "" : "s");
     if (line.at)
         folded(text, 4, line.at);
-    if (c->edge)
-        folded(text, 4, c->edge);
     text->failed = text->failed || line.failed;
     bl_text_free(&line);
 }
@@ -331,6 +329,34 @@ static void signed_text(double x, const bl_layout *l, char cell[64])
         snprintf(cell, 64, "diverged");
     else
         snprintf(cell, 64, "%+.*f", l->difference, x / l->unit);
+}
+
+static bool has_edge(const bl_outcome *o, int a, const char *edge)
+{
+    const bl_choice *c = o->arm[a].choice;
+    return c && c->edge && !strcmp(c->edge, edge);
+}
+
+/* "baseline, elr: the best trials crowd ..", once for all arms of which it is true. */
+static void edges(const bl_outcome *o, bl_text *text)
+{
+    for (int a = 0; a < o->arms; a++) {
+        const char *edge = o->arm[a].choice ? o->arm[a].choice->edge : NULL;
+        bool said = !edge;
+        for (int b = 0; b < a && !said; b++)
+            said = has_edge(o, b, edge);
+        bl_text line = {0};
+        for (int b = a; b < o->arms && !said; b++)
+            if (has_edge(o, b, edge))
+                bl_text_add(&line, "%s%s", b > a ? ", " : "", o->arm[b].arm);
+        if (!said) {
+            bl_text_add(&line, ": %s", edge);
+            if (line.at)
+                folded(text, 0, line.at);
+        }
+        text->failed = text->failed || line.failed;
+        bl_text_free(&line);
+    }
 }
 
 /* The arms that a screening left out. */
@@ -487,6 +513,7 @@ bl_status bl_outcome_table(const bl_outcome *o, bool colour, bl_text *text)
     head(o, &l, text);
     for (int a = 0; a < o->arms; a++)
         row(o, a, &l, colour, text);
+    edges(o, text);
     screened_out(o, &l, text);
     equal_cost(o, &l, colour, text);
     bl_text_add(text, "\n");

@@ -130,7 +130,7 @@ static bl_status look_at_edge(const trials *t, int arm, const bl_recipe *recipe,
     int edge = bl_search_edge(choice->score, place, t->trials, higher);
     if (!edge)
         return BL_OK;
-    choice->edge = bl_format("its best trials crowd the %s end of the learning rates searched, %g "
+    choice->edge = bl_format("the best trials crowd the %s end of the learning rates searched, %g "
                              "to %g: consider --learning-rate %g for all arms",
                              edge > 0 ? "upper" : "lower", low, high, edge > 0 ? high : low);
     return choice->edge ? BL_OK : bl_no_memory(0);
