@@ -23,7 +23,7 @@ typedef struct flags {
     cli_plan plan;
     cli_texts arms;
     int64_t workers, trials;
-    double alpha, min_effect;
+    double alpha, min_effect, patience;
     const char *seeds, *store, *html, *preset, *save_preset, *name, *suspects;
     const char *command; /* as the user gave it */
     int replicates;      /* of seeds; 0: planned by pilots */
@@ -144,12 +144,15 @@ static void show_progress(void *context, const bl_study_progress *p)
         return;
     m->last = p->seconds;
     double here = p->done - p->done_before + p->doing;
-    double rate = p->seconds > 0 ? here / p->seconds : 0;
-    char left[32] = "?";
-    if (rate > 0 && here >= 0.5)
+    fprintf(stderr, "%s%d of %d %s", m->terminal ? "\r\033[K" : "", p->done, p->total, m->what);
+    if (here >= 0.5 && p->seconds > 0) { /* enough to tell by */
+        double rate = here / p->seconds;
+        char left[32];
         duration((p->total - p->done - p->failed - p->doing) / rate, left);
-    fprintf(stderr, "%s%d of %d %s, %.3g a second, about %s left%s", m->terminal ? "\r\033[K" : "",
-            p->done, p->total, m->what, rate, left, m->terminal ? "" : "\n");
+        fprintf(stderr, ", %.3g a second, about %s left", rate, left);
+    }
+    if (!m->terminal)
+        fputc('\n', stderr);
     if (m->terminal && finished)
         fputs("\r\033[K", stderr);
     fflush(stderr);
@@ -339,6 +342,7 @@ static bl_study_options options_of(const flags *f, const shared *all, const stud
                               .replicates = f->replicates,
                               .workers = (int)f->workers,
                               .ranks = f->ranks,
+                              .patience = f->patience,
                               .store = all->store,
                               .fresh = f->fresh,
                               .worker = all->worker,
@@ -647,6 +651,14 @@ static int compare_here(int argc, char **argv, bl_ranks *ranks)
                  "every rank: 1)",
          .low = 1,
          .high = 256},
+        {.name = "patience",
+         .kind = CLI_NUMBER,
+         .value = &f.patience,
+         .argument = "SECONDS",
+         .text = "a worker that says nothing for so long is ended, and its run given to another "
+                 "(default 600)",
+         .low = 0.1,
+         .high = 1e6},
         {.name = "store",
          .kind = CLI_TEXT,
          .value = &f.store,

@@ -673,7 +673,7 @@ static void a_worker_answers_and_a_dead_one_is_replaced(void **state)
         "echo \"{\\\"result\\\":{\\\"threads\\\":$OMP_NUM_THREADS}}\"; done",
         NULL};
     bl_pool *pool;
-    assert_int_equal(bl_pool_start(2, argv, &pool), BL_OK);
+    assert_int_equal(bl_pool_start(2, argv, 0, &pool), BL_OK);
     assert_int_equal(bl_pool_send(pool, 1, "work"), BL_OK);
     bl_event event = next(pool);
     assert_int_equal(event.kind, BL_EVENT_PROGRESS);
@@ -704,7 +704,7 @@ static void a_worker_that_babbles_or_hangs_up_is_lost(void **state)
                                 "exec sleep 1000",
                                 NULL};
     bl_pool *pool;
-    assert_int_equal(bl_pool_start(1, argv, &pool), BL_OK);
+    assert_int_equal(bl_pool_start(1, argv, 0, &pool), BL_OK);
     assert_int_equal(bl_pool_send(pool, 0, "babble"), BL_OK);
     bl_event event = next(pool);
     assert_int_equal(event.kind, BL_EVENT_DIED);
@@ -726,8 +726,7 @@ static void a_worker_that_hangs_is_replaced(void **state)
                                 "echo '{\"progress\":0.5}'; exec sleep 1000",
                                 NULL};
     bl_pool *pool;
-    assert_int_equal(bl_pool_start(1, argv, &pool), BL_OK);
-    bl_pool_set_patience(pool, 0.2);
+    assert_int_equal(bl_pool_start(1, argv, 0.2, &pool), BL_OK);
     assert_int_equal(bl_pool_send(pool, 0, "hang"), BL_OK);
     bl_event event = next(pool);
     assert_int_equal(event.kind, BL_EVENT_DIED);
@@ -746,7 +745,7 @@ static void a_worker_that_cannot_start_is_an_error(void **state)
     (void)state;
     const char *const argv[] = {"/no/such/program", NULL};
     bl_pool *pool;
-    assert_int_equal(bl_pool_start(1, argv, &pool), BL_IO);
+    assert_int_equal(bl_pool_start(1, argv, 0, &pool), BL_IO);
     assert_non_null(strstr(bl_error(), "/no/such/program"));
 }
 

@@ -96,13 +96,14 @@ static bl_status check_options(const char *name, const bl_data_options *options)
 
 static bl_status read_it(const char *name, const bl_data_options *options, bl_dataset *d)
 {
+    const struct form *form = NULL;
+    for (int i = 0; i < FORMS && !form; i++)
+        form = forms[i].is(name) ? &forms[i] : NULL;
+    bool built_in = bl_is_builtin(name);
+    if (!built_in && !form)
+        return unknown(name);
     BL_TRY(check_options(name, options));
-    if (bl_is_builtin(name))
-        return bl_read_builtin(name, d);
-    for (int i = 0; i < FORMS; i++)
-        if (forms[i].is(name))
-            return forms[i].read(name, options, d);
-    return unknown(name);
+    return built_in ? bl_read_builtin(name, d) : form->read(name, options, d);
 }
 
 /* "data/prices.csv" is called "prices.csv", "pets/" "pets". */

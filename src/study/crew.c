@@ -9,6 +9,7 @@ enum { SILENCE = 60 /* seconds after which a rank is lost; it shows life every f
 
 struct bl_crew {
     int each;
+    double patience;
     bl_pool *pool;
     bl_ranks *ranks;
     double moved; /* when the last event was */
@@ -27,18 +28,20 @@ int bl_crew_count(int each, const bl_ranks *ranks)
     return each * (ranks ? ranks->size : 1);
 }
 
-bl_status bl_crew_start(int each, const char *const *argv, bl_ranks *ranks, bl_crew **out)
+bl_status bl_crew_start(int each, const char *const *argv, double patience, bl_ranks *ranks,
+                        bl_crew **out)
 {
     *out = NULL;
     bl_crew *crew = bl_alloc(sizeof *crew);
     if (!crew)
         return bl_no_memory(sizeof *crew);
     crew->each = each;
+    crew->patience = patience;
     crew->ranks = ranks;
     crew->moved = now();
     bl_status status = ranks ? bl_rank_self(argv[0], &crew->self) : BL_OK;
     if (status == BL_OK)
-        status = bl_pool_start(each, argv, &crew->pool);
+        status = bl_pool_start(each, argv, patience, &crew->pool);
     if (status != BL_OK) {
         bl_crew_stop(crew);
         return status;
@@ -94,10 +97,10 @@ static bl_status greet(bl_crew *crew, int rank, const char *self)
     bl_release(other->host);
     if (!(other->host = bl_copy_text(host)))
         return bl_no_memory(0);
-    char count[16];
-    snprintf(count, sizeof count, "%d", crew->each);
+    char wanted[48];
+    snprintf(wanted, sizeof wanted, "%d %.17g", crew->each, crew->patience);
     other->ready = true;
-    return bl_ranks_post(crew->ranks, rank, 0, BL_RANK_WORKERS, count);
+    return bl_ranks_post(crew->ranks, rank, 0, BL_RANK_WORKERS, wanted);
 }
 
 static bl_status is_broken(const bl_other_rank *other, const bl_rank_message *m)

@@ -8,8 +8,10 @@
 
 typedef struct bl_crew bl_crew;
 
-/* `each` workers on every rank, the same for every crew of a process; ranks may be NULL. */
-bl_status bl_crew_start(int each, const char *const *argv, bl_ranks *ranks, bl_crew **out);
+/* `each` workers on every rank, the same for every crew of a process, as `patience` is; ranks may be
+ * NULL. */
+bl_status bl_crew_start(int each, const char *const *argv, double patience, bl_ranks *ranks,
+                        bl_crew **out);
 /* Ends the workers of this process; those of other ranks are idle then, and wait for the next. */
 void bl_crew_stop(bl_crew *crew);
 int bl_crew_count(int each, const bl_ranks *ranks);

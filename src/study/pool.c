@@ -113,7 +113,7 @@ static int finish(worker *w)
     return how;
 }
 
-bl_status bl_pool_start(int count, const char *const *argv, bl_pool **out)
+bl_status bl_pool_start(int count, const char *const *argv, double patience, bl_pool **out)
 {
     *out = NULL;
     if (count < 1 || count > BL_POOL_MOST)
@@ -122,7 +122,7 @@ bl_status bl_pool_start(int count, const char *const *argv, bl_pool **out)
     if (!pool)
         return bl_no_memory(sizeof *pool);
     pool->argv = argv;
-    pool->patience = BL_POOL_PATIENCE;
+    pool->patience = patience > 0 ? patience : BL_POOL_PATIENCE;
     pool->environment = one_thread_environment();
     pool->worker = bl_alloc((size_t)count * sizeof *pool->worker);
     bl_status status = pool->environment && pool->worker ? BL_OK : bl_no_memory((size_t)count);
@@ -136,11 +136,6 @@ bl_status bl_pool_start(int count, const char *const *argv, bl_pool **out)
     }
     *out = pool;
     return BL_OK;
-}
-
-void bl_pool_set_patience(bl_pool *pool, double seconds)
-{
-    pool->patience = seconds;
 }
 
 void bl_pool_stop(bl_pool *pool)
@@ -218,25 +213,23 @@ static bl_status lose(worker *w, const char *line, bl_event *event)
     return event->text ? BL_OK : bl_no_memory(64);
 }
 
-/* The first worker that has been silent over its job for too long, or NULL. */
-static worker *find_hanging(bl_pool *pool, int *index)
+/* Ends the first worker that has been silent over its job for too long. One whose words are still
+ * to be read is not silent: it may be this process that was stopped. */
+static bl_status end_hanging(bl_pool *pool, const struct pollfd *watched, bl_event *event)
 {
     double t = now();
-    for (*index = 0; *index < pool->count; ++*index) {
-        worker *w = &pool->worker[*index];
-        if (w->channel >= 0 && w->heard > 0 && t - w->heard > pool->patience)
-            return w;
+    int i = 0;
+    for (; i < pool->count; i++) {
+        const worker *w = &pool->worker[i];
+        bool silent = w->channel >= 0 && !watched[i].revents && w->heard > 0;
+        if (silent && t - w->heard > pool->patience)
+            break;
     }
-    return NULL;
-}
-
-static bl_status end_hanging(bl_pool *pool, bl_event *event)
-{
-    worker *w = find_hanging(pool, &event->worker);
-    if (!w)
+    if (i == pool->count)
         return BL_OK;
-    finish(w);
+    finish(&pool->worker[i]);
     event->kind = BL_EVENT_DIED;
+    event->worker = i;
     event->text = bl_format("the worker gave no sign of life for %g s", pool->patience);
     return event->text ? BL_OK : bl_no_memory(64);
 }
@@ -272,8 +265,11 @@ bl_status bl_pool_wait(bl_pool *pool, int milliseconds, bl_event *event)
             return status;
         watched[i] = (struct pollfd){.fd = pool->worker[i].channel, .events = POLLIN};
     }
-    if (poll(watched, (nfds_t)count, milliseconds) <= 0) /* the time is over, or a signal */
-        return end_hanging(pool, event);
+    if (poll(watched, (nfds_t)count, milliseconds) < 0)
+        return BL_OK; /* a signal */
+    BL_TRY(end_hanging(pool, watched, event));
+    if (event->kind != BL_EVENT_NONE)
+        return BL_OK;
     for (int i = 0; i < count; i++) {
         if (!watched[i].revents)
             continue;

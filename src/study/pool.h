@@ -10,7 +10,7 @@ typedef struct bl_pool bl_pool;
 
 enum {
     BL_POOL_MOST = 256,
-    BL_POOL_PATIENCE = 600 /* seconds: a worker that is silent for longer over a job hangs */
+    BL_POOL_PATIENCE = 600 /* seconds that a worker may be silent over a job, unless said */
 };
 
 typedef enum bl_event_kind {
@@ -30,10 +30,10 @@ typedef struct bl_event {
     char *text; /* bl_release it */
 } bl_event;
 
-/* Starts `count` workers, each running argv[0] with argv (NULL-terminated), one thread each. */
-bl_status bl_pool_start(int count, const char *const *argv, bl_pool **out);
-/* Another patience than BL_POOL_PATIENCE. A worker that hangs is ended, and BL_EVENT_DIED. */
-void bl_pool_set_patience(bl_pool *pool, double seconds);
+/* Starts `count` workers, each running argv[0] with argv (NULL-terminated), one thread each. One
+ * that is silent over its job for more than `patience` seconds (0: BL_POOL_PATIENCE) is ended, and
+ * BL_EVENT_DIED. */
+bl_status bl_pool_start(int count, const char *const *argv, double patience, bl_pool **out);
 /* Ends every worker at once. */
 void bl_pool_stop(bl_pool *pool);
 /* Hands an idle worker its job: one line, without a newline. */

@@ -211,13 +211,12 @@ typedef struct server {
 static bl_status obey(server *s, const bl_rank_message *m)
 {
     s->heard = now();
-    int64_t count;
+    double patience;
     switch (m->kind) {
     case BL_RANK_WORKERS:
-        if (s->pool || !bl_parse_int(m->text, &count) || count < 1 || count > BL_POOL_MOST)
+        if (s->pool || sscanf(m->text, "%d %lf", &s->workers, &patience) != 2)
             return bl_fail(BL_INVALID, "the first rank asks for \"%s\" workers", m->text);
-        s->workers = (int)count;
-        return bl_pool_start(s->workers, s->worker, &s->pool);
+        return bl_pool_start(s->workers, s->worker, patience, &s->pool);
     case BL_RANK_JOB:
         if (!s->pool || m->worker < 0 || m->worker >= s->workers)
             return bl_fail(BL_INVALID, "the first rank has a job for worker %d of %d", m->worker,

@@ -33,7 +33,7 @@ typedef struct bl_ranks {
 typedef enum bl_rank_kind { /* the letter of a message */
                             BL_RANK_NONE = 0,
                             BL_RANK_ALIVE = 'a',
-                            BL_RANK_WORKERS = 'w',  /* to a rank: have so many workers */
+                            BL_RANK_WORKERS = 'w',  /* to a rank: have so many workers, with this patience */
                             BL_RANK_JOB = 'j',      /* to a rank: a worker's next line */
                             BL_RANK_QUIT = 'q',     /* to a rank: all end together */
                             BL_RANK_GO = 'g',       /* to a rank: end alone, another is lost */

@@ -277,7 +277,7 @@ bl_status bl_study_run(const bl_study_options *o, const bl_job_data *data)
         status = bl_store_count(r.store, r.study, o->arm, o->arms, o->replicates, &counts);
     r.done_before = counts.done;
     if (status == BL_OK && counts.pending + counts.running > 0) {
-        status = bl_crew_start(o->workers, o->worker, o->ranks, &r.crew);
+        status = bl_crew_start(o->workers, o->worker, o->patience, o->ranks, &r.crew);
         if (status == BL_OK)
             status = run_jobs(&r);
         bl_crew_stop(r.crew);

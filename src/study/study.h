@@ -22,6 +22,7 @@ typedef struct bl_study_options {
     const bl_choice *choice;       /* [arms]: which arms they are settings of; NULL: untuned */
     int arms, replicates, workers; /* of every rank */
     bl_ranks *ranks;               /* NULL: this machine alone */
+    double patience;               /* seconds that a worker may be silent over a run; 0: 600 */
     int screened;                  /* arms that a screening left out (study/screen.h) */
     const char *store;             /* path */
     bool fresh;                    /* forget what the store has of this plan */

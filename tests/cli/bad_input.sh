@@ -127,8 +127,9 @@ bad "unknown schedule" '"cosin".*cosine' $compare digits --schedule cosin
 bad "loss of another task" 'squared.*classification.*cross_entropy' $compare digits --loss squared
 
 # --- data ---
-bad "missing file" 'missing\.csv' $compare missing.csv --target price
-bad "missing test file" 'missing\.csv' $compare good.csv --target price --test missing.csv
+bad "missing file" '"missing\.csv": no file or folder of this name' $compare missing.csv --target price
+bad "missing test file" 'missing\.csv: cannot open: No such file' $compare good.csv --target price --test missing.csv
+bad "missing file of labels" '"x\.npy": no file' $compare x.npy --labels y.npy
 bad "no name" '"": no file.*digits' $compare ''
 bad "unknown data set" '"digit".*digits' $compare digit
 bad "empty csv" 'empty\.csv' $compare empty.csv --target price
