@@ -53,20 +53,6 @@ static bl_status check_data(const open_plan *open, const char *wanted)
     return bl_fail(BL_INVALID, "%s changed while the study ran: start it again", open->plan.data);
 }
 
-/* JSON is UTF-8; a message may quote a file that is not. */
-static json_t *error_text(void)
-{
-    json_t *text = json_string(bl_error());
-    if (text)
-        return text;
-    char plain[1024];
-    snprintf(plain, sizeof plain, "%s", bl_error());
-    for (char *c = plain; *c; c++)
-        if ((unsigned char)*c >= 0x80)
-            *c = '?';
-    return json_string(plain);
-}
-
 static int answer(FILE *channel, const char *key, json_t *value)
 {
     json_t *line = json_pack("{s:o}", key, value);
@@ -162,7 +148,7 @@ int cli_worker(int argc, char **argv)
         bool fit;
         status = run(&open, line, channel, &result, &fit) == BL_OK
                      ? answer(channel, "result", result)
-                     : answer(channel, fit ? "error" : "unfit", error_text());
+                     : answer(channel, fit ? "error" : "unfit", json_string(bl_error()));
     }
     free(line);
     close_plan(&open);

@@ -234,10 +234,33 @@ static void malformed_safetensors_are_refused(void **state)
     expect_error(bl_safetensors_parse("abc", 3, "case", &d), BL_INVALID, "too few");
 }
 
+static void a_text_is_cleaned(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *from, *to;
+    } rows[] = {{"", ""},
+                {"caf\xc3\xa9 \xf0\x9f\x98\x80", "caf\xc3\xa9 \xf0\x9f\x98\x80"},
+                {"\x1b[31m\n\t\x7f.", " [31m   ."},
+                {"\xc2\x9b\xc2\xa0", "  \xc2\xa0"},
+                {"\xe9t\xe9", "?t?"},
+                {"\xc3", "?"},
+                {"\xed\xa0\x80\xc0\xaf", "?????"}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char text[32];
+        snprintf(text, sizeof text, "%s", rows[i].from);
+        bl_clean_text(text);
+        assert_string_equal(text, rows[i].to);
+        (void)bl_fail(BL_INVALID, "%s", rows[i].from);
+        assert_string_equal(bl_error(), rows[i].to);
+    }
+}
+
 int main(void)
 {
     close(mkstemp(path));
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_text_is_cleaned),
         cmocka_unit_test(types_are_written_and_counted),
         cmocka_unit_test(elements_round_to_their_type),
         cmocka_unit_test(messages_may_quote_the_message_before),

@@ -142,8 +142,8 @@ static void an_odd_csv_is_read_as_meant(void **state)
     assert_true(bl_f64(&d.target)[3] == -30);
     assert_string_equal(d.example[1], "t.csv:4");
     assert_string_equal(d.example[2], "t.csv:6");
-    assert_non_null(strstr(d.notes, "column same is left out: it is the same in every row"));
-    assert_non_null(strstr(d.notes, "column id is left out"));
+    assert_non_null(strstr(d.notes, "column \"same\" is left out: it is the same in every row"));
+    assert_non_null(strstr(d.notes, "column \"id\" is left out"));
     bl_dataset_free(&d);
     ok(read_csv(",t,y\n0,1,5.5\n1,2,6\n2,3,7\n", &(bl_data_options){.target = "y"}, &d));
     assert_int_equal(d.columns,
@@ -153,6 +153,30 @@ static void an_odd_csv_is_read_as_meant(void **state)
     ok(read_csv(odd_csv, &(bl_data_options){.target = "price", .keep_columns = true}, &d));
     assert_int_equal(d.columns, 5);
     bl_dataset_free(&d);
+}
+
+static void numbers_that_are_read_as_text_are_told(void **state)
+{
+    (void)state;
+    bl_dataset d;
+    ok(read_csv("a;b;y\n1,5;x;1.5\n2,5;x;2\n2,5;z;3\n", &(bl_data_options){.target = "y"}, &d));
+    assert_non_null(strstr(d.notes, "column \"a\" is read as text; numbers such as 3,5 and 1,200 "
+                                    "must be written 3.5 and 1200\n"));
+    assert_null(strstr(d.notes, "\"b\""));
+    bl_dataset_free(&d);
+    /* Said too of a column that is then left out; a character that is cut is no half character. */
+    bl_text text = {0};
+    bl_text_add(&text, "a,b,y\n");
+    for (int i = 0; i < 20; i++)
+        bl_text_add(&text, i == 9 ? "%s,%d,1.5\n" : "%.0s%d,%d,2\n",
+                    "123456789012345678901234567890123456789\xc3\xa4", i, i % 3);
+    ok(read_csv(text.at, &(bl_data_options){.target = "y"}, &d));
+    assert_non_null(strstr(
+        d.notes, "column \"a\": 19 of 20 cells are numbers, but it is read as text because "
+                 "of \"123456789012345678901234567890123456789?\" (t.csv:11)\n"
+                 "column \"a\" is left out: its text differs in every row, as an id does\n"));
+    bl_dataset_free(&d);
+    bl_text_free(&text);
 }
 
 static void malformed_csv_names_line_and_expectation(void **state)
@@ -447,6 +471,7 @@ int main(void)
         cmocka_unit_test(fashion_mnist_is_read_or_its_package_named),
         cmocka_unit_test(unknown_names_are_answered_with_the_nearest),
         cmocka_unit_test(an_odd_csv_is_read_as_meant),
+        cmocka_unit_test(numbers_that_are_read_as_text_are_told),
         cmocka_unit_test(malformed_csv_names_line_and_expectation),
         cmocka_unit_test(the_target_decides_between_classes_and_values),
         cmocka_unit_test(a_test_file_follows_the_training_file),

@@ -49,6 +49,11 @@ char *bl_copy_text(const char *text);                     /* bl_release it */
 char *bl_format(const char *format, ...) BL_PRINTF(1, 2); /* bl_release it */
 /* The candidate nearest to `name` in edit distance, or NULL if none is near: "did you mean elr?" */
 const char *bl_nearest(const char *name, const char *const *candidates, int count);
+/* The length of the UTF-8 sequence at `text`, of which `left` bytes are there; 0: it is none. */
+size_t bl_utf8_length(const char *text, size_t left);
+/* Makes a text, in place, one that a terminal and JSON can take: control characters become spaces,
+ * bytes that are not UTF-8 question marks. */
+void bl_clean_text(char *text);
 bool bl_parse_double(const char *text, double *out); /* the whole text, C locale */
 bool bl_parse_int(const char *text, int64_t *out);
 void bl_sort_doubles(double *x, size_t count); /* ascending; a NaN goes anywhere */

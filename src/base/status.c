@@ -20,6 +20,7 @@ bl_status bl_fail(bl_status code, const char *format, ...)
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
+    bl_clean_text(text); /* it may quote a file */
     memcpy(message, text, sizeof message);
     return code;
 }
@@ -32,8 +33,9 @@ bl_status bl_fail_in(bl_status code, const char *prefix_format, ...)
     vsnprintf(prefix, sizeof prefix, prefix_format, arguments);
     va_end(arguments);
     snprintf(text, sizeof text, "%s: %s", prefix, message);
+    text[sizeof message - 1] = '\0';
+    bl_clean_text(text);
     memcpy(message, text, sizeof message);
-    message[sizeof message - 1] = '\0';
     return code;
 }
 

@@ -14,6 +14,34 @@ void bl_free_text(char *text)
     bl_release(text);
 }
 
+size_t bl_utf8_length(const char *text, size_t left)
+{
+    const unsigned char *s = (const unsigned char *)text;
+    if (s[0] < 0x80)
+        return 1;
+    size_t length = s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : 2;
+    if (s[0] < 0xc2 || s[0] > 0xf4 || left < length)
+        return 0;
+    for (size_t i = 1; i < length; i++)
+        if ((s[i] & 0xc0) != 0x80)
+            return 0;
+    bool overlong = (s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xf0 && s[1] < 0x90);
+    bool surrogate = s[0] == 0xed && s[1] >= 0xa0, beyond = s[0] == 0xf4 && s[1] >= 0x90;
+    return overlong || surrogate || beyond ? 0 : length;
+}
+
+void bl_clean_text(char *text)
+{
+    for (size_t left = strlen(text), length; left > 0; text += length, left -= length) {
+        const unsigned char *s = (const unsigned char *)text;
+        length = bl_utf8_length(text, left);
+        if (length == 0)
+            length = 1, *text = '?';
+        else if (s[0] < ' ' || s[0] == 0x7f || (s[0] == 0xc2 && s[1] < 0xa0))
+            memset(text, ' ', length);
+    }
+}
+
 void bl_text_add_n(bl_text *text, const char *bytes, size_t count)
 {
     if (text->failed)

@@ -44,6 +44,7 @@ bl_status bl_dataset_note(bl_dataset *d, const char *format, ...)
     va_start(arguments, format);
     vsnprintf(line, sizeof line, format, arguments);
     va_end(arguments);
+    bl_clean_text(line);
     char *notes = bl_format("%s%s\n", d->notes ? d->notes : "", line);
     if (!notes)
         return bl_no_memory(sizeof line);
@@ -281,7 +282,7 @@ char *bl_dataset_summary(const bl_dataset *d)
     const int64_t *dim = d->inputs.type.shape.dim;
     bl_text_add(&text, "%lld ", (long long)d->count);
     if (d->kind == BL_TABLE)
-        bl_text_add(&text, "rows, %d columns", d->columns);
+        bl_text_add(&text, "rows, %d column%s", d->columns, d->columns == 1 ? "" : "s");
     else if (d->kind == BL_IMAGES)
         bl_text_add(&text, "images %lldx%lldx%lld", (long long)dim[1], (long long)dim[2],
                     (long long)dim[3]);

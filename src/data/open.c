@@ -44,16 +44,17 @@ static bool is_image(const char *path)
 }
 
 static const struct form {
+    const char *name;
     bool (*is)(const char *path);
     bl_status (*read)(const char *path, const bl_data_options *options, bl_dataset *d);
 } forms[] = {
-    {is_csv, bl_read_csv},
-    {is_idx, bl_read_idx_file},
-    {is_idx_folder, bl_read_idx_folder},
-    {is_npy_folder, bl_read_npy_folder},
-    {is_npy, bl_read_npy_file},
-    {is_image, bl_read_image_file},
-    {bl_is_folder, bl_read_image_folder},
+    {"a CSV file", is_csv, bl_read_csv},
+    {"an IDX file", is_idx, bl_read_idx_file},
+    {"a folder of IDX files", is_idx_folder, bl_read_idx_folder},
+    {"a folder of NPY files", is_npy_folder, bl_read_npy_folder},
+    {"an NPY file", is_npy, bl_read_npy_file},
+    {"an image", is_image, bl_read_image_file},
+    {"a folder of images", bl_is_folder, bl_read_image_folder},
 };
 enum { FORMS = sizeof forms / sizeof *forms };
 
@@ -66,7 +67,7 @@ static bl_status unknown(const char *name)
     const char *nearest = bl_nearest(name, names, count);
     if (bl_is_file(name))
         return bl_fail(BL_UNSUPPORTED,
-                       "%s: unknown kind of file; those read are .csv, .tsv, .npy, "
+                       "%s: unknown kind of file; those read are .csv, .tsv, .npy, .png, .jpg, "
                        "*-images-idx3-ubyte[.gz], and folders of images by class",
                        name);
     return bl_fail(BL_NOT_FOUND,
@@ -77,7 +78,7 @@ static bl_status unknown(const char *name)
 }
 
 /* An option that would have no effect is an error. */
-static bl_status check_options(const char *name, const bl_data_options *options)
+static bl_status check_options(const char *name, const char *form, const bl_data_options *options)
 {
     bool table = is_csv(name), built_in = bl_is_builtin(name);
     bool labels = is_idx(name) || is_idx_folder(name) || is_npy(name);
@@ -88,10 +89,7 @@ static bl_status check_options(const char *name, const bl_data_options *options)
                                                        : NULL;
     if (!useless)
         return BL_OK;
-    return bl_fail(BL_INVALID, "%s: %s was given, but has no meaning for %s", name, useless,
-                   table      ? "a CSV file"
-                   : built_in ? "a built-in data set"
-                              : "this kind of data");
+    return bl_fail(BL_INVALID, "%s: %s was given, but has no meaning for %s", name, useless, form);
 }
 
 static bl_status read_it(const char *name, const bl_data_options *options, bl_dataset *d)
@@ -102,7 +100,7 @@ static bl_status read_it(const char *name, const bl_data_options *options, bl_da
     bool built_in = bl_is_builtin(name);
     if (!built_in && !form)
         return unknown(name);
-    BL_TRY(check_options(name, options));
+    BL_TRY(check_options(name, built_in ? "a built-in data set" : form->name, options));
     return built_in ? bl_read_builtin(name, d) : form->read(name, options, d);
 }
 

@@ -85,9 +85,11 @@ bl_plan bl_plan_new(void)
     TEXT(optimizer)                                                                                \
     TEXT(schedule)                                                                                 \
     TEXT(loss)                                                                                     \
-    NUMBER(test_fraction) NUMBER(imbalance) NUMBER(learning_rate) NUMBER(weight_decay)             \
-        NUMBER(momentum) INTEGER(keep_columns) INTEGER(fixed_split) INTEGER(train_count)           \
-            INTEGER(study_seed) INTEGER(epochs) INTEGER(batch) INTEGER(width) INTEGER(depth)
+    NUMBER(test_fraction)                                                                          \
+    NUMBER(imbalance)                                                                              \
+    NUMBER(learning_rate) NUMBER(weight_decay) NUMBER(momentum) INTEGER(keep_columns)              \
+        INTEGER(fixed_split) INTEGER(train_count) INTEGER(study_seed) INTEGER(epochs)              \
+            INTEGER(batch) INTEGER(width) INTEGER(depth)
 
 json_t *bl_plan_to_json(const bl_plan *plan)
 {
@@ -471,25 +473,46 @@ static char *summary_of(const bl_job_data *j)
         snprintf(size, sizeof size, " %lld x %lld", (long long)r->model.depth,
                  (long long)r->model.width);
     char *text =
-        set ? bl_format("%s: %s\n%s%s, %s%s, %s rate %g, decay %g, batch %lld, %lld epochs; %lld "
+        set ? bl_format("%s: %s\n%s%s, %s%s, %s rate %g, decay %g, batch %lld, %lld epoch%s; %lld "
                         "train, %lld test%s",
                         j->set.name, set, j->set.notes, j->task->name, r->model.name, size,
                         r->optimizer, r->learning_rate, r->weight_decay, (long long)r->batch,
-                        (long long)r->epochs, (long long)j->train_count, (long long)j->test_count,
-                        bl_job_resplits(j) ? " in each split" : "")
+                        (long long)r->epochs, r->epochs == 1 ? "" : "s", (long long)j->train_count,
+                        (long long)j->test_count, bl_job_resplits(j) ? " in each split" : "")
             : NULL;
     bl_free_text(set);
     return text;
+}
+
+/* Whether the target leaves something to learn: neither all alike, nor each a class of its own. */
+static bl_status check_target(const bl_dataset *d)
+{
+    bool classes = d->target_kind == BL_CLASSES;
+    if (classes && d->classes < 2)
+        return bl_fail(BL_INVALID,
+                       "%s: every example is of the class \"%s\"; at least two are needed", d->name,
+                       d->classes ? d->class_name[0] : "");
+    if (classes && d->classes == d->count)
+        return bl_fail(
+            BL_INVALID,
+            "%s: each of the %lld examples is of a class of its own (\"%s\", ..), so that "
+            "none can be learned",
+            d->name, (long long)d->count, d->class_name[0]);
+    if (d->target_kind != BL_VALUES)
+        return BL_OK;
+    const double *value = bl_f64(&d->target);
+    for (int64_t i = 1; i < d->count; i++)
+        if (value[i] != value[0])
+            return BL_OK;
+    return bl_fail(BL_INVALID, "%s: the target is %g in every example; there is nothing to learn",
+                   d->name, value[0]);
 }
 
 static bl_status settle(bl_job_data *j)
 {
     const bl_plan *plan = j->plan;
     BL_TRY(bl_task_find(plan->task, &j->set, &j->task));
-    if (j->set.target_kind == BL_CLASSES && j->set.classes < 2)
-        return bl_fail(BL_INVALID,
-                       "%s: every example is of the class \"%s\"; at least two are needed",
-                       j->set.name, j->set.classes ? j->set.class_name[0] : "");
+    BL_TRY(check_target(&j->set));
     if (plan->label_noise) {
         BL_TRY(bl_noise_parse(plan->label_noise, &j->noise));
         if (j->task != &bl_task_classification)
@@ -749,13 +772,12 @@ json_t *bl_run_result_to_json(const bl_run_result *r)
         json_array_append_new(
             curve, json_pack("{s:I,s:o,s:o}", "epoch", (json_int_t)r->curve[i].epoch, "train_loss",
                              real(r->curve[i].train_loss), "metric", real(r->curve[i].metric)));
-    return json_pack("{s:o,s:o,s:o,s:o,s:o,s:I,s:I,s:b,s:{s:f,s:f,s:I,s:I},s:{s:f,s:f}}",
-                     "metrics", metrics_json(r->metric, r->metrics), "curve", curve, "groups",
+    return json_pack("{s:o,s:o,s:o,s:o,s:o,s:I,s:I,s:b,s:{s:f,s:f,s:I,s:I},s:{s:f,s:f}}", "metrics",
+                     metrics_json(r->metric, r->metrics), "curve", curve, "groups",
                      r->groups ? groups_json(r) : json_null(), "suspects",
-                     r->doubts ? suspects_json(r) : json_null(), "effect",
-                     effect_json(&r->effect), "steps", (json_int_t)r->steps, "epochs",
-                     (json_int_t)r->epochs, "diverged", r->diverged, "work", "flops", r->work.flops,
-                     "bytes", r->work.bytes, "kernels", (json_int_t)r->work.kernels, "memory",
-                     (json_int_t)r->work.memory, "timing", "seconds", r->seconds,
-                     "seconds_per_step", r->seconds_per_step);
+                     r->doubts ? suspects_json(r) : json_null(), "effect", effect_json(&r->effect),
+                     "steps", (json_int_t)r->steps, "epochs", (json_int_t)r->epochs, "diverged",
+                     r->diverged, "work", "flops", r->work.flops, "bytes", r->work.bytes, "kernels",
+                     (json_int_t)r->work.kernels, "memory", (json_int_t)r->work.memory, "timing",
+                     "seconds", r->seconds, "seconds_per_step", r->seconds_per_step);
 }

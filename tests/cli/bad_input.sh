@@ -68,6 +68,12 @@ echo 'size,colour,price' >header.csv
 { cat good.csv; echo '13,red,dear'; } >word.csv
 sed 's/colour/size/' good.csv >twice.csv
 awk -F, 'NR == 1 { print } NR > 1 { print $1 "," $2 ",same" }' good.csv >oneclass.csv
+awk -F, 'NR == 1 { print } NR > 1 { print $1 "," $2 ",3.5" }' good.csv >constant.csv
+sed 's/$/x/' good.csv >ownclass.csv
+sed '1d' good.csv | sed 's/^1,red,10/10,red,10/' >headless.csv
+sed 's/same/\x1b[31msame\n/' oneclass.csv | sed 's/\x1b.*/"&/; 2,$s/^$/"/' >escape.csv
+iconv -t utf-16 good.csv >wide.csv
+mkdir folder.csv
 head -c 3000 /dev/urandom >noise.csv
 printf '\x00\x00\x08\x03\x00\x00\x00\x0a\x00\x00\x00\x04\x00\x00\x00\x04' >short-images-idx3-ubyte
 head -c 50 /dev/zero >>short-images-idx3-ubyte
@@ -143,6 +149,12 @@ bad "NaN target" 'nan\.csv:14' $compare nan.csv --target price
 bad "text in a numeric target" '"dear"' $compare word.csv --target price --task regression
 bad "column named twice" '"?size"?' $compare twice.csv --target price
 bad "one class" '"same".*two' $compare oneclass.csv --target price
+bad "one value" 'constant\.csv: the target is 3\.5' $compare constant.csv --target price
+bad "a class an example" 'ownclass\.csv.*12 .*own' $compare ownclass.csv --target pricex
+bad "no header" 'headless\.csv:1: .*"10".*first line' $compare headless.csv --target price
+bad "control characters" '" \[31msame "' $compare escape.csv --target price
+bad "UTF-16" 'wide\.csv:1: not UTF-8.*utf-16' $compare wide.csv --target price
+bad "folder called csv" 'folder\.csv: a target.*a folder of images' $compare folder.csv --target price
 bad "not a csv" 'noise\.csv' $compare noise.csv --target price
 bad "kind of an unknown column" '"color".*colour' \
     $compare good.csv --target price --type color=categorical

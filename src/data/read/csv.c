@@ -4,6 +4,7 @@
 #include "data/dataset.h"
 
 #include <csv.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct parser {
@@ -36,6 +37,38 @@ static void on_field(void *bytes, size_t length, void *context)
     p->row[p->fields++] = copy;
 }
 
+struct title {
+    const char *name;
+    size_t column;
+};
+
+static int by_name(const void *a, const void *b)
+{
+    const struct title *x = a, *y = b;
+    int order = strcmp(x->name, y->name);
+    return order ? order : (x->column > y->column) - (x->column < y->column);
+}
+
+static bl_status check_names(const struct parser *p)
+{
+    struct title *title = bl_alloc(p->fields * sizeof *title);
+    if (!title)
+        return bl_no_memory(p->fields * sizeof *title);
+    for (size_t i = 0; i < p->fields; i++)
+        title[i] = (struct title){p->out->name[i], i + 1};
+    qsort(title, p->fields, sizeof *title, by_name);
+    bl_status status = BL_OK;
+    for (size_t i = 1; i < p->fields && status == BL_OK; i++)
+        if (strcmp(title[i - 1].name, title[i].name) == 0)
+            status = bl_fail(BL_INVALID,
+                             "%s:%lld: columns %zu and %zu are both named \"%s\"; the first line "
+                             "names the columns, each once",
+                             p->out->where, (long long)p->row_line, title[i - 1].column,
+                             title[i].column, title[i].name);
+    bl_release(title);
+    return status;
+}
+
 /* The first row. An empty name, as of a data frame's index, becomes "column 1". */
 static bl_status take_header(struct parser *p)
 {
@@ -51,13 +84,9 @@ static bl_status take_header(struct parser *p)
         out->name[i] = bl_arena_text(out->arena, p->row[i][0] ? p->row[i] : numbered);
         if (!out->name[i])
             return bl_no_memory(32);
-        for (size_t j = 0; j < i; j++)
-            if (strcmp(out->name[j], out->name[i]) == 0)
-                return bl_fail(BL_INVALID, "%s:%lld: columns %zu and %zu are both named \"%s\"",
-                               out->where, (long long)p->row_line, j + 1, i + 1, out->name[i]);
     }
     out->columns = (int32_t)p->fields;
-    return BL_OK;
+    return check_names(p);
 }
 
 static bl_status take_row(struct parser *p)
@@ -66,7 +95,7 @@ static bl_status take_row(struct parser *p)
     if (out->columns == 0)
         return take_header(p);
     if (p->fields != (size_t)out->columns)
-        return bl_fail(BL_INVALID, "%s:%lld: %zu fields, but the header has %d columns", out->where,
+        return bl_fail(BL_INVALID, "%s:%lld: %zu fields, but the header has %d", out->where,
                        (long long)p->row_line, p->fields, out->columns);
     if (!BL_GROW(out->line, out->rows, p->line_capacity))
         return bl_no_memory(sizeof *out->line);
@@ -107,31 +136,16 @@ static char find_delimiter(const char *bytes, size_t count)
     return candidates[best];
 }
 
-/* The length of the UTF-8 sequence at `s`, 0 if it is not one. */
-static size_t utf8_length(const unsigned char *s, size_t left)
-{
-    if (s[0] < 0x80)
-        return 1;
-    size_t length = s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : 2;
-    if (s[0] < 0xc2 || s[0] > 0xf4 || left < length)
-        return 0;
-    for (size_t i = 1; i < length; i++)
-        if ((s[i] & 0xc0) != 0x80)
-            return 0;
-    bool overlong = (s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xf0 && s[1] < 0x90);
-    bool surrogate = s[0] == 0xed && s[1] >= 0xa0, beyond = s[0] == 0xf4 && s[1] >= 0x90;
-    return overlong || surrogate || beyond ? 0 : length;
-}
-
 static bl_status check_utf8(const char *bytes, size_t count, const char *where)
 {
     int64_t line = 1;
+    bool wide = count >= 2 && (!memcmp(bytes, "\xff\xfe", 2) || !memcmp(bytes, "\xfe\xff", 2));
     for (size_t i = 0; i < count;) {
-        size_t length = utf8_length((const unsigned char *)bytes + i, count - i);
+        size_t length = bl_utf8_length(bytes + i, count - i);
         if (length == 0)
             return bl_fail(BL_INVALID,
-                           "%s:%lld: not UTF-8; convert the file, e.g. iconv -f latin1 -t utf-8",
-                           where, (long long)line);
+                           "%s:%lld: not UTF-8; convert the file, e.g. iconv -f %s -t utf-8", where,
+                           (long long)line, wide ? "utf-16" : "latin1");
         line += bytes[i] == '\n';
         i += length;
     }

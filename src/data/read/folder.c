@@ -37,6 +37,14 @@ static bl_status add_name(struct names *n, const char *name)
     return BL_OK;
 }
 
+static bool is_utf8(const char *text)
+{
+    size_t left = strlen(text), length = 1;
+    for (; left > 0 && length > 0; text += length, left -= length)
+        length = bl_utf8_length(text, left);
+    return length > 0;
+}
+
 static bl_status list(const char *folder, struct names *out)
 {
     *out = (struct names){0};
@@ -46,7 +54,10 @@ static bl_status list(const char *folder, struct names *out)
     bl_status status = BL_OK;
     for (struct dirent *e; status == BL_OK && (e = readdir(directory));)
         if (e->d_name[0] != '.')
-            status = add_name(out, e->d_name);
+            status = is_utf8(e->d_name)
+                         ? add_name(out, e->d_name)
+                         : bl_fail(BL_INVALID, "%s: the name %s in it is not UTF-8: rename it",
+                                   folder, e->d_name);
     closedir(directory);
     if (status == BL_OK && out->count > 0)
         qsort(out->name, out->count, sizeof *out->name, by_text);

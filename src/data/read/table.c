@@ -9,6 +9,8 @@
 
 enum { FEW_DISTINCT = 20, MOST_CLASSES = 65536 };
 
+#define COMMA_HINT "; numbers such as 3,5 and 1,200 must be written 3.5 and 1200"
+
 /* The rows of the file, then those of the test file. */
 struct source {
     bl_cells part[2];
@@ -79,12 +81,28 @@ static const char *place(const struct source *s, int64_t row, char *text, size_t
     return text;
 }
 
-static bl_status gather(const struct source *s, const char *name, const char **text)
+/* A decimal comma, or commas between thousands: "3,5" and "1,200" are text here. */
+static bool has_comma_number(const struct look *l)
+{
+    char plain[64];
+    const char *text = l->distincts > 0 ? l->distinct[0] : "";
+    size_t length = strlen(text);
+    bool comma = strchr(text, ',') && length < sizeof plain;
+    for (size_t i = 0; comma && i <= length; i++)
+        plain[i] = text[i] == ',' ? '0' : text[i];
+    double value;
+    return comma && bl_parse_double(plain, &value);
+}
+
+/* `guess`: the column's number in the first part; tables of many columns are read in linear time.
+ */
+static bl_status gather(const struct source *s, const char *name, int32_t guess, const char **text)
 {
     int64_t at = 0;
     for (int p = 0; p < s->parts; p++) {
         const bl_cells *cells = &s->part[p];
-        int32_t column = find_column(cells, name);
+        bool guessed = guess < cells->columns && strcmp(cells->name[guess], name) == 0;
+        int32_t column = guessed ? guess : find_column(cells, name);
         if (column < 0)
             return no_column(cells, name, p > 0 ? ", which the training file has" : "");
         for (int64_t i = 0; i < cells->rows; i++) {
@@ -122,13 +140,14 @@ static void count_numbers(struct look *l, int64_t rows)
     }
 }
 
-static bl_status look_at(const struct source *s, const char *name, struct look *l)
+static bl_status look_at(const struct source *s, const char *name, int32_t guess, struct look *l)
 {
     size_t n = (size_t)s->rows;
     *l = (struct look){.name = name,
                        .text = bl_alloc(n * sizeof *l->text),
                        .number = bl_alloc(n * sizeof *l->number)};
-    bl_status status = l->text && l->number ? gather(s, name, l->text) : bl_no_memory(n * 16);
+    bl_status status =
+        l->text && l->number ? gather(s, name, guess, l->text) : bl_no_memory(n * 16);
     if (status == BL_OK)
         count_numbers(l, s->rows);
     else
@@ -310,10 +329,12 @@ static const char *useless(const struct look *l, int64_t rows, bool numeric)
 static bl_status note_mixture(const struct source *s, const struct look *l, bl_dataset *d)
 {
     char at[320];
+    if (l->numbers == 0 && has_comma_number(l))
+        return bl_dataset_note(d, "column \"%s\" is read as text" COMMA_HINT, l->name);
     if (l->numbers * 10 < l->present * 9 || l->first_text < 0)
         return BL_OK;
     return bl_dataset_note(d,
-                           "column %s: %lld of %lld cells are numbers, but it is read as text "
+                           "column \"%s\": %lld of %lld cells are numbers, but it is read as text "
                            "because of \"%.40s\" (%s)",
                            l->name, (long long)l->numbers, (long long)l->present,
                            l->text[l->first_text], place(s, l->first_text, at, sizeof at));
@@ -342,22 +363,22 @@ static bl_status add_column(const struct source *s, struct look *l, enum wish wi
         wish == WISH_NUMERIC || (wish == NO_WISH && l->present > 0 && l->numbers == l->present);
     if (!numeric)
         BL_TRY(find_distinct(l, s->rows));
-    const char *reason = useless(l, s->rows, numeric);
-    if (wish == NO_WISH && reason && !options->keep_columns && !options->like)
-        return bl_dataset_note(d, "column %s is left out: %s", l->name, reason);
     if (wish == NO_WISH && !numeric)
         BL_TRY(note_mixture(s, l, d));
+    const char *reason = useless(l, s->rows, numeric);
+    if (wish == NO_WISH && reason && !options->keep_columns && !options->like)
+        return bl_dataset_note(d, "column \"%s\" is left out: %s", l->name, reason);
     d->columns++;
     return make_column(s, l, numeric, &d->column[d->columns - 1]);
 }
 
-static bl_status read_column(const struct source *s, const char *name, enum wish wish,
-                             const bl_data_options *options, bl_dataset *d)
+static bl_status read_column(const struct source *s, const char *name, int32_t guess,
+                             enum wish wish, const bl_data_options *options, bl_dataset *d)
 {
     struct look l;
     if (wish == WISH_DROP)
         return BL_OK;
-    BL_TRY(look_at(s, name, &l));
+    BL_TRY(look_at(s, name, guess, &l));
     bl_status status = add_column(s, &l, wish, options, d);
     look_free(&l);
     return status;
@@ -372,7 +393,7 @@ static bl_status read_columns(const struct source *s, const char *target,
         return bl_no_memory((size_t)cells->columns * sizeof *d->column);
     for (int32_t j = 0; j < cells->columns; j++)
         if (!target || strcmp(cells->name[j], target) != 0)
-            BL_TRY(read_column(s, cells->name[j], wish_for(options->columns, cells->name[j]),
+            BL_TRY(read_column(s, cells->name[j], j, wish_for(options->columns, cells->name[j]),
                                options, d));
     if (d->columns == 0)
         return bl_fail(
@@ -395,8 +416,8 @@ static bl_status read_known_columns(const struct source *s, const bl_data_option
         const char *name = bl_preparation_column(options->like, i, &kind);
         if (find_column(&s->part[0], name) < 0)
             return no_column(&s->part[0], name, ", which the model needs");
-        BL_TRY(
-            read_column(s, name, kind == BL_NUMERIC ? WISH_NUMERIC : WISH_CATEGORICAL, options, d));
+        BL_TRY(read_column(s, name, i, kind == BL_NUMERIC ? WISH_NUMERIC : WISH_CATEGORICAL,
+                           options, d));
     }
     return BL_OK;
 }
@@ -482,7 +503,7 @@ static bl_status read_target(const struct source *s, const bl_data_options *opti
     if (find_column(cells, options->target) < 0)
         return options->like ? BL_OK : no_column(cells, options->target, " to predict");
     struct look l;
-    BL_TRY(look_at(s, options->target, &l));
+    BL_TRY(look_at(s, options->target, 0, &l));
     bl_status status = make_target(s, &l, options, d);
     look_free(&l);
     return status;
