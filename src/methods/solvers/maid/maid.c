@@ -463,7 +463,7 @@ static bl_status evaluate_hypergradient(struct maid_hypergrad *f, compiled *c)
                        bl_to_f32(h.solution.residual), h.solution.good};
     BL_TRY(compile(c, (bl_tensor[]){x, theta}, 2, out, 5));
     BL_TRY(bl_run(c->program, (bl_array[]){f->x, f->theta}, c->out));
-    if (!bl_array_get(&c->out[4], 0))
+    if (bl_array_get(&c->out[4], 0) == 0)
         return refuse_curvature();
     narrow(&c->out[0], &f->z);
     narrow(&c->out[1], &f->q);
@@ -670,7 +670,7 @@ static bl_status find_direction(struct maid_run *f, search *s, bool *found)
         accept_solution(s);
         BL_TRY(bl_run(s->slope.program, (bl_array[]){s->x, s->theta, view(BL_SCALAR, &s->delta)},
                       out));
-        if (!bl_array_get(&out[OUT_GOOD], 0))
+        if (bl_array_get(&out[OUT_GOOD], 0) == 0)
             return refuse_curvature();
         double mu = bl_array_get(&out[OUT_MU], 0), jnorm = bl_array_get(&out[OUT_JACOBIAN], 0);
         double gnorm = bl_array_get(&out[OUT_LENGTH], 0), z = size_of(&out[OUT_Z]);
