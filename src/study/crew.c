@@ -47,7 +47,7 @@ bl_status bl_crew_start(int each, const char *const *argv, double patience, bl_r
         return status;
     }
     for (int rank = 1; ranks && rank < ranks->size; rank++)
-        if (!ranks->other[rank].heard)
+        if (ranks->other[rank].heard == 0)
             ranks->other[rank].heard = now();
     *out = crew;
     return BL_OK;
