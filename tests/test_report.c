@@ -138,6 +138,7 @@ static void fill(fixture *f, bool diverged, double min_effect)
         o->arm[a].mean = row[a].arm_mean;
         o->arm[a].interval = row[a].arm_interval;
     }
+    assert_int_equal(bl_groups_read(o), BL_OK);
 }
 
 /* What a study has that was tuned, screened, planned by pilots and matched in cost. */
@@ -265,6 +266,40 @@ static void json_tells_verdicts_and_no_time(void **state)
     double difference = json_number_value(arm_json(json, 1, "comparison", "difference"));
     assert_true(fabs(difference - 5) < 0.1);
     json_decref(json);
+}
+
+static void expect_interval(bl_interval got, bl_interval wanted)
+{
+    assert_true(fabs(got.low - wanted.low) < 1e-9 && fabs(got.high - wanted.high) < 1e-9);
+}
+
+/* Group 0 is the score plus one in every run, so its differences are those of the scores. */
+static void groups_have_differences_with_intervals(void **state)
+{
+    fixture *f = *state;
+    bl_outcome *o = &f->outcome;
+    fill(f, true, 1);
+    const bl_arm_outcome *arm = &o->arm[1];
+    assert_true(isfinite(o->arm[2].group[0].difference)); /* over the runs that did not diverge */
+    assert_true(isnan(o->arm[2].group[0].interval.low));
+    assert_int_equal(o->groups, 2);
+    for (int g = 0; g < 2; g++) {
+        assert_true(fabs(arm->group[g].difference - arm->comparison.difference) < 1e-9);
+        expect_interval(arm->group[g].interval, arm->comparison.difference_interval);
+    }
+    assert_true(arm->group[0].count == 12 && fabs(arm->group[0].mean - arm->mean - 1) < 1e-9);
+    assert_true(isnan(o->arm[0].group[0].interval.low)); /* the baseline beside itself */
+
+    /* Re-splits overlap, in a group as in all. */
+    o->resplit = true;
+    bl_compare_options options = bl_outcome_compare_options(o);
+    bl_comparison c;
+    assert_int_equal(bl_compare(&options, arm->score, o->arm[0].score, RUNS, &c), BL_OK);
+    for (int a = 0; a < ARMS; a++)
+        bl_release(o->arm[a].group);
+    assert_int_equal(bl_groups_read(o), BL_OK);
+    expect_interval(arm->group[1].interval, c.difference_interval);
+    assert_true(c.difference_interval.high > arm->comparison.difference_interval.high);
 }
 
 /* --- the page
@@ -532,6 +567,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         REPORT(json_is_as_documented),
         REPORT(json_tells_verdicts_and_no_time),
+        REPORT(groups_have_differences_with_intervals),
         REPORT(report_is_one_page),
         REPORT(diverged_runs_are_told),
         REPORT(everything_planned_is_told),

@@ -109,9 +109,7 @@ static void summarise(bl_outcome *o, bl_arm_outcome *arm)
 
 /* --- comparing
  * ------------------------------------------------------------------------------------------ */
-/* An arm without all its runs, or that did nothing in them, has no verdict and is no matter to the
- * others'. */
-static bool has_verdict(const bl_arm_outcome *arm)
+bool bl_has_verdict(const bl_arm_outcome *arm)
 {
     return !arm->failed && !arm->effect.inert;
 }
@@ -153,7 +151,7 @@ static bl_status compare_whole(bl_outcome *o, const bl_compare_options *options,
 {
     const double *baseline = o->arm[0].score;
     for (int a = 1; a < o->arms; a++)
-        if (has_verdict(&o->arm[a]))
+        if (bl_has_verdict(&o->arm[a]))
             BL_TRY(
                 bl_compare(options, o->arm[a].score, baseline, o->replicates, &row[o->compared++]));
     o->family = o->compared + screened;
@@ -177,7 +175,7 @@ static bl_status fill_in(bl_outcome *o, const bl_comparison *row)
     for (int a = 0, next = 0; a < o->arms; a++) {
         bl_arm_outcome *arm = &o->arm[a];
         if (a > 0)
-            arm->comparison = has_verdict(arm) ? row[next++] : no_comparison(o, arm);
+            arm->comparison = bl_has_verdict(arm) ? row[next++] : no_comparison(o, arm);
         if (arm->failed)
             arm->mean = arm->interval.low = arm->interval.high = NAN;
         else
@@ -271,6 +269,8 @@ bl_status bl_outcome_new(const bl_study_options *options, const bl_job_data *dat
         summarise(o, &o->arm[a]);
     if (status == BL_OK)
         status = compare(o, bl_study_family(options, data, 0));
+    if (status == BL_OK)
+        status = bl_groups_read(o);
     if (status != BL_OK)
         bl_outcome_free(o);
     return status;
@@ -284,210 +284,9 @@ void bl_outcome_free(bl_outcome *o)
         bl_release(o->arm[a].result);
         bl_release(o->arm[a].score);
         bl_release(o->arm[a].error);
+        bl_release(o->arm[a].group);
     }
     bl_release(o->arm);
     bl_release(o->matched);
     *o = (bl_outcome){0};
-}
-
-/* --- groups ----------------------------------------------------------------------------------- */
-int bl_group_count(const bl_outcome *o)
-{
-    const json_t *groups = json_object_get(o->arm[0].result[0], "groups");
-    return (int)json_array_size(json_object_get(groups, "value"));
-}
-
-const char *bl_group_name(const bl_outcome *o, int group)
-{
-    static const char *const third[] = {"few labels near", "middle", "most labels near"};
-    const char *name = bl_job_class(o->data, group);
-    return name ? name : third[group < 3 ? group : 2];
-}
-
-double bl_group_mean(const bl_outcome *o, const bl_arm_outcome *arm, int group, double *count)
-{
-    double sum = 0, examples = 0;
-    int runs = 0;
-    for (int r = 0; r < o->replicates; r++) {
-        const json_t *groups = json_object_get(arm->result[r], "groups");
-        const json_t *value = json_array_get(json_object_get(groups, "value"), (size_t)group);
-        if (!json_is_number(value))
-            continue;
-        sum += json_number_value(value);
-        examples += (double)json_integer_value(
-            json_array_get(json_object_get(groups, "count"), (size_t)group));
-        runs++;
-    }
-    *count = runs ? examples / runs : NAN;
-    return runs ? sum / runs : NAN;
-}
-
-/* --- JSON
- * -----------------------------------------------------------------------------------------------
- */
-/* Not-a-number has no JSON: null. */
-static json_t *real(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
-static json_t *interval(bl_interval i)
-{
-    return json_pack("[o,o]", real(i.low), real(i.high));
-}
-
-static json_t *comparison_json(const bl_comparison *c)
-{
-    char verdict[64];
-    bl_verdict_text(c, verdict);
-    return json_pack("{s:s,s:s,s:i,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:s,s:o,s:o,s:o,s:s}", "verdict",
-                     bl_verdict_name(c->verdict), "verdict_text", verdict, "replicates_more",
-                     c->verdict == BL_UNDECIDED ? c->pairs_more : 0, "difference",
-                     real(c->difference), "difference_interval", interval(c->difference_interval),
-                     "p", real(c->p), "p_adjusted", real(c->adjusted_p), "effect_size",
-                     real(c->d_z), "better", real(c->better), "better_interval",
-                     interval(c->better_interval), "test", bl_test_name(c->test), "floor",
-                     real(c->floor), "sign_flip_p", real(c->sign_flip_p), "equivalence_p",
-                     real(c->adjusted_equivalence_p), "note", c->note);
-}
-
-static json_t *effect_json(const bl_arm_outcome *arm)
-{
-    const bl_arm_effect *e = &arm->effect;
-    json_t *measures = json_object();
-    for (int i = 0; i < e->measures; i++)
-        json_object_set_new(measures, e->measure[i].name, real(e->measure[i].value));
-    return json_pack("{s:I,s:o,s:o,s:o,s:o,s:o,s:b,s:o,s:b,s:i}", "sites", (json_int_t)e->sites,
-                     "examples_changed", real(e->examples_changed), "gradient_share",
-                     real(e->gradient_share), "update_share", real(e->update_share), "host_moved",
-                     real(e->host_moved), "parameters_moved", real(e->parameters_moved),
-                     "ended_early", e->ended_early, "measures", measures, "inert", e->inert,
-                     "inert_runs", arm->inert);
-}
-
-static json_t *runs_json(const bl_outcome *o, const bl_arm_outcome *arm, bool timing)
-{
-    json_t *runs = json_array();
-    for (int r = 0; r < o->replicates; r++) {
-        json_t *run = arm->result[r] ? json_copy(arm->result[r]) : json_null();
-        if (!timing)
-            json_object_del(run, "timing");
-        json_array_append_new(runs, run);
-    }
-    return runs;
-}
-
-static json_t *choice_json(const bl_choice *c, bool timing)
-{
-    json_t *best = json_array(), *score = json_array(), *expected = json_array();
-    for (int i = 0; i < c->trials; i++) {
-        json_array_append_new(best, real(c->best[i]));
-        json_array_append_new(score, real(c->score[i]));
-        json_array_append_new(expected, real(c->expected[i]));
-    }
-    json_t *json = json_pack("{s:s,s:i,s:i,s:i,s:o}", "setting", c->setting, "trials", c->trials,
-                             "chosen", c->chosen, "diverged", c->diverged, "best", best);
-    json_object_set_new(json, "scores", score);
-    json_object_set_new(json, "expected_best", expected);
-    json_object_set_new(json, "edge", c->edge ? json_string(c->edge) : json_null());
-    if (json && timing)
-        json_object_set_new(json, "timing", json_pack("{s:o}", "seconds", real(c->seconds)));
-    return json;
-}
-
-static json_t *arm_json(const bl_outcome *o, int a, bool timing)
-{
-    const bl_arm_outcome *arm = &o->arm[a];
-    json_t *json =
-        json_pack("{s:s,s:o,s:o,s:i,s:i,s:o,s:o,s:o,s:o}", "arm", arm->arm, "mean", real(arm->mean),
-                  "interval", interval(arm->interval), "diverged", arm->diverged, "failed",
-                  arm->failed, "work", real(arm->work), "total_work", real(arm->total_work),
-                  "effect", effect_json(arm), "runs", runs_json(o, arm, timing));
-    json_t *groups = json_array();
-    for (int g = 0; g < bl_group_count(o); g++) {
-        double count;
-        json_array_append_new(groups, real(bl_group_mean(o, arm, g, &count)));
-    }
-    json_object_set_new(json, "groups", groups);
-    if (json && arm->failed)
-        json_object_set_new(json, "error", json_string(arm->error ? arm->error : "not run"));
-    if (json && a > 0 && arm->effect.inert && !arm->failed)
-        json_object_set_new(json, "error", json_string(arm->comparison.note));
-    if (json && a > 0 && has_verdict(arm))
-        json_object_set_new(json, "comparison", comparison_json(&arm->comparison));
-    if (json && arm->choice)
-        json_object_set_new(json, "tuning", choice_json(arm->choice, timing));
-    if (json && timing)
-        json_object_set_new(json, "timing",
-                            json_pack("{s:o,s:o}", "seconds", real(arm->seconds),
-                                      "seconds_per_step", real(arm->seconds_per_step)));
-    return json;
-}
-
-static json_t *groups_json(const bl_outcome *o)
-{
-    json_t *names = json_array();
-    for (int g = 0; g < bl_group_count(o); g++)
-        json_array_append_new(names, json_string(bl_group_name(o, g)));
-    return names;
-}
-
-static json_t *screening_json(const bl_screening *s)
-{
-    if (!s || !s->rounds)
-        return json_null();
-    json_t *arms = json_array();
-    for (int a = 0; a < s->arms; a++)
-        json_array_append_new(arms,
-                              json_pack("{s:s,s:i,s:i,s:b,s:o}", "arm", s->arm[a].arm, "round",
-                                        s->arm[a].round, "pairs", s->arm[a].pairs, "inert",
-                                        s->arm[a].inert, "difference", real(s->arm[a].difference)));
-    return json_pack("{s:i,s:o}", "rounds", s->rounds, "arms", arms);
-}
-
-static json_t *pilot_json(const bl_pilot *p)
-{
-    if (!p || !p->planned)
-        return json_null();
-    return json_pack("{s:i,s:i,s:i,s:i,s:b,s:i,s:o,s:o,s:o}", "pairs", BL_PILOT_PAIRS, "planned",
-                     p->planned, "needed", p->needed, "most", BL_PLANNED_MOST, "capped", p->capped,
-                     "family", p->family, "deviation", real(p->deviation), "min_effect",
-                     real(p->min_effect), "detectable", real(p->detectable));
-}
-
-static json_t *matched_json(const bl_outcome *o)
-{
-    json_t *rows = json_array();
-    for (int i = 0; i < o->matches; i++)
-        json_array_append_new(rows,
-                              json_pack("{s:s,s:I,s:o,s:o}", "arm", o->arm[o->matched[i].arm].arm,
-                                        "epochs", (json_int_t)o->matched[i].epochs, "total_work",
-                                        real(o->arm[o->matched[i].arm].total_work), "comparison",
-                                        comparison_json(&o->matched[i].comparison)));
-    return rows;
-}
-
-bl_status bl_outcome_json(const bl_outcome *o, bool timing, json_t **out)
-{
-    json_t *arms = json_array();
-    for (int a = 0; a < o->arms; a++)
-        json_array_append_new(arms, arm_json(o, a, timing));
-    char hash[17];
-    snprintf(hash, sizeof hash, "%016llx", (unsigned long long)bl_job_data_hash(o->data));
-    *out = json_pack("{s:i,s:s,s:s,s:s,s:o,s:s,s:b,s:b,s:I,s:I,s:i,s:f,s:o,s:b,s:o}", "schema", 1,
-                     "ballast", BALLAST_VERSION, "data", bl_job_summary(o->data), "data_hash", hash,
-                     "plan", bl_plan_to_json(o->plan), "metric", o->metric, "higher_is_better",
-                     o->higher_is_better, "resplit", o->resplit, "train_count",
-                     (json_int_t)o->train_count, "test_count", (json_int_t)o->test_count,
-                     "replicates", o->replicates, "alpha", o->alpha, "min_effect",
-                     o->min_effect > 0 ? json_real(o->min_effect) : json_null(), "tuned",
-                     o->arm[0].choice != NULL, "arms", arms);
-    if (!*out)
-        return bl_fail(BL_NO_MEMORY, "memory is short for the result as JSON");
-    json_object_set_new(*out, "family", json_integer(o->family));
-    json_object_set_new(*out, "groups", groups_json(o));
-    json_object_set_new(*out, "screening", screening_json(o->screening));
-    json_object_set_new(*out, "pilot", pilot_json(o->pilot));
-    json_object_set_new(*out, "equal_cost", matched_json(o));
-    return BL_OK;
 }

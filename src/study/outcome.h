@@ -8,6 +8,13 @@
 #include "study/stats.h"
 #include "study/tune.h"
 
+typedef struct bl_group_outcome { /* of an arm, in a group of test examples (train.h) */
+    double mean, count;           /* over the runs that did not diverge: its metric, its examples */
+    double difference;            /* from the baseline, over the pairs that both have */
+    bl_interval interval; /* of that; corrected for nothing. NaN where a run diverged or failed,
+                           * or all differences are equal */
+} bl_group_outcome;
+
 typedef struct bl_arm_outcome {
     const char *arm;
     const bl_choice *choice; /* how it was tuned; NULL: untuned */
@@ -20,10 +27,11 @@ typedef struct bl_arm_outcome {
                                * note */
     double mean;
     bl_interval interval;
-    bl_arm_effect effect; /* means over the runs that did not diverge */
-    int inert;            /* replicates in which the arm did nothing */
-    double work;          /* counted operations of a training step; the baseline's is 1 */
-    double total_work;    /* the same of a whole run */
+    bl_group_outcome *group; /* [groups] */
+    bl_arm_effect effect;    /* means over the runs that did not diverge */
+    int inert;               /* replicates in which the arm did nothing */
+    double work;             /* counted operations of a training step; the baseline's is 1 */
+    double total_work;       /* the same of a whole run */
     double seconds, seconds_per_step, memory; /* medians over the replicates; not deterministic */
 } bl_arm_outcome;
 
@@ -38,6 +46,7 @@ typedef struct bl_outcome {
         compared; /* arms with a verdict: those with failed runs or that did nothing have none */
     int family;   /* arms that the correction for many counts: bl_study_family */
     bl_arm_outcome *arm; /* the baseline first */
+    int groups;
     const char *metric;
     bool higher_is_better, resplit;
     int64_t train_count, test_count;
@@ -58,12 +67,13 @@ void bl_outcome_free(bl_outcome *outcome);
 /* How its arms are compared. */
 bl_compare_options bl_outcome_compare_options(const bl_outcome *outcome);
 
-/* The groups that runs report (train.h): how many, their names, and the mean of one over the runs of
- * an arm that did not diverge, with the mean number of its test examples. */
-int bl_group_count(const bl_outcome *outcome);
+/* An arm without all its runs, or that did nothing in them, has no verdict and is no matter to the
+ * others'. */
+bool bl_has_verdict(const bl_arm_outcome *arm);
+
+/* Fills in the groups, as the last part of bl_outcome_new. */
+bl_status bl_groups_read(bl_outcome *outcome);
 const char *bl_group_name(const bl_outcome *outcome, int group);
-double bl_group_mean(const bl_outcome *outcome, const bl_arm_outcome *arm, int group,
-                     double *count);
 
 /* The verdict table, at most 80 columns; with terminal colours if `colour`. */
 bl_status bl_outcome_table(const bl_outcome *outcome, bool colour, bl_text *text);

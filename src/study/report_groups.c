@@ -9,18 +9,19 @@ enum { GROUPS_SHOWN = 24 }; /* more are folded away */
 static void group_row(const bl_page *p, int group, bl_text *text)
 {
     const bl_outcome *o = p->outcome;
-    double count, baseline = bl_group_mean(o, &o->arm[0], group, &count);
+    const bl_group_outcome *baseline = &o->arm[0].group[group];
     bl_text_add(text, "<tr><th scope=\"row\">");
     bl_page_escaped(text, bl_group_name(o, group));
     bl_text_add(text, "</th>");
-    bl_page_short_number(text, count, "test examples");
+    bl_page_short_number(text, baseline->count, "test examples");
     bl_page_open_cell(text, "baseline");
-    bl_page_number(text, bl_page_scaled(p, baseline), p->digits.mean, false);
+    bl_page_number(text, bl_page_scaled(p, baseline->mean), p->digits.mean, false);
     bl_text_add(text, "</td>");
     for (int a = 1; a < o->arms; a++) {
-        double mean = bl_group_mean(o, &o->arm[a], group, &count);
+        const bl_group_outcome *g = &o->arm[a].group[group];
         bl_page_open_cell(text, o->arm[a].arm);
-        bl_page_number(text, bl_page_scaled(p, mean - baseline), p->digits.difference, true);
+        bl_page_number(text, bl_page_scaled(p, g->difference), p->digits.difference, true);
+        bl_page_interval(text, bl_page_scaled_interval(p, g->interval), p->digits.difference, true);
         bl_text_add(text, "</td>");
     }
     bl_text_add(text, "</tr>\n");
@@ -51,7 +52,7 @@ void bl_report_groups(bl_page *p)
     const bl_outcome *o = p->outcome;
     bl_text *text = &p->text;
     bool classes = bl_job_class(o->data, 0) != NULL;
-    int groups = bl_group_count(o);
+    int groups = o->groups;
     if (!groups)
         return;
     bl_page_open_section(text, classes ? "Accuracy by class" : "Error by density of labels");
@@ -62,10 +63,13 @@ void bl_report_groups(bl_page *p)
         bl_text_add(text, "</details>\n");
     bl_text_add(text,
                 "<p class=\"note\">The baseline's mean %s in each group, and the differences of "
-                "the arms from it. %sNo test is behind single differences: the verdicts are on all "
-                "test examples together.</p>\n",
-                classes ? "accuracy in percent" : "absolute error",
-                classes ? "" : "Groups are by how many training labels lie near a test label. ");
+                "the arms from it with %.4g %% intervals. %sExploratory: no interval here is "
+                "corrected for the number of groups and arms, so that about one in %.0f misses the "
+                "true difference by chance alone; the verdicts are on all test examples "
+                "together.</p>\n",
+                classes ? "accuracy in percent" : "absolute error", 100 * (1 - o->alpha),
+                classes ? "" : "Groups are by how many training labels lie near a test label. ",
+                1 / o->alpha);
     bl_page_close_section(text);
 }
 
