@@ -449,8 +449,7 @@ int cli_study(int argc, char **argv)
     };
     const cli_usage usage = {
         .command = "study",
-        .synopsis = "ballast study list | show STUDY | export STUDY | preset STUDY | rm STUDY... "
-                    "[OPTION]...",
+        .synopsis = "ballast study list|show|export|preset|rm [STUDY]... [OPTION]...",
         .description =
             "Looks into the store of studies, which ballast compare fills. STUDY is a number of "
             "`list`, a name given by compare --name, or the beginning of one. Nothing is run "
@@ -458,7 +457,7 @@ int cli_study(int argc, char **argv)
             "  ballast study list                      every study: runs, verdicts, command\n"
             "  ballast study show wine                 the table that compare printed\n"
             "  ballast study export wine -o wine.csv   every run: metrics, work, seconds\n"
-            "  ballast study preset wine -o best.json  what tuning chose, for compare --preset\n"
+            "  ballast study preset wine -o best.json  what tuning chose: for --preset\n"
             "  ballast study rm 3 4 --yes              forgets",
         .options = {options},
         .least = 1,

@@ -77,8 +77,8 @@ static bl_status tell(const flags *f, const bl_run_result *result)
     for (int i = 0; i < result->metrics; i++)
         bl_text_add(&text, "%s %s %.4g", i ? "," : "", result->metric[i].name,
                     result->metric[i].value);
-    bl_text_add(&text, "\nWrote %s after %lld epochs, %.1f s.\n", f->output,
-                (long long)result->epochs, result->seconds);
+    bl_text_add(&text, "\nWrote %s after %lld epoch%s, %.1f s.\n", f->output,
+                (long long)result->epochs, result->epochs == 1 ? "" : "s", result->seconds);
     bl_status status = text.failed ? bl_no_memory(text.length) : cli_write(NULL, text.at);
     bl_text_free(&text);
     return status;

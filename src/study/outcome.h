@@ -93,6 +93,8 @@ typedef struct bl_layout {
     int mean, difference;
 } bl_layout;
 bl_layout bl_outcome_layout(const bl_outcome *outcome);
+/* Three significant digits; all before the point where there are up to seven. */
+void bl_add_short_number(bl_text *text, double value);
 /* What the arm did, a sentence: "changes 41 % of the gradient, 100 % of the examples". */
 void bl_effect_text(const bl_arm_outcome *arm, bl_text *text);
 

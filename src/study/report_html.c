@@ -69,9 +69,10 @@ void bl_page_short_number(bl_text *text, double value, const char *label)
 {
     bl_page_open_cell(text, label);
     if (isfinite(value))
-        bl_text_add(text, "%.3g</td>", value);
+        bl_add_short_number(text, value);
     else
-        bl_text_add(text, "–</td>");
+        bl_text_add(text, "–");
+    bl_text_add(text, "</td>");
 }
 
 /* A line may break after a bracket, a comma or a plus. */

@@ -160,9 +160,10 @@ static bl_status make_folders(const char *path)
     for (char *slash = strchr(copy + 1, '/'); slash && status == BL_OK;
          slash = strchr(slash + 1, '/')) {
         *slash = 0;
-        if (mkdir(copy, 0777) != 0 && errno != EEXIST && access(copy, F_OK) != 0)
+        int why = mkdir(copy, 0777) == 0 ? 0 : errno;
+        if (why && why != EEXIST && access(copy, F_OK) != 0)
             status = bl_fail(BL_IO, "store %s: cannot make the folder %s: %s", path, copy,
-                             strerror(errno));
+                             strerror(why));
         *slash = '/';
     }
     bl_release(copy);

@@ -21,10 +21,18 @@ void bl_verdict_text(const bl_comparison *c, char text[64])
         snprintf(text, 64, "undecided (about %d more)", c->pairs_more);
 }
 
+void bl_add_short_number(bl_text *text, double value)
+{
+    double size = fabs(value);
+    bl_text_add(text, size >= 999.5 && size < 1e7 ? "%.0f" : "%.3g", value);
+}
+
 /* Adds "value what" or ", value what". */
 static void list(bl_text *text, bool *first, double value, const char *what)
 {
-    bl_text_add(text, "%s%.3g%s", *first ? "" : ", ", value, what);
+    bl_text_add(text, "%s", *first ? "" : ", ");
+    bl_add_short_number(text, value);
+    bl_text_add(text, "%s", what);
     *first = false;
 }
 
@@ -46,7 +54,8 @@ void bl_effect_text(const bl_arm_outcome *arm, bl_text *text)
     if (e->host_moved > 0)
         list(text, &first, 100 * e->host_moved, " % of the weights between epochs");
     for (int i = 0; i < e->measures; i++) {
-        bl_text_add(text, "%s%s %.3g", first ? "" : ", ", e->measure[i].name, e->measure[i].value);
+        bl_text_add(text, "%s%s ", first ? "" : ", ", e->measure[i].name);
+        bl_add_short_number(text, e->measure[i].value);
         first = false;
     }
     if (first)
