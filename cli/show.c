@@ -46,18 +46,48 @@ static void widen(int *width, const char *text)
     *width = length > *width ? length : *width;
 }
 
-/* The text stands beside the columns where it has room, else below them. */
+/* A range that is longer than a line is broken after a bar: "Identity|AutoContrast|..". */
+static void print_long_range(const char *range, int indent, int width)
+{
+    int column = indent;
+    printf("\n%*s", indent, "");
+    for (size_t length; *range; range += length) {
+        length = strcspn(range, "|");
+        length += range[length] == '|';
+        if (column + (int)length > width && column > indent) {
+            printf("\n%*s", indent, "");
+            column = indent;
+        }
+        printf("%.*s", (int)length, range);
+        column += (int)length;
+    }
+}
+
+/* The text stands beside the columns where it has room, else below them. No line ends in spaces. */
 static void print_row(const row *r, const widths *w, int width)
 {
     int column = 2 + w->kind + 2 + w->name + 2 + w->type + 2 + w->range + 2;
-    bool beside = width - column >= 24;
+    bool beside = width - column >= 24,
+         fits = column - 2 - w->range + (int)strlen(r->range) <= width;
     int indent = beside ? column : 2 + w->kind + 2;
-    printf("  %-*s  %-*s  %-*s  ", w->kind, r->kind, w->name, r->name, w->type,
-           r->type ? r->type : r->value);
+    char left[512];
+    int end = snprintf(left, sizeof left, "  %-*s  %-*s  %-*s  %s", w->kind, r->kind, w->name,
+                       r->name, w->type, r->type ? r->type : r->value, fits ? r->range : "");
+    if (end >= (int)sizeof left)
+        end = (int)sizeof left - 1;
+    while (left[end - 1] == ' ')
+        end--;
+    printf("%.*s", end, left);
+    if (!fits)
+        print_long_range(r->range, indent, width);
+    if (!*r->text) {
+        putchar('\n');
+        return;
+    }
     if (beside)
-        printf("%-*s  ", w->range, r->range);
+        printf("%*s", column - end, "");
     else
-        printf("%s\n%*s", r->range, indent, "");
+        printf("\n%*s", indent, "");
     cli_wrap(r->text, indent, indent, width);
 }
 
