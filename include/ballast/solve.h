@@ -267,6 +267,9 @@ BL_API bl_status bl_tsne_affinities(const double *x, int64_t n, int64_t size, do
  * rate is so high that only many iterations settle. n^2 operations an iteration. */
 BL_API bl_status bl_tsne_map(const double *p, int64_t n, int64_t iterations, double *y);
 
+BL_API bl_status bl_tsne(const double *x, int64_t n, int64_t size, double perplexity,
+                         int64_t iterations, double *y);
+
 /* Writes residual[m] at x[n], and its derivatives jacobian[m,n] where that is not NULL. */
 typedef void bl_residuals(const double *x, double *residual, double *jacobian, void *context);
 

@@ -177,3 +177,16 @@ bl_status bl_tsne_map(const double *p, int64_t n, int64_t iterations, double *y)
     bl_release(memory);
     return BL_OK;
 }
+
+bl_status bl_tsne(const double *x, int64_t n, int64_t size, double perplexity,
+                         int64_t iterations, double *y)
+{
+    double *p = bl_alloc((size_t)(n * n) * sizeof *p);
+    if (!p)
+        return bl_no_memory((size_t)(n * n) * sizeof *p);
+    bl_status status = bl_tsne_affinities(x, n, size, perplexity, p);
+    if (status == BL_OK)
+        status = bl_tsne_map(p, n, iterations, y);
+    bl_release(p);
+    return status;
+}
