@@ -203,6 +203,23 @@ static void a_singular_matrix_has_a_whole_basis_and_a_finite_gradient(void **sta
                     VALUES(.6 * third, .8 * third, .6 * third, .8 * third, .6 * third, .8 * third));
 }
 
+/* The rule for values alone, and the whole rule, which a vector that counts nothing asks for. */
+static void values_alone_have_the_gradient_of_the_whole_rule(void **state)
+{
+    bl_tensor x = input(state, BL_F64, 9, 6), square = input(state, BL_F64, 7, 7), u, s, v, w, e;
+    bl_svd(x, &u, &s, &v);
+    bl_tensor alone = bl_sum(bl_square(s)), whole = bl_add(alone, bl_mul(0, bl_sum(bl_mul(u, u))));
+    expect_small(bl_sub(gradient(alone, x), bl_mul(2, x)), x, 1e-13);
+    expect_small(bl_sub(gradient(whole, x), bl_mul(2, x)), x, 1e-13);
+    bl_eigh(square, &w, &e);
+    alone = bl_sum(bl_mul(w, bl_square(w)));
+    whole = bl_add(alone, bl_mul(0, bl_sum(bl_mul(e, e))));
+    expect_small(bl_sub(gradient(alone, square), gradient(whole, square)), square, 1e-12);
+    bl_tensor part = bl_mul(0.5, bl_add(square, flipped(square)));
+    bl_tensor expected = bl_mul(3, bl_dot(part, part, false, false));
+    expect_small(bl_sub(gradient(alone, square), expected), square, 1e-12);
+}
+
 static void the_nuclear_norm_of_a_rotation(void **state) /* all singular values are 1 */
 {
     bl_tensor x = input(state, BL_F64, 2, 2), u, s, v;
@@ -467,6 +484,7 @@ int main(void)
         TEST(svd_by_hand),
         TEST(the_largest_singular_values_give_the_nearest_matrix_of_low_rank),
         TEST(a_singular_matrix_has_a_whole_basis_and_a_finite_gradient),
+        TEST(values_alone_have_the_gradient_of_the_whole_rule),
         TEST(the_nuclear_norm_of_a_rotation),
         TEST(the_cpu_decomposes_as_the_reference_does),
         TEST(the_cpu_decomposes_multiples_of_the_identity),

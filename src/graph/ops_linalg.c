@@ -89,6 +89,23 @@ static bl_tensor values(bl_tensor rows)
     return bl_pick(rows, -1, 0);
 }
 
+/* Whether a decomposition's cotangent g is of its values alone, as where a loss is a function of
+ * eigenvalues or singular values: then it is the padded cotangent of what values() sliced out, and
+ * most of the rule is products with 0. */
+static bool is_of_values(bl_tensor g)
+{
+    const bl_node *node = bl_node_at(g.graph, g.id);
+    int last = bl_rank(g) - 1;
+    return node->op == BL_OP_pad && node->attr->value == 0 && node->attr->a[last] == 0 &&
+           node->attr->c[last] == 0 && node->attr->b[last] == bl_dim(g, -1) - 1;
+}
+
+/* u diag(d) v^T */
+static bl_tensor sandwich(bl_tensor u, bl_tensor d, bl_tensor v)
+{
+    return bl_dot(bl_mul(u, bl_expand(d, -2)), v, false, true);
+}
+
 static bl_tensor symmetric_part(bl_tensor x)
 {
     return bl_mul(0.5, bl_add(x, flipped(x)));
@@ -177,6 +194,10 @@ VJP(eigh)
     if (size == 0)
         return;
     bl_tensor w = values(z), v = vectors(z, 1, 1 + size), gv = vectors(g, 1, 1 + size);
+    if (is_of_values(g)) {
+        dx[0] = symmetric_part(sandwich(v, values(g), v));
+        return;
+    }
     bl_tensor inverse = safe_inverse(differences(w), bl_expand(rounding_of(w), -1));
     bl_tensor inner = bl_add(diagonal(values(g)), bl_mul(inverse, bl_dot(v, gv, true, false)));
     dx[0] = symmetric_part(bl_dot(product(v, inner), v, false, true));
@@ -235,6 +256,10 @@ VJP(svd)
         return;
     bl_tensor s = values(z), u = vectors(z, 1, 1 + rows), v = vectors(z, 1 + rows, end);
     bl_tensor gu = vectors(g, 1, 1 + rows), gv = vectors(g, 1 + rows, end);
+    if (is_of_values(g)) {
+        dx[0] = sandwich(u, values(g), v);
+        return;
+    }
     bl_tensor least = rounding_of(s), row = bl_expand(s, -2), column = bl_expand(s, -1);
     bl_tensor apart = safe_inverse(differences(s), bl_expand(least, -1));
     bl_tensor together = safe_inverse(bl_add(row, column), bl_expand(least, -1));
