@@ -37,6 +37,9 @@ struct bl_device {
     const bl_executor *executor;
 };
 
+/* OMP_NUM_THREADS, 1 if unset. Solvers on the host take as many. */
+int bl_default_threads(void);
+
 /* The error of every executor for element `at` of a node's index that is not in 0 .. rows - 1. */
 bl_status bl_index_error(const bl_node *node, int64_t at, int64_t value, int64_t rows);
 

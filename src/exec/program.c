@@ -39,7 +39,7 @@ const bl_device *bl_device_named(const char *name)
     return NULL;
 }
 
-static int default_threads(void)
+int bl_default_threads(void)
 {
     const char *text = getenv("OMP_NUM_THREADS");
     long threads = text ? strtol(text, NULL, 10) : 1;
@@ -254,7 +254,7 @@ static bl_status fill_program(bl_program *p, const bl_tensor *inputs, int input_
     BL_TRY(allocate_program(p, input_count, output_count));
     BL_TRY(optimize_into(p, inputs, outputs));
     BL_TRY(copy_donations(p, options));
-    p->signature.threads = options && options->threads > 0 ? options->threads : default_threads();
+    p->signature.threads = options && options->threads > 0 ? options->threads : bl_default_threads();
     BL_TRY(open_check(p));
     return p->executor->compile(&p->signature, &p->plan);
 }
