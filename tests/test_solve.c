@@ -1,4 +1,6 @@
 /* Solvers: known answers, bounds, ties, and the corners that a caller may reach. */
+#include <stdlib.h>
+
 #include "support.h"
 
 #include "ballast/solve.h"
@@ -41,6 +43,58 @@ static void nearest_rows_agree_with_a_full_sort(void **state)
             assert_int_equal(place, i);
         }
     }
+}
+
+static double squared(const double *a, const double *b, int size)
+{
+    double sum = 0;
+    for (int d = 0; d < size; d++)
+        sum += (a[d] - b[d]) * (a[d] - b[d]);
+    return isnan(sum) ? INFINITY : sum;
+}
+
+/* Every neighbour of rows[count,size] is at least as near as every row that is none. */
+static void expect_nearest(const double *rows, int count, int size, int k)
+{
+    int32_t *index = bl_alloc((size_t)(count * k) * sizeof *index);
+    double *distance = bl_alloc((size_t)(count * k) * sizeof *distance);
+    expect_ok(bl_nearest_rows(rows, count, rows, count, size, k, index, distance));
+    for (int q = 0; q < count; q++) {
+        const int32_t *own = index + q * k;
+        double worst = squared(rows + q * size, rows + own[k - 1] * size, size);
+        for (int other = 0; other < count; other++) {
+            double d = squared(rows + q * size, rows + other * size, size);
+            bool listed = false;
+            for (int i = 0; i < k; i++)
+                listed |= own[i] == other;
+            if (!listed && d < worst * (1 - 1e-13))
+                fail_msg("row %d of size %d: %d at %g is missing, the last is at %g", q, size,
+                         other, d, worst);
+        }
+    }
+    bl_release(index);
+    bl_release(distance);
+}
+
+/* Far from 0, so near to each other that single precision cannot tell them apart, out of its range,
+ * groups, numbers that are none, all in one place. */
+static void nearest_rows_are_right_where_bounds_are_not(void **state)
+{
+    (void)state;
+    enum { ROWS = 200, MOST = 37 };
+    static const int sizes[] = {1, 2, 9, MOST};
+    static const double offset[] = {0, 1e6, 1e15, 0, 0, -3, 0},
+                        scale[] = {1, 1, 1, 1e-30, 1e200, 1e-9, 0};
+    static double rows[ROWS * MOST];
+    bl_random r = bl_random_new(bl_key_from_seed(8));
+    for (int i = 0; i < 7; i++)
+        for (int s = 0; s < 4; s++) {
+            for (int j = 0; j < ROWS * sizes[s]; j++)
+                rows[j] = offset[i] + scale[i] * (bl_random_gauss(&r) + j / sizes[s] % 5 * 20);
+            rows[7 * sizes[s]] = NAN;
+            rows[90 * sizes[s]] = INFINITY;
+            expect_nearest(rows, ROWS, sizes[s], 10);
+        }
 }
 
 static void a_nan_is_further_than_anything(void **state)
@@ -176,13 +230,84 @@ static void a_map_keeps_groups_together(void **state)
     assert_in_range(wrong, 0, POINTS / 20);
 }
 
+/* With so few points everybody is a neighbour; the rest is what far groups are taken for. */
+static void a_map_by_groups_is_nearly_the_exact_one(void **state)
+{
+    (void)state;
+    static double x[POINTS * WIDTH], y[2 * POINTS], exact[2 * POINTS], p[POINTS * POINTS];
+    groups_of_points(x, y);
+    for (int i = 0; i < 2 * POINTS; i++)
+        y[i] = exact[i] = 1e4 * y[i];
+    expect_ok(bl_tsne_affinities(x, POINTS, WIDTH, 79.7, p));
+    expect_ok(bl_tsne_map(p, POINTS, 3, exact));
+    expect_ok(bl_tsne(x, POINTS, WIDTH, 79.7, 3, y));
+    double apart = 0, size = 0;
+    for (int i = 0; i < 2 * POINTS; i++) {
+        apart = fmax(apart, fabs(y[i] - exact[i]));
+        size = fmax(size, fabs(exact[i]));
+    }
+    assert_true(apart > 0 && apart < 0.01 * size);
+}
+
+static void a_map_by_groups_keeps_groups_together(void **state)
+{
+    (void)state;
+    static double x[POINTS * WIDTH], y[2 * POINTS];
+    static int32_t nearest[2 * POINTS];
+    groups_of_points(x, y);
+    memcpy(x + WIDTH, x, WIDTH * sizeof *x); /* points in one place */
+    memcpy(y + 2, y, 2 * sizeof *y);
+    expect_ok(bl_tsne(x, POINTS, WIDTH, 20, 350, y));
+    expect_ok(bl_nearest_rows(y, POINTS, y, POINTS, 2, 2, nearest, NULL));
+    int strangers = 0;
+    for (int i = 2; i < POINTS; i++)
+        strangers += nearest[2 * i + 1] % GROUPS != i % GROUPS;
+    assert_in_range(strangers, 0, POINTS / 50);
+    bl_status status = BL_NO_MEMORY;
+    for (long n = 1; status == BL_NO_MEMORY; n++) {
+        bl_fail_allocation(n);
+        status = bl_tsne(x, POINTS, WIDTH, 20, 2, y);
+        bl_fail_allocation(0);
+    }
+    assert_int_equal(status, BL_OK);
+}
+
+/* The same bytes at one, two and three threads. */
+static void threads_do_not_show_in_results(void **state)
+{
+    (void)state;
+    enum { ROWS = 3000, SIZE = 8, K = 5, CLUSTERS = 50 };
+    static double x[ROWS * SIZE], distance[2][ROWS * K], y[2][2 * ROWS],
+        centroid[2][CLUSTERS * SIZE];
+    static int32_t index[2][ROWS * K], cluster[2][ROWS];
+    bl_random r = bl_random_new(bl_key_from_seed(2));
+    for (int i = 0; i < ROWS * SIZE; i++)
+        x[i] = bl_random_gauss(&r);
+    for (int threads = 1; threads <= 3; threads++) {
+        int t = threads > 1;
+        assert_int_equal(setenv("OMP_NUM_THREADS", (char[]){(char)('0' + threads), 0}, 1), 0);
+        memcpy(centroid[t], x, sizeof centroid[t]);
+        for (int i = 0; i < 2 * ROWS; i++)
+            y[t][i] = 1e-4 * x[i];
+        expect_ok(bl_nearest_rows(x, ROWS, x, ROWS, SIZE, K, index[t], distance[t]));
+        expect_ok(bl_kmeans(x, ROWS, SIZE, CLUSTERS, 10, centroid[t], cluster[t]));
+        expect_ok(bl_tsne(x, ROWS, SIZE, 5, 5, y[t]));
+        assert_memory_equal(index[t], index[0], sizeof index[0]);
+        assert_memory_equal(distance[t], distance[0], sizeof distance[0]);
+        assert_memory_equal(centroid[t], centroid[0], sizeof centroid[0]);
+        assert_memory_equal(cluster[t], cluster[0], sizeof cluster[0]);
+        assert_memory_equal(y[t], y[0], sizeof y[0]);
+    }
+    unsetenv("OMP_NUM_THREADS");
+}
+
 static void a_step_of_the_map_follows_the_gradient(void **state)
 {
     (void)state;
     const double p[] = {0, 0.5, 0.5, 0};
     double y[] = {0, 0, 1, 0}; /* q = p: the pull is 12 times what it should be */
     expect_ok(bl_tsne_map(p, 2, 1, y));
-    assert_true(fabs(y[0] - 50 * 4 * 0.25 * (12 - 1)) < 1e-9 && y[1] == 0);
+    assert_true(fabs(y[0] - 50 * 0.8 * 4 * 0.25 * (12 - 1)) < 1e-9 && y[1] == 0);
     assert_true(fabs(y[0] + y[2] - 1) < 1e-9);
 }
 
@@ -245,6 +370,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nearest_rows_come_in_order_and_ties_go_to_the_lower_row),
         cmocka_unit_test(nearest_rows_agree_with_a_full_sort),
+        cmocka_unit_test(nearest_rows_are_right_where_bounds_are_not),
         cmocka_unit_test(a_nan_is_further_than_anything),
         cmocka_unit_test(least_squares_finds_the_floor_of_a_valley),
         cmocka_unit_test(least_squares_stops_at_a_bound),
@@ -254,6 +380,9 @@ int main(void)
         cmocka_unit_test(k_means_averages_and_leaves_empty_clusters),
         cmocka_unit_test(affinities_are_probabilities),
         cmocka_unit_test(a_map_keeps_groups_together),
+        cmocka_unit_test(a_map_by_groups_is_nearly_the_exact_one),
+        cmocka_unit_test(a_map_by_groups_keeps_groups_together),
+        cmocka_unit_test(threads_do_not_show_in_results),
         cmocka_unit_test(a_step_of_the_map_follows_the_gradient),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,6 +9,7 @@
 
 #include "ballast/solve.h"
 #include "base/base.h"
+#include "solve/tsne.h"
 
 enum { LANES = 4, MOST_TRIALS = 200 };
 
@@ -41,10 +42,9 @@ static double next_beta(double beta, double step, double low, double high)
     return isinf(high) ? 4 * beta : (low + high) / 2;
 }
 
-/* Finds the beta at which the row's entropy is that of `perplexity` equal neighbours, and turns the
- * squared distances d[n] into probabilities w[n]. Where points coincide there may be no such beta:
- * the last one tried is as near as numbers allow. */
-static void conditional_row(double *d, int64_t n, int64_t self, double perplexity, double *w)
+/* Where points coincide there may be no such beta: the last one tried is as near as numbers allow.
+ */
+void bl_tsne_conditional(double *d, int64_t n, int64_t self, double perplexity, double *w)
 {
     double nearest = INFINITY, mean = 0, low = 0, high = INFINITY, sum = 1;
     for (int64_t j = 0; j < n; j++)
@@ -94,7 +94,7 @@ bl_status bl_tsne_affinities(const double *x, int64_t n, int64_t size, double pe
     squared_distances(x, n, size, p);
     for (int64_t i = 0; i < n; i++) {
         p[i * n + i] = 0;
-        conditional_row(p + i * n, n, i, perplexity, row);
+        bl_tsne_conditional(p + i * n, n, i, perplexity, row);
         memcpy(p + i * n, row, bytes);
     }
     for (int64_t i = 0; i < n; i++)
@@ -106,19 +106,12 @@ bl_status bl_tsne_affinities(const double *x, int64_t n, int64_t size, double pe
 
 /* --- the map ---------------------------------------------------------------------------------- */
 
-/* Coordinates apart: [0] along, [1] across. */
-typedef struct map {
-    int64_t n;
-    const double *p;
-    double *at[2], *speed[2], *pull[2], *push[2];
-} map;
-
 /* What acts on point i: sum_j p_ij w_ij (y_i - y_j) pulls, sum_j w_ij^2 (y_i - y_j) pushes, with
  * w = 1 / (1 + |y_i - y_j|^2); returns the sum of w over all others. */
-static double forces(const map *m, int64_t i)
+static double forces(const bl_tsne_points *m, const double *affinities, int64_t i)
 {
     double sum[LANES] = {0}, pull[2][LANES] = {{0}}, push[2][LANES] = {{0}};
-    const double *p = m->p + i * m->n, *ax = m->at[0], *ay = m->at[1];
+    const double *p = affinities + i * m->n, *ax = m->at[0], *ay = m->at[1];
     int64_t whole = m->n - m->n % LANES;
     for (int64_t first = 0; first < whole; first += LANES)
         for (int l = 0; l < LANES; l++) {
@@ -142,51 +135,58 @@ static double forces(const map *m, int64_t i)
 }
 
 /* One step of momentum descent; the gradient is 4 (exaggeration pull - push / sum of all w). */
-static void descend(map *m, double exaggeration, double momentum, double rate)
+void bl_tsne_descend(bl_tsne_points *m, int64_t step, double total)
 {
-    double total = 0;
-    for (int64_t i = 0; i < m->n; i++)
-        total += forces(m, i);
+    const int64_t early = 250; /* steps in which groups form: attraction is exaggerated */
+    double rate = fmax((double)m->n / 48, 50);
+    double exaggeration = step < early ? 12 : 1, momentum = step < early ? 0.5 : 0.8;
     for (int d = 0; d < 2; d++)
         for (int64_t i = 0; i < m->n; i++) {
             double slope = 4 * (exaggeration * m->pull[d][i] - m->push[d][i] / total);
-            m->speed[d][i] = momentum * m->speed[d][i] - rate * slope;
-            m->at[d][i] += m->speed[d][i];
+            double *speed = &m->speed[d][i], *gain = &m->gain[d][i];
+            *gain = *speed * slope < 0 ? *gain + 0.2 : fmax(*gain * 0.8, 0.01);
+            *speed = momentum * *speed - rate * *gain * slope;
+            m->at[d][i] += *speed;
         }
+}
+
+bl_status bl_tsne_points_new(const double *y, int64_t n, bl_tsne_points *out)
+{
+    size_t bytes = (size_t)(10 * n + 1) * sizeof(double);
+    double *memory = bl_alloc_aligned(bytes);
+    if (!memory)
+        return bl_no_memory(bytes);
+    *out = (bl_tsne_points){.n = n, .memory = memory};
+    for (int d = 0; d < 2; d++) {
+        double *part = memory + 5 * d * n;
+        out->at[d] = part, out->speed[d] = part + n, out->gain[d] = part + 2 * n;
+        out->pull[d] = part + 3 * n, out->push[d] = part + 4 * n;
+        for (int64_t i = 0; i < n; i++) {
+            out->at[d][i] = y[2 * i + d];
+            out->gain[d][i] = 1;
+        }
+    }
+    return BL_OK;
+}
+
+void bl_tsne_points_free(bl_tsne_points *points, double *y)
+{
+    for (int64_t i = 0; i < points->n && y; i++)
+        for (int d = 0; d < 2; d++)
+            y[2 * i + d] = points->at[d][i];
+    bl_release(points->memory);
 }
 
 bl_status bl_tsne_map(const double *p, int64_t n, int64_t iterations, double *y)
 {
-    const int64_t early = 250; /* steps in which groups form: attraction is exaggerated */
-    size_t bytes = (size_t)(8 * n) * sizeof(double);
-    double *memory = bl_alloc_aligned(bytes), rate = fmax((double)n / 48, 50);
-    if (!memory)
-        return bl_no_memory(bytes);
-    map m = {.n = n, .p = p};
-    for (int d = 0; d < 2; d++) {
-        double *part = memory + 4 * d * n;
-        m.at[d] = part, m.speed[d] = part + n, m.pull[d] = part + 2 * n, m.push[d] = part + 3 * n;
+    bl_tsne_points m;
+    BL_TRY(bl_tsne_points_new(y, n, &m));
+    for (int64_t step = 0; step < iterations; step++) {
+        double total = 0;
         for (int64_t i = 0; i < n; i++)
-            m.at[d][i] = y[2 * i + d];
+            total += forces(&m, p, i);
+        bl_tsne_descend(&m, step, total);
     }
-    for (int64_t step = 0; step < iterations; step++)
-        descend(&m, step < early ? 12 : 1, step < early ? 0.5 : 0.8, rate);
-    for (int64_t i = 0; i < n; i++)
-        for (int d = 0; d < 2; d++)
-            y[2 * i + d] = m.at[d][i];
-    bl_release(memory);
+    bl_tsne_points_free(&m, y);
     return BL_OK;
-}
-
-bl_status bl_tsne(const double *x, int64_t n, int64_t size, double perplexity,
-                         int64_t iterations, double *y)
-{
-    double *p = bl_alloc((size_t)(n * n) * sizeof *p);
-    if (!p)
-        return bl_no_memory((size_t)(n * n) * sizeof *p);
-    bl_status status = bl_tsne_affinities(x, n, size, perplexity, p);
-    if (status == BL_OK)
-        status = bl_tsne_map(p, n, iterations, y);
-    bl_release(p);
-    return status;
 }
