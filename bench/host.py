@@ -163,7 +163,7 @@ def multifaceted_vis_mean_images(r):
 @row("skimage denoise_tv_bregman", 1e-4)
 def multifaceted_vis_tv_bregman(r):
     from skimage.restoration import denoise_tv_bregman
-    image = f32(scipy.ndimage.gaussian_filter(r.random((100, 100, 3)), (3, 3, 0)) + 0.05 * r.normal(size=(100, 100, 3)))
+    image = f32(scipy.ndimage.gaussian_filter(r.random((100, 100, 1)), (3, 3, 0)) + 0.05 * r.normal(size=(100, 100, 1)))
     return dict(image=image), dict(weight=5.0, max_iter=100, eps=1e-3), lambda threads: dict(
         out=denoise_tv_bregman(image.astype("f8"), 5.0, max_num_iter=100, eps=1e-3, isotropic=True, channel_axis=-1))
 

@@ -549,24 +549,80 @@ static bool inside_f32(const interval *i, float x)
     return (i->low_open ? x > low : x >= low) && (i->high_open ? x < high : x <= high);
 }
 
+/* The closed interval of floats that a condition's are, open bounds moved inwards. */
+static void closed_f32(const interval *i, float *low, float *high)
+{
+    *low = i->low_open ? nextafterf((float)i->low, INFINITY) : (float)i->low;
+    *high = i->high_open ? nextafterf((float)i->high, -INFINITY) : (float)i->high;
+    if ((i->low_open && isinf((float)i->low) && i->low > 0) ||
+        (i->high_open && isinf((float)i->high) && i->high < 0))
+        *low = INFINITY, *high = -INFINITY; /* beyond infinity is nothing */
+}
+
+/* Whether all elements are inside, looked at many at a time; false also where that is not known. */
+static bool all_inside(const interval *i, const bl_array *array)
+{
+    int64_t count = bl_array_count(array);
+    int outside = 0;
+    if (array->type.dtype == BL_F32) {
+        const float *x = bl_f32(array);
+        float low, high;
+        closed_f32(i, &low, &high);
+        for (int64_t k = 0; k < count; k++)
+            outside |= !(x[k] >= low) | !(x[k] <= high);
+        return !outside;
+    }
+    const int32_t *x = bl_i32(array);
+    if (array->type.dtype != BL_I32)
+        return false;
+    for (int64_t k = 0; k < count; k++) {
+        int low = i->low_open ? x[k] > i->low : x[k] >= i->low;
+        int high = i->high_open ? x[k] < i->high : x[k] <= i->high;
+        outside |= !low | !high;
+    }
+    return !outside;
+}
+
+/* Whether x is in a list; `seen` remembers values that are, so that the text is not read again for
+ * every element. */
+typedef struct seen {
+    double value[8];
+    int count;
+} seen;
+
+static bool listed_again(piece p, const bl_symbols *symbols, double x, seen *before)
+{
+    for (int i = 0; i < before->count; i++)
+        if (before->value[i] == x)
+            return true;
+    if (!listed(p, symbols, x))
+        return false;
+    if (before->count < (int)(sizeof before->value / sizeof *before->value))
+        before->value[before->count++] = x;
+    return true;
+}
+
 static bl_status check_elements(piece p, const bl_symbols *symbols, const bl_array *array)
 {
-    interval range;
+    interval range = {-INFINITY, INFINITY, false, false};
+    seen before = {.count = 0};
     bool finite = piece_is(p, "finite"), integer = piece_is(p, "integer");
     bool number = piece_is(p, "no NaN");
     bool list = p.length > 3 && strncmp(p.at, "in ", 3) == 0;
-    if (!finite && !integer && !number && !list && !read_interval(p, symbols, &range))
+    if (finite)
+        range.low_open = range.high_open = true;
+    else if (!integer && !number && !list && !read_interval(p, symbols, &range))
         return bl_fail(BL_INVALID, "has the condition \"%.*s\", which is not one", p.length, p.at);
+    if (!integer && !list && all_inside(&range, array))
+        return BL_OK;
     bool single = array->type.dtype == BL_F32;
     int64_t count = bl_array_count(array);
     for (int64_t i = 0; i < count; i++) {
         double x = bl_array_get(array, i);
-        bool fine = finite    ? isfinite(x)
-                    : integer ? isfinite(x) && x == floor(x)
-                    : number  ? !isnan(x)
-                    : list    ? listed(p, symbols, x)
-                    : single  ? inside_f32(&range, (float)x)
-                              : inside(&range, x);
+        bool fine = integer  ? isfinite(x) && x == floor(x)
+                    : list   ? listed_again(p, symbols, x, &before)
+                    : single ? inside_f32(&range, (float)x)
+                             : inside(&range, x);
         if (!fine)
             return bad_element(array, i, p, symbols);
     }

@@ -8,9 +8,11 @@
 #include "ballast/solve.h"
 
 #include "base/base.h"
+#include "base/wide.h"
 
-/* Eight sums side by side, which the compiler may compute at once. */
-static double inner_product(const double *x, const double *y, int64_t n)
+/* Eight sums side by side, which the compiler computes at once. */
+BL_WIDE(add_products, (const double *x, const double *y, int64_t n, double *result),
+        (x, y, n, result))
 {
     double part[8] = {0}, sum = 0;
     int64_t i = 0;
@@ -21,7 +23,21 @@ static double inner_product(const double *x, const double *y, int64_t n)
         sum += x[i] * y[i];
     for (int j = 0; j < 8; j++)
         sum += part[j];
+    *result = sum;
+}
+
+static double inner_product(const double *x, const double *y, int64_t n)
+{
+    double sum;
+    add_products(x, y, n, &sum);
     return sum;
+}
+
+BL_WIDE(subtract_multiple, (double factor, const double *x, double *y, int64_t n),
+        (factor, x, y, n))
+{
+    for (int64_t i = 0; i < n; i++)
+        y[i] -= factor * x[i];
 }
 
 /* A reflection I - factor v v^T. */
@@ -42,9 +58,7 @@ static reflection clear(double *x, int64_t n)
 
 static void reflect(double factor, const double *v, double *y, int64_t n)
 {
-    double along = factor * inner_product(v, y, n);
-    for (int64_t i = 0; i < n; i++)
-        y[i] -= along * v[i];
+    subtract_multiple(factor * inner_product(v, y, n), v, y, n);
 }
 
 typedef struct problem {

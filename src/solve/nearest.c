@@ -12,8 +12,7 @@
 #include "ballast/solve.h"
 #include "base/base.h"
 #include "base/wide.h"
-#include "exec/cpu/pool.h"
-#include "exec/executor.h"
+#include "solve/parts.h"
 
 enum {
     BLOCK = 64, /* rows whose bounds are computed at once: as many sums as registers hold */
@@ -267,14 +266,9 @@ static void search_block(const search *s, int64_t q, int64_t b, int64_t *held)
 
 /* Scratch of a thread. */
 typedef struct share {
-    double *box; /* [SHARE,blocks] */
     int64_t start[SHARE], held[SHARE];
+    double box[]; /* [SHARE,blocks] */
 } share;
-
-typedef struct crew {
-    const search *search;
-    share *share; /* [threads] */
-} crew;
 
 /* The block whose box is nearest is searched first. */
 static void begin_query(const search *s, int64_t q, share *h, int i)
@@ -299,11 +293,10 @@ static bool is_worth_it(const search *s, int64_t q, int64_t b, const share *h, i
 }
 
 /* A part: a few queries and all blocks, each of which stays in the cache for all of the queries. */
-static void search_part(void *context, int64_t part, int thread)
+static void search_part(void *context, int64_t part, void *scratch)
 {
-    const crew *c = context;
-    const search *s = c->search;
-    share *h = &c->share[thread];
+    const search *s = context;
+    share *h = scratch;
     int64_t first = part * SHARE;
     int many = s->queries - first < SHARE ? (int)(s->queries - first) : SHARE;
     for (int i = 0; i < many; i++)
@@ -316,7 +309,7 @@ static void search_part(void *context, int64_t part, int thread)
         put_in_order(s->heap + (first + i) * s->k, s->k);
 }
 
-static bl_status prepare(search *s)
+static bl_status run_search(search *s)
 {
     for (int64_t i = 0; i < s->count; i++) {
         s->order[i] = i;
@@ -330,28 +323,9 @@ static bl_status prepare(search *s)
     for (int64_t q = 0; q < s->queries; q++)
         centre(s->query + q * s->size, s->size, s->middle, s->q + q * s->size, 1, s->q_squares + q);
     s->slack = 2 * FLT_EPSILON * (float)(s->size + 8);
-    return BL_OK;
-}
-
-static bl_status run_search(search *s)
-{
-    /* threads take longer to start than a small search */
-    bool small = (double)s->queries * (double)s->count * (double)s->size < 1e7;
-    int threads = small ? 1 : bl_default_threads();
-    size_t boxes = (size_t)(SHARE * s->blocks);
-    size_t bytes = (size_t)threads * (sizeof(share) + boxes * sizeof(double));
-    crew c = {s, bl_alloc(bytes)};
-    cpu_pool *pool = NULL;
-    bl_status status = c.share ? prepare(s) : bl_no_memory(bytes);
-    for (int i = 0; i < threads && status == BL_OK; i++)
-        c.share[i].box = (double *)(c.share + threads) + (size_t)i * boxes;
-    if (status == BL_OK)
-        status = cpu_pool_new(threads, &pool);
-    if (status == BL_OK)
-        cpu_pool_run(pool, search_part, &c, (s->queries + SHARE - 1) / SHARE);
-    cpu_pool_free(pool);
-    bl_release(c.share);
-    return status;
+    size_t scratch = sizeof(share) + (size_t)(SHARE * s->blocks) * sizeof(double);
+    double operations = (double)s->queries * (double)s->count * (double)(s->size + 1);
+    return bl_in_parts(search_part, s, (s->queries + SHARE - 1) / SHARE, scratch, operations);
 }
 
 /* Everything but the heap in one piece of memory; false if it is short. */

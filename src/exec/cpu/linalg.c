@@ -11,11 +11,13 @@
 #include <cblas.h>
 #include <float.h>
 #include <lapack.h>
+#include <limits.h>
 #include <math.h>
 #include <pthread.h>
 #include <string.h>
 
 #include "exec/cpu/cpu.h"
+#include "exec/dense.h"
 #include "exec/reference/reference.h"
 
 typedef struct problem problem;
@@ -364,4 +366,38 @@ bl_status cpu_prepare_svd(cpu_plan *plan, cpu_kernel *kernel, const bl_node *nod
     p.work_size = (int)work;
     p.integers = p.integers > 8 * rank ? p.integers : 8 * rank;
     return prepare_batch(plan, kernel, p);
+}
+
+/* --- on plain arrays -------------------------------------------------------------------------- */
+
+static void transpose(const double *from, int64_t rows, int64_t columns, double *to)
+{
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < columns; j++)
+            to[j * rows + i] = from[i * columns + j];
+}
+
+bl_status bl_dense_solve(double *a, double *b, int64_t n, int64_t columns, int64_t *singular)
+{
+    size_t bytes = (size_t)(n * columns) * sizeof(double) + (size_t)n * sizeof(int) + 1;
+    int size = (int)n, count = (int)columns, info;
+    if (n > INT_MAX || columns > INT_MAX)
+        return bl_fail(BL_UNSUPPORTED, "%lld equations are more than LAPACK counts", (long long)n);
+    double *x = bl_alloc_unset(bytes);
+    if (!x)
+        return bl_no_memory(bytes);
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < i; j++) {
+            double kept = a[i * n + j];
+            a[i * n + j] = a[j * n + i];
+            a[j * n + i] = kept;
+        }
+    transpose(b, n, columns, x);
+    begin();
+    LAPACK_dgesv(&size, &count, a, &size, (int *)(x + n * columns), x, &size, &info);
+    end();
+    *singular = info > 0 ? info - 1 : -1;
+    transpose(x, columns, n, b);
+    bl_release(x);
+    return BL_OK;
 }

@@ -5,9 +5,8 @@
  *
  * The paper can be read as keeping a copy of last epoch's network as the teacher; its code keeps
  * the predictions, made in the forward pass of training, and so do we. */
-#include <stdlib.h>
-
 #include "methods/method.h"
+#include "ballast/solve.h"
 
 #define PSKD_LOSS(IN, OPT, OUT)                                                                    \
     IN (logits,   "f32[B,C]",  "grad, rows > 0",       "outputs of this step")                     \
@@ -47,72 +46,82 @@ BL_CONTRACT(pskd_loss, PSKD_LOSS, "soft targets from past predictions, loss and 
     OUT(aurc,   "f32[]",    "area under the risk-coverage curve, x1000")                           \
     OUT(eaurc,  "f32[]",    "aurc above that of the best order, x1000")
 
-typedef struct answer {
-    float confidence; /* compared as f32, as the bins are */
-    int32_t index;
-    bool right;
-} answer;
+/* What was answered on N examples. */
+typedef struct answers {
+    int64_t count;
+    double *confidence; /* floats, as the bins are */
+    double *right;      /* 1 or 0 */
+    int64_t *order;     /* the surest last; among equals the larger index */
+} answers;
 
-/* By confidence, descending; among equals the larger index first. */
-static int surest_first(const void *a, const void *b)
-{
-    const answer *x = a, *y = b;
-    if (x->confidence != y->confidence)
-        return x->confidence > y->confidence ? -1 : 1;
-    return x->index > y->index ? -1 : 1;
-}
-
-/* Bin k holds k/bins < confidence <= (k+1)/bins. */
-static double calibration_error(const answer *a, int64_t count, int64_t bins)
+/* Bin k holds k/bins < confidence <= (k+1)/bins: the sum over bins of the distance of
+ * confidence and the share of right answers, |mean - mean| times their number. */
+static double calibration_error(const answers *a, int64_t bins)
 {
     double sum = 0;
-    for (int64_t k = 0; k < bins; k++) {
-        float low  = (float)((double)k / (double)bins);
-        float high = (float)((double)(k + 1) / (double)bins);
-        double right = 0, confidence = 0;
-        for (int64_t i = 0; i < count; i++)
-            if (a[i].confidence > low && a[i].confidence <= high) {
-                right += a[i].right;
-                confidence += (double)a[i].confidence;
-            }
-        sum += fabs(right - confidence); /* |mean - mean| times the bin's count */
+    int64_t last = a->count - 1;
+    for (int64_t k = bins - 1; k >= 0; k--) {
+        float low = (float)((double)k / (double)bins);
+        double missing = 0;
+        for (; last >= 0 && a->confidence[a->order[last]] > (double)low; last--)
+            missing += a->right[a->order[last]] - a->confidence[a->order[last]];
+        sum += fabs(missing);
     }
-    return 100 * sum / (double)count;
+    return 100 * sum / (double)a->count;
 }
+
+/* Sums over answers, surest first, of the share of wrong ones so far: as they are ordered, and as
+ * they would be at best, with the wrong ones last. */
+static void risks(const answers *a, double wrong, double *risk, double *best)
+{
+    double so_far = 0, n = (double)a->count;
+    *risk = *best = 0;
+    for (int64_t j = 1; j <= a->count; j++) {
+        so_far += 1 - a->right[a->order[a->count - j]];
+        *risk += so_far / (double)j;
+    }
+    for (double k = 1; k <= wrong; k++)
+        *best += k / (n - wrong + k);
+}
+
+struct pskd_calibration;
+static bl_status score(struct pskd_calibration *f, answers *a);
 
 BL_HOST(pskd_calibration, PSKD_CALIBRATION, "error, likelihood, calibration and risk-coverage")
 {
-    int64_t count = f->probs.type.shape.dim[0], classes = f->probs.type.shape.dim[1];
-    answer *a = bl_alloc((size_t)count * sizeof *a);
-    if (!a)
-        return bl_no_memory((size_t)count * sizeof *a);
-    double nll = 0, wrong = 0;
-    for (int64_t i = 0; i < count; i++) {
+    answers a = {.count = f->probs.type.shape.dim[0]};
+    size_t bytes = (size_t)a.count * (2 * sizeof(double) + sizeof(int64_t));
+    a.confidence = bl_alloc(bytes);
+    if (!a.confidence)
+        return bl_no_memory(bytes);
+    a.right = a.confidence + a.count;
+    a.order = (int64_t *)(a.right + a.count);
+    bl_status status = score(f, &a);
+    bl_release(a.confidence);
+    return status;
+}
+
+static bl_status score(struct pskd_calibration *f, answers *a)
+{
+    int64_t classes = f->probs.type.shape.dim[1];
+    double nll = 0, wrong = 0, n = (double)a->count, risk, best;
+    for (int64_t i = 0; i < a->count; i++) {
         const float *p = bl_f32(&f->probs) + i * classes;
         int32_t label = bl_i32(&f->labels)[i], predicted = 0;
         for (int32_t c = 1; c < classes; c++)
             predicted = p[c] > p[predicted] ? c : predicted;
-        a[i] = (answer){p[predicted], (int32_t)i, predicted == label};
+        a->confidence[i] = (double)p[predicted];
+        a->right[i] = predicted == label;
         nll -= log((double)p[label]);
-        wrong += !a[i].right;
+        wrong += predicted != label;
     }
-    double ece = calibration_error(a, count, f->bins);
-
-    qsort(a, (size_t)count, sizeof *a, surest_first);
-    double risk = 0, wrong_so_far = 0, best = 0, n = (double)count;
-    for (int64_t j = 0; j < count; j++) {
-        wrong_so_far += !a[j].right;
-        risk += wrong_so_far / (double)(j + 1);
-    }
-    for (double k = 1; k <= wrong; k++) /* the best order asks the wrong ones last */
-        best += k / (n - wrong + k) / n;
-    bl_release(a);
-
+    BL_TRY(bl_ascending_order(a->confidence, a->count, a->order));
+    risks(a, wrong, &risk, &best);
     bl_array_set(&f->error, 0, 100 * wrong / n);
     bl_array_set(&f->nll, 0, nll / n);
-    bl_array_set(&f->ece, 0, ece);
+    bl_array_set(&f->ece, 0, calibration_error(a, f->bins));
     bl_array_set(&f->aurc, 0, 1000 * risk / n);
-    bl_array_set(&f->eaurc, 0, 1000 * (risk / n - best));
+    bl_array_set(&f->eaurc, 0, 1000 * (risk - best) / n);
     return BL_OK;
 }
 

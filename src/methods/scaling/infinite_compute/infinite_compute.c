@@ -116,15 +116,17 @@ typedef struct power_law {
 
 typedef struct points {
     double *log_x; /* above the least, so that no power overflows */
+    double *power; /* x^-alpha of the exponent that is tried */
     const double *y;
     int64_t count;
 } points;
 
+/* Of a law with that exponent. */
 static double sum_of_squares(const points *p, power_law law)
 {
     double sum = 0;
     for (int64_t i = 0; i < p->count; i++) {
-        double error = p->y[i] - law.A * exp(-law.alpha * p->log_x[i]) - law.E;
+        double error = p->y[i] - law.A * p->power[i] - law.E;
         sum += error * error;
     }
     return sum;
@@ -136,7 +138,7 @@ static power_law with_exponent(const points *p, double alpha)
 {
     double mean_f = 0, mean_y = 0, ff = 0, fy = 0, spread = 0, together = 0;
     for (int64_t i = 0; i < p->count; i++) {
-        double f = exp(-alpha * p->log_x[i]);
+        double f = p->power[i] = exp(-alpha * p->log_x[i]);
         mean_f += f;
         mean_y += p->y[i];
         ff += f * f;
@@ -145,7 +147,7 @@ static power_law with_exponent(const points *p, double alpha)
     mean_f /= (double)p->count;
     mean_y /= (double)p->count;
     for (int64_t i = 0; i < p->count; i++) {
-        double f = exp(-alpha * p->log_x[i]) - mean_f;
+        double f = p->power[i] - mean_f;
         spread += f * f;
         together += f * (p->y[i] - mean_y);
     }
@@ -191,9 +193,10 @@ static bl_status fit(const bl_array *x, const char *name, const double *y, doubl
     if (p.count < 3)
         return bl_fail(BL_INVALID, "%s has %lld values, expected at least 3", name,
                        (long long)p.count);
-    p.log_x = bl_alloc((size_t)p.count * sizeof *p.log_x);
+    p.log_x = bl_alloc((size_t)p.count * 2 * sizeof *p.log_x);
     if (!p.log_x)
-        return bl_no_memory((size_t)p.count * sizeof *p.log_x);
+        return bl_no_memory((size_t)p.count * 2 * sizeof *p.log_x);
+    p.power = p.log_x + p.count;
     double least = 0;
     bl_status status = logarithms(x, name, p.log_x, &least);
     if (status == BL_OK) {

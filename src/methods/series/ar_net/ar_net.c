@@ -48,13 +48,15 @@ BL_HOST(ar_net_generate, AR_NET_GENERATE, "an auto-regressive series from given 
 {
     int64_t length = bl_array_count(&f->noise), lags = bl_array_count(&f->coef);
     double *s = bl_alloc((size_t)(length + 1) * sizeof *s);
+    const float *coef = bl_f32(&f->coef);
     if (!s)
         return bl_no_memory((size_t)(length + 1) * sizeof *s);
     for (int64_t t = 0; t < length; t++) {
-        s[t] = bl_array_get(&f->noise, t);
+        double sum = (double)bl_f32(&f->noise)[t];
         for (int64_t i = 1; i <= lags && i <= t; i++)
-            s[t] += bl_array_get(&f->coef, i - 1) * s[t - i];
-        bl_array_set(&f->series, t, s[t]);
+            sum += (double)coef[i - 1] * s[t - i];
+        s[t] = sum;
+        bl_f32(&f->series)[t] = (float)sum;
     }
     bl_release(s);
     return BL_OK;

@@ -4,6 +4,8 @@
  * map phi. All in double: what is iterated falls below what single precision holds. */
 #include "methods/method.h"
 #include "ballast/solve.h"
+#include "base/wide.h"
+#include "solve/parts.h"
 
 #define ACTIVATION(OPT)                                                                            \
     OPT(act, BL_REQUIRED_WORD, "relu|erf|sinh|hermite|optimal", "activation")                      \
@@ -35,29 +37,45 @@ static void shares(const char *act, double par, double c[10])
     }
 }
 
-/* phi(t), and its slope. */
-static double dual(const char *act, double par, double t, double *slope)
+/* An activation's dual map phi. */
+typedef struct dual_map {
+    enum { RELU, ERF, SINH, SERIES } kind;
+    double par, c[10]; /* of a series: its shares */
+} dual_map;
+
+static dual_map dual_of(const char *act, double par)
 {
-    if (bl_is(act, "relu")) {
-        double angle = M_PI - acos(t);
+    dual_map phi = {SERIES, par, {0}};
+    if (bl_is(act, "relu") || bl_is(act, "erf") || bl_is(act, "sinh"))
+        phi.kind = bl_is(act, "relu") ? RELU : bl_is(act, "erf") ? ERF : SINH;
+    else
+        shares(act, par, phi.c);
+    return phi;
+}
+
+/* phi(t), and its slope. */
+static double dual(const dual_map *phi, double t, double *slope)
+{
+    double par = phi->par, value = 0, angle, scale;
+    switch (phi->kind) {
+    case RELU:
+        angle = M_PI - acos(t);
         *slope = angle / M_PI;
         return (t * angle + sqrt(1 - t * t)) / M_PI;
-    }
-    if (bl_is(act, "erf")) {
-        double scale = asin(2.0 / 3);
+    case ERF:
+        scale = asin(2.0 / 3);
         *slope = 2.0 / 3 / (sqrt(1 - 4 * t * t / 9) * scale);
         return asin(2 * t / 3) / scale;
-    }
-    if (bl_is(act, "sinh")) {
+    case SINH:
         *slope = par * cosh(par * t) / sinh(par);
         return sinh(par * t) / sinh(par);
+    case SERIES:
+        break;
     }
-    double c[10], value = 0;
-    shares(act, par, c);
     *slope = 0;
     for (int k = 9; k >= 0; k--) {
         *slope = *slope * t + value;
-        value = value * t + c[k];
+        value = value * t + phi->c[k];
     }
     return value;
 }
@@ -76,12 +94,13 @@ static double clamped(double t)
 BL_HOST(wide_deep_ntk_dual, WIDE_DEEP_NTK_DUAL, "the dual map of an activation")
 {
     BL_TRY(check_parameter(f->act, f->par));
+    const dual_map phi = dual_of(f->act, f->par);
     int64_t count = bl_array_count(&f->t);
     for (int64_t i = 0; i < count; i++) {
         double slope, t = bl_array_get(&f->t, i);
         if (fabs(t) > 1 + 1e-6)
             return bl_fail(BL_INVALID, "t[%lld] is %g, expected [-1,1]", (long long)i, t);
-        bl_array_set(&f->value, i, dual(f->act, f->par, clamped(t), &slope));
+        bl_array_set(&f->value, i, dual(&phi, clamped(t), &slope));
         bl_array_set(&f->slope, i, slope);
     }
     return BL_OK;
@@ -145,25 +164,42 @@ BL_CONTRACT(wide_deep_ntk_activation, WIDE_DEEP_NTK_ACTIVATION, "the finite netw
     OPT(scale, "none", "none|limit", "limit: by phi'(0)^depth, and by depth + 1 for ntk")          \
     OUT(k, "f32[a,b]", "")
 
-static double row_product(const bl_array *a, int64_t i, const bl_array *b, int64_t j)
+/* product[count] of x[size] and each row, in double. */
+BL_WIDE(row_products,
+        (const float *x, const float *rows, int64_t count, int64_t size, double *product),
+        (x, rows, count, size, product))
 {
-    int64_t size = a->type.shape.dim[1];
-    double sum = 0;
-    for (int64_t k = 0; k < size; k++)
-        sum += (double)bl_f32(a)[i * size + k] * (double)bl_f32(b)[j * size + k];
-    return sum;
+    for (int64_t i = 0; i < count; i++) {
+        double part[8] = {0}, sum = 0;
+        const float *row = rows + i * size;
+        int64_t k = 0;
+        for (; k + 8 <= size; k += 8)
+            for (int j = 0; j < 8; j++)
+                part[j] += (double)x[k + j] * (double)row[k + j];
+        for (; k < size; k++)
+            sum += (double)x[k] * (double)row[k];
+        for (int j = 0; j < 8; j++)
+            sum += part[j];
+        product[i] = sum;
+    }
 }
 
 static bl_status check_unit_rows(const bl_array *x, const char *name)
 {
+    int64_t size = x->type.shape.dim[1];
     for (int64_t i = 0; i < x->type.shape.dim[0]; i++) {
-        double length = sqrt(row_product(x, i, x, i));
+        double length;
+        row_products(bl_f32(x) + i * size, bl_f32(x) + i * size, 1, size, &length);
+        length = sqrt(length);
         if (!(fabs(length - 1) <= 1e-3))
             return bl_fail(BL_INVALID, "%s has row %lld of length %g, expected 1", name,
                            (long long)i, length);
     }
     return BL_OK;
 }
+
+struct wide_deep_ntk_kernel;
+static bl_status fill_kernel(struct wide_deep_ntk_kernel *f, const dual_map *phi, double divisor);
 
 BL_HOST(wide_deep_ntk_kernel, WIDE_DEEP_NTK_KERNEL, "the kernel of an infinitely wide network")
 {
@@ -172,21 +208,49 @@ BL_HOST(wide_deep_ntk_kernel, WIDE_DEEP_NTK_KERNEL, "the kernel of an infinitely
     BL_TRY(check_unit_rows(&f->x2, "x2"));
     bool tangent = bl_is(f->kind, "ntk"), limit = bl_is(f->scale, "limit");
     double slope, depth = (double)f->depth;
-    dual(f->act, f->par, 0, &slope);
+    const dual_map phi = dual_of(f->act, f->par);
+    dual(&phi, 0, &slope);
     if (limit && !(fabs(slope) > 0))
         return bl_fail(BL_INVALID, "scale is limit, but phi'(0) is 0 for %s", f->act);
-    double divisor = limit ? pow(slope, depth) * (tangent ? depth + 1 : 1) : 1;
-    int64_t rows = f->x1.type.shape.dim[0], columns = f->x2.type.shape.dim[0];
-    for (int64_t i = 0; i < rows * columns; i++) {
-        double s = clamped(row_product(&f->x1, i / columns, &f->x2, i % columns)), k = s;
-        for (int64_t layer = 0; layer < f->depth; layer++) {
-            double next = clamped(dual(f->act, f->par, s, &slope));
-            k = next + k * slope;
-            s = next;
-        }
-        bl_array_set(&f->k, i, (tangent ? k : s) / divisor);
+    return fill_kernel(f, &phi, limit ? pow(slope, depth) * (tangent ? depth + 1 : 1) : 1);
+}
+
+typedef struct kernel {
+    struct wide_deep_ntk_kernel *f;
+    const dual_map *phi;
+    bool tangent;
+    double divisor;
+} kernel;
+
+/* The correlation s of two rows after all layers, or the tangent kernel of that. */
+static double deepened(const kernel *c, double s)
+{
+    double k = s, slope;
+    for (int64_t layer = 0; layer < c->f->depth; layer++) {
+        double next = clamped(dual(c->phi, s, &slope));
+        k = next + k * slope;
+        s = next;
     }
-    return BL_OK;
+    return c->tangent ? k : s;
+}
+
+/* Row i; scratch is [b]. */
+static void fill_kernel_row(void *context, int64_t i, void *scratch)
+{
+    const kernel *c = context;
+    int64_t columns = c->f->x2.type.shape.dim[0], size = c->f->x2.type.shape.dim[1];
+    double *product = scratch;
+    row_products(bl_f32(&c->f->x1) + i * size, bl_f32(&c->f->x2), columns, size, product);
+    for (int64_t j = 0; j < columns; j++)
+        bl_f32(&c->f->k)[i * columns + j] = (float)(deepened(c, clamped(product[j])) / c->divisor);
+}
+
+static bl_status fill_kernel(struct wide_deep_ntk_kernel *f, const dual_map *phi, double divisor)
+{
+    kernel c = {f, phi, bl_is(f->kind, "ntk"), divisor};
+    int64_t rows = f->x1.type.shape.dim[0], columns = f->x2.type.shape.dim[0];
+    double operations = (double)(rows * columns) * (double)(f->x1.type.shape.dim[1] + 1);
+    return bl_in_parts(fill_kernel_row, &c, rows, (size_t)columns * sizeof(double), operations);
 }
 
 #define WIDE_DEEP_NTK_EXPONENT(IN, OPT, OUT)                                                       \
@@ -197,8 +261,9 @@ BL_HOST(wide_deep_ntk_kernel, WIDE_DEEP_NTK_KERNEL, "the kernel of an infinitely
 BL_HOST(wide_deep_ntk_exponent, WIDE_DEEP_NTK_EXPONENT, "which classifier depth leads to")
 {
     BL_TRY(check_parameter(f->act, f->par));
-    double at_zero, at_one, zero = dual(f->act, f->par, 0, &at_zero);
-    dual(f->act, f->par, 1, &at_one);
+    const dual_map phi = dual_of(f->act, f->par);
+    double at_zero, at_one, zero = dual(&phi, 0, &at_zero);
+    dual(&phi, 1, &at_one);
     int regime = fabs(zero) > 1e-12 ? 2 : fabs(at_zero) <= 1e-12 ? 1 : 0;
     if (regime == 0 && !(at_one > 1))
         return bl_fail(BL_INVALID,
@@ -219,37 +284,54 @@ BL_HOST(wide_deep_ntk_exponent, WIDE_DEEP_NTK_EXPONENT, "which classifier depth 
     OPT(alpha, BL_REQUIRED, "(0,inf)", "the dimension of the data, for consistency")               \
     OUT(score, "f32[m,C]", "means of y with weights distance^-alpha; exact hits alone count")
 
-/* Adds weight y_i to total[C] where row i is a hit or there are none; returns the weight. */
-static double weight_of(double squared, double alpha, bool hits)
-{
-    if (hits)
-        return squared <= 1e-12 ? 1 : 0;
-    return pow(squared, -alpha / 2);
-}
+struct wide_deep_ntk_singular;
+
+/* weight[n]: 1 or 0 where rows are hit exactly, else (distance / nearest)^-alpha, for query j. */
+static void singular_weights(const struct wide_deep_ntk_singular *f, int64_t j, double *weight);
+
+/* Query j; scratch is [n + C]. */
+static void score_query(void *context, int64_t j, void *scratch);
 
 BL_HOST(wide_deep_ntk_singular, WIDE_DEEP_NTK_SINGULAR, "the classifier of infinite depth")
 {
     BL_TRY(check_unit_rows(&f->x, "x"));
     BL_TRY(check_unit_rows(&f->q, "q"));
-    int64_t rows = f->x.type.shape.dim[0], classes = f->y.type.shape.dim[1];
-    int64_t queries = f->q.type.shape.dim[0];
-    for (int64_t j = 0; j < queries; j++) {
-        double nearest = INFINITY;
-        for (int64_t i = 0; i < rows; i++)
-            nearest = fmin(nearest, fmax(2 - 2 * row_product(&f->x, i, &f->q, j), 0));
-        for (int64_t c = 0; c < classes; c++) {
-            double sum = 0, total = 0;
-            for (int64_t i = 0; i < rows; i++) {
-                double squared = fmax(2 - 2 * row_product(&f->x, i, &f->q, j), 0);
-                double w = nearest <= 1e-12 ? weight_of(squared, f->alpha, true)
-                                            : weight_of(squared / nearest, f->alpha, false);
-                sum += w * (double)bl_f32(&f->y)[i * classes + c];
-                total += w;
-            }
-            bl_array_set(&f->score, j * classes + c, sum / total);
-        }
+    int64_t rows = f->x.type.shape.dim[0], queries = f->q.type.shape.dim[0];
+    double operations = (double)(rows * queries) * (double)(f->x.type.shape.dim[1] + 1);
+    size_t scratch = (size_t)(rows + f->y.type.shape.dim[1]) * sizeof(double);
+    return bl_in_parts(score_query, f, queries, scratch, operations);
+}
+
+static void singular_weights(const struct wide_deep_ntk_singular *f, int64_t j, double *weight)
+{
+    int64_t rows = f->x.type.shape.dim[0], size = f->x.type.shape.dim[1];
+    double nearest = INFINITY;
+    row_products(bl_f32(&f->q) + j * size, bl_f32(&f->x), rows, size, weight);
+    for (int64_t i = 0; i < rows; i++) {
+        double squared = 2 - 2 * weight[i];
+        weight[i] = squared < 0 ? 0 : squared;
+        nearest = weight[i] < nearest ? weight[i] : nearest;
     }
-    return BL_OK;
+    for (int64_t i = 0; i < rows; i++)
+        weight[i] = nearest > 1e-12     ? pow(weight[i] / nearest, -f->alpha / 2)
+                    : weight[i] > 1e-12 ? 0
+                                        : 1;
+}
+
+static void score_query(void *context, int64_t j, void *scratch)
+{
+    const struct wide_deep_ntk_singular *f = context;
+    int64_t rows = f->x.type.shape.dim[0], classes = f->y.type.shape.dim[1];
+    double *weight = scratch, *sum = weight + rows, total = 0;
+    singular_weights(f, j, weight);
+    memset(sum, 0, (size_t)classes * sizeof *sum);
+    for (int64_t i = 0; i < rows; i++) {
+        total += weight[i];
+        for (int64_t c = 0; c < classes; c++)
+            sum[c] += weight[i] * (double)bl_f32(&f->y)[i * classes + c];
+    }
+    for (int64_t c = 0; c < classes; c++)
+        bl_f32(&f->score)[j * classes + c] = (float)(sum[c] / total);
 }
 
 #define WIDE_DEEP_NTK_KRR(IN, OPT, OUT)                                                            \
@@ -264,11 +346,11 @@ BL_HOST(wide_deep_ntk_krr, WIDE_DEEP_NTK_KRR, "kernel regression")
 {
     int64_t n = f->y.type.shape.dim[0], columns = f->y.type.shape.dim[1];
     int64_t queries = f->k_test.type.shape.dim[1];
-    size_t bytes = (size_t)(n * (n + columns)) * sizeof(double);
+    size_t bytes = (size_t)(n * (n + columns) + queries * columns) * sizeof(double);
     double *a = bl_alloc(bytes);
     if (!a)
         return bl_no_memory(bytes);
-    double *s = a + n * n;
+    double *s = a + n * n, *score = s + n * columns;
     for (int64_t i = 0; i < n * n; i++) {
         bool diagonal = i / n == i % n;
         double k = diagonal && f->unit_diagonal ? 1 : (double)bl_f32(&f->k_train)[i];
@@ -279,13 +361,13 @@ BL_HOST(wide_deep_ntk_krr, WIDE_DEEP_NTK_KRR, "kernel regression")
     bl_status status = bl_solve_linear(a, s, n, columns);
     if (status != BL_OK)
         status = bl_fail_in(status, "k_train");
-    for (int64_t j = 0; j < queries * columns && status == BL_OK; j++) {
-        double sum = 0;
-        for (int64_t i = 0; i < n; i++)
-            sum += (double)bl_f32(&f->k_test)[i * queries + j / columns] *
-                   s[i * columns + j % columns];
-        bl_array_set(&f->score, j, sum);
-    }
+    for (int64_t i = 0; i < n && status == BL_OK; i++)
+        for (int64_t j = 0; j < queries; j++)
+            for (int64_t c = 0; c < columns; c++)
+                score[j * columns + c] +=
+                    (double)bl_f32(&f->k_test)[i * queries + j] * s[i * columns + c];
+    for (int64_t j = 0; j < queries * columns && status == BL_OK; j++)
+        bl_f32(&f->score)[j] = (float)score[j];
     bl_release(a);
     return status;
 }

@@ -47,11 +47,11 @@ BL_CONTRACT(wc_reparam, WC_REPARAM, "the weight that a free parameter stands for
     OUT(v,         "f32[S...]",        "free parameter")                                           \
     OUT(n_clipped, "i32[]",            "weights out of reach: for them the function changed")
 
-/* Where element i of an array of shape v finds its value in a, which fits v. */
+/* The value of a, which fits the shape v, for element i of that shape. */
 static double spread(const bl_array *a, bl_shape v, int64_t i)
 {
     int64_t place = 0, stride = 1;
-    for (int axis = v.rank - 1; axis >= 0 && a->type.shape.rank; axis--) {
+    for (int axis = v.rank - 1; axis >= 0 && bl_array_count(a) != 1; axis--) {
         int64_t size = a->type.shape.dim[axis];
         place += size == 1 ? 0 : i % v.dim[axis] * stride;
         stride *= size;
