@@ -165,7 +165,7 @@ def multifaceted_vis_tv_bregman(r):
     from skimage.restoration import denoise_tv_bregman
     image = f32(scipy.ndimage.gaussian_filter(r.random((100, 100, 1)), (3, 3, 0)) + 0.05 * r.normal(size=(100, 100, 1)))
     return dict(image=image), dict(weight=5.0, max_iter=100, eps=1e-3), lambda threads: dict(
-        out=denoise_tv_bregman(image.astype("f8"), 5.0, max_num_iter=100, eps=1e-3, isotropic=True, channel_axis=-1))
+        out=denoise_tv_bregman(image[..., 0].astype("f8"), 5.0, max_num_iter=100, eps=1e-3, isotropic=True)[..., None])
 
 
 @row("sklearn TSNE(barnes_hut), 500 iterations", None)
