@@ -268,8 +268,8 @@ static void sinkhorn_step(BL_UNUSED bl_graph *g, const bl_tensor *carry,
 static void sinkhorn_scaling_is_its_unrolled_graph(void **state)
 {
     bl_graph *g = *state;
-    bl_tensor cost = bl_input(g, "cost", BL_F64, S(4, 4));
-    bl_tensor zero[2] = {bl_full(g, BL_F64, S(4), 0), bl_full(g, BL_F64, S(4), 0)}, last[2], moved;
+    bl_tensor cost = bl_input(g, "cost", BL_F64, S(9, 9));
+    bl_tensor zero[2] = {bl_full(g, BL_F64, S(9), 0), bl_full(g, BL_F64, S(9), 0)}, last[2], moved;
     bl_scan(g, 30, sinkhorn_step, &cost, zero, 2, NULL, 0, last, &moved, 1);
     bl_tensor pair[2] = {zero[0], zero[1]}, next[2], unused;
     for (int i = 0; i < 30; i++) {
@@ -543,6 +543,34 @@ static void constants_go_into_the_body_and_gradients_leave_no_rule(void **state)
     bl_graph_free(g);
 }
 
+static int count(const bl_graph *g, bl_op op)
+{
+    int found = 0;
+    for (int32_t id = 0; id < (int32_t)bl_graph_size(g); id++)
+        found += bl_node_at(g, id)->op == op;
+    return found;
+}
+
+static void a_gradient_reads_what_the_steps_reduced(void **state)
+{
+    bl_graph *g = *state;
+    bl_tensor cost = bl_input(g, "cost", BL_F64, S(9, 9)), last[2], moved, slope;
+    bl_tensor zero[2] = {bl_full(g, BL_F64, S(9), 0), bl_full(g, BL_F64, S(9), 0)};
+    bl_scan(g, 30, sinkhorn_step, &cost, zero, 2, NULL, 0, last, &moved, 1);
+    bl_grad(bl_sum(last[1]), &cost, 1, &slope);
+    bl_graph *small = optimized(slope, cost);
+    int scans = 0;
+    for (int32_t id = 0; id < (int32_t)bl_graph_size(small); id++) {
+        const bl_node *node = bl_node_at(small, id);
+        if (node->op != BL_OP_scan)
+            continue;
+        assert_int_equal(count(node->attr->control->body->graph, BL_OP_reduce_max),
+                         scans++ ? 0 : 2);
+    }
+    assert_int_equal(scans, 2);
+    bl_graph_free(small);
+}
+
 static void a_loop_counts_its_steps_as_work(void **state)
 {
     bl_tensor x = input(state, BL_F64, 1000), w = bl_exp(x), last;
@@ -628,13 +656,22 @@ static void a_condition_is_a_bool(void **state)
     expect_error(steps, "while: the condition must be bool[], not f64[]");
 }
 
+/* c becomes w c mean(c^2), whose gradient reads the mean. */
+static void multiply_by_mean(BL_UNUSED bl_graph *g, const bl_tensor *carry,
+                             BL_UNUSED const bl_tensor *x, bl_tensor *carry_next,
+                             BL_UNUSED bl_tensor *y, void *context)
+{
+    bl_tensor mean = bl_mean(bl_square(carry[0]));
+    carry_next[0] = bl_mul(bl_mul(carry[0], mean), *(bl_tensor *)context);
+}
+
 /* Builds, differentiates twice, compiles and runs; every allocation may fail. */
 static bl_status whole_life(double *result)
 {
     bl_graph *g = bl_graph_new();
-    bl_tensor w = bl_input(g, "w", BL_F64, S(1)), one = bl_full(g, BL_F64, S(1), 1), last, slope;
-    bl_scan(g, 3, multiply, &w, &one, 1, NULL, 0, &last, NULL, 0);
-    bl_grad(bl_sum(last), &w, 1, &slope);
+    bl_tensor w = bl_input(g, "w", BL_F64, S(1)), one = bl_full(g, BL_F64, S(8), 1), last, slope;
+    bl_scan(g, 2, multiply_by_mean, &w, &one, 1, NULL, 0, &last, NULL, 0);
+    bl_grad(bl_mean(last), &w, 1, &slope);
     bl_grad(bl_sum(slope), &w, 1, &slope);
     bl_array in, out = {0};
     bl_status status = bl_array_new(BL_F64, S(1), &in);
@@ -663,7 +700,7 @@ static void any_allocation_may_fail(void **state)
         if (status != BL_NO_MEMORY)
             fail_msg("allocation %lld: status %d: %s", (long long)n, (int)status, bl_error());
     }
-    assert_true(result == 12); /* (w^3)'' = 6 w */
+    assert_true(result == 48); /* (w^4)'' = 12 w^2 */
 }
 
 int main(void)
@@ -689,6 +726,7 @@ int main(void)
         TEST(a_rule_holds_within_a_scan),
         TEST(a_scan_keeps_only_what_is_needed),
         TEST(constants_go_into_the_body_and_gradients_leave_no_rule),
+        TEST(a_gradient_reads_what_the_steps_reduced),
         TEST(a_loop_counts_its_steps_as_work),
         TEST(errors_name_what_is_wrong),
         TEST(a_tensor_of_a_finished_body_is_refused),

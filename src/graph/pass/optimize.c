@@ -121,15 +121,19 @@ static bl_status draft_loop(rewriting *r, int32_t id)
  * bound is a guard, not a need. */
 enum { MOST_CHANGES = 16 };
 
-static bl_status rewrite_node(rewriting *r, int32_t id)
+int32_t bl_merge_simplified(bl_merger *merger, bl_graph *g, bl_draft *draft)
 {
     int32_t known = BL_CHANGED;
+    for (int i = 0; i < MOST_CHANGES && known == BL_CHANGED; i++)
+        known = bl_fold_constants(g, draft) ? BL_KEEP : bl_simplify(g, draft);
+    return known < 0 ? bl_merge(merger, g, draft) : known;
+}
+
+static bl_status rewrite_node(rewriting *r, int32_t id)
+{
     start_draft(r, bl_node_at(r->from, id));
     BL_TRY(draft_loop(r, id));
-    for (int i = 0; i < MOST_CHANGES && known == BL_CHANGED; i++)
-        known = bl_fold_constants(r->to, &r->draft) ? BL_KEEP : bl_simplify(r->to, &r->draft);
-    if (known < 0)
-        known = bl_merge(&r->merger, r->to, &r->draft);
+    int32_t known = bl_merge_simplified(&r->merger, r->to, &r->draft);
     if (known < 0)
         return bl_graph_status(r->to);
     r->map[id] = known;
@@ -154,9 +158,9 @@ static void map_tensors(const rewriting *r, const bl_tensor *old, int count, bl_
         new[i] = (bl_tensor){.graph = r->to, .id = r->map[old[i].id]};
 }
 
-bl_status bl_optimize(const bl_tensor *inputs, int input_count, const bl_tensor *outputs,
-                      int output_count, bl_graph **out, bl_tensor *inputs_new,
-                      bl_tensor *outputs_new)
+static bl_status optimize_once(const bl_tensor *inputs, int input_count, const bl_tensor *outputs,
+                               int output_count, bl_graph **out, bl_tensor *inputs_new,
+                               bl_tensor *outputs_new)
 {
     rewriting r;
     *out = NULL;
@@ -170,13 +174,31 @@ bl_status bl_optimize(const bl_tensor *inputs, int input_count, const bl_tensor 
                               inputs_new, outputs_new);
     }
     free_rewriting(&r);
+    return status;
+}
+
+bl_status bl_optimize(const bl_tensor *inputs, int input_count, const bl_tensor *outputs,
+                      int output_count, bl_graph **out, bl_tensor *inputs_new,
+                      bl_tensor *outputs_new)
+{
+    bl_graph *kept = NULL;
+    bl_status status =
+        optimize_once(inputs, input_count, outputs, output_count, out, inputs_new, outputs_new);
+    if (status == BL_OK)
+        status = bl_keep_results(*out, inputs_new, input_count, outputs_new, output_count, &kept);
+    if (kept) {
+        bl_graph_free(*out);
+        status = optimize_once(inputs_new, input_count, outputs_new, output_count, out, inputs_new,
+                               outputs_new);
+        bl_graph_free(kept);
+    }
 #ifndef NDEBUG
     if (status == BL_OK)
         status = bl_verify(*out);
+#endif
     if (status != BL_OK) {
         bl_graph_free(*out);
         *out = NULL;
     }
-#endif
     return status;
 }

@@ -3,8 +3,9 @@
  * bl_optimize (optimize.c) goes once through the nodes that the outputs need, in order. Each
  * becomes a draft whose operands are nodes of the new graph; the draft is folded (fold.c) and
  * simplified (simplify.c) until nothing changes, then merged with an equal node (merge.c) or added.
- * What lost its last user on the way is left out by a final copy (dead.c). Nothing recurses, so
- * depth does not matter, and every step is of constant or near-constant cost.
+ * What lost its last user on the way is left out by a final copy (dead.c). Where a scan repeats
+ * what an earlier one did, both are rewritten (keep.c) and all is done once more. Nothing recurses,
+ * so depth does not matter, and every step is of constant or near-constant cost.
  *
  * To add an identity, write a function in simplify.c and name it in its table. */
 #ifndef BL_GRAPH_PASS_H
@@ -47,12 +48,20 @@ bl_status bl_merger_new(int64_t nodes, bl_merger *out);
 void bl_merger_free(bl_merger *merger);
 /* The node equal to the draft, added to the graph if there was none; -1 if memory is short. */
 int32_t bl_merge(bl_merger *merger, bl_graph *g, const bl_draft *draft);
+/* The same for the draft folded and simplified. */
+int32_t bl_merge_simplified(bl_merger *merger, bl_graph *g, bl_draft *draft);
 
 /* --- loops (loop.c) */
 /* The draft is a scan or while of g, of which only the results used[i] are needed. Optimises the
  * body, and takes off a scan what only other results need: their carries, rows and outer values.
  * place[i] becomes the new index of result i, or -1. `to` gets what the draft has from then on. */
 bl_status bl_rewrite_loop(bl_graph *to, bl_draft *draft, const bool *used, int *place);
+
+/* --- what later loops need again (keep.c) */
+/* Rewrites g where a scan would compute sums or maxima again that an earlier one had: the earlier
+ * one stacks them. *out is NULL where there is no such; else the tensors become those of *out. */
+bl_status bl_keep_results(const bl_graph *g, bl_tensor *inputs, int input_count,
+                          bl_tensor *outputs, int output_count, bl_graph **out);
 
 /* --- dead code */
 /* Marks what the outputs need: live[id] for every node of g. */
