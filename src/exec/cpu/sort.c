@@ -184,7 +184,7 @@ static bl_status run_argsort(cpu_plan *plan, cpu_kernel *kernel)
     int64_t lanes = length ? bl_type_count(x) / length : 0;
     int64_t wanted = ((const argsort *)kernel->data)->wanted;
     uint64_t *key = (uint64_t *)(void *)plan->scratch;
-    for (int64_t i = 0; i < lanes; i++) {
+    for (int64_t i = 0; i < lanes && wanted > 0; i++) {
         l.first = i / inner * length * inner + i % inner;
         if (wanted <= length / FEW)
             choose_first(&l, wanted, key, plan->address[kernel->node]);
