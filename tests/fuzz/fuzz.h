@@ -41,15 +41,26 @@ static inline char *text_of(const char *bytes, size_t count)
     return text;
 }
 
-/* The bytes as a file, for what reads by name: the same one each time. */
+static char file_path[64];
+
+static inline void remove_file(void)
+{
+    unlink(file_path);
+}
+
+/* The bytes as a file, for what reads by name: the same one each time, in memory where there is a
+ * file system for it. */
 static inline const char *file_of(const char *bytes, size_t count)
 {
-    static char path[64];
-    snprintf(path, sizeof path, "/tmp/ballast-fuzz-%d-case", (int)getpid());
-    FILE *file = fopen(path, "wb");
+    if (!*file_path) {
+        snprintf(file_path, sizeof file_path, "%s/ballast-fuzz-%d-case",
+                 access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp", (int)getpid());
+        atexit(remove_file);
+    }
+    FILE *file = fopen(file_path, "wb");
     if (!file || fwrite(bytes, 1, count, file) != count || fclose(file) != 0)
         abort();
-    return path;
+    return file_path;
 }
 
 int LLVMFuzzerTestOneInput(const unsigned char *bytes, size_t count);
