@@ -3,9 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ballast/data.h"
 #include "base/base.h"
 #include "cli.h"
+#include "data/preparation.h"
 #include "tasks/saved.h"
 
 /* The new columns, as text: [columns][rows]. */
@@ -15,12 +15,6 @@ typedef struct table {
     const char *name[2];
     char **cell;
 } table;
-
-static bool has_suffix(const char *text, const char *suffix)
-{
-    size_t n = strlen(text), m = strlen(suffix);
-    return n >= m && !strcmp(text + n - m, suffix);
-}
 
 static bl_status fill(const bl_saved *saved, const bl_array *out, table *t)
 {
@@ -64,11 +58,13 @@ static bl_status print_lines(const bl_dataset *d, const table *t, const char *pa
     bl_text_add(&text, "\n");
     for (int64_t i = 0; i < t->rows; i++) {
         if (d->example)
-            bl_text_add(&text, "%s", d->example[i]);
+            bl_text_add_cell(&text, d->example[i], ',');
         else
             bl_text_add(&text, "%lld", (long long)i);
-        for (int32_t k = 0; k < t->columns; k++)
-            bl_text_add(&text, ",%s", t->cell[k * t->rows + i]);
+        for (int32_t k = 0; k < t->columns; k++) {
+            bl_text_add(&text, ",");
+            bl_text_add_cell(&text, t->cell[k * t->rows + i], ',');
+        }
         bl_text_add(&text, "\n");
     }
     bl_status status = text.failed ? bl_no_memory(text.length) : cli_write(path, text.at);
@@ -78,7 +74,7 @@ static bl_status print_lines(const bl_dataset *d, const table *t, const char *pa
 
 static bool is_csv(const char *data)
 {
-    return has_suffix(data, ".csv") || has_suffix(data, ".tsv");
+    return bl_ends_with(data, ".csv") || bl_ends_with(data, ".tsv");
 }
 
 static bl_status write_out(const char *data, const bl_dataset *d, const table *t, const char *path)
@@ -99,11 +95,15 @@ static bl_status predict(const char *model, const char *data, const char *path)
         data, is_csv(data) ? &(bl_data_options){.like = saved.preparation} : NULL, &d);
     table t = {.rows = d.count};
     if (status == BL_OK)
+        status = bl_preparation_note_unseen(saved.preparation, &d);
+    if (status == BL_OK)
         status = bl_saved_predict(&saved, &d, &out);
     if (status == BL_OK)
         status = fill(&saved, &out, &t);
     if (status == BL_OK)
         status = write_out(data, &d, &t, path);
+    if (status == BL_OK && d.notes)
+        fputs(d.notes, stderr);
     free_table(&t);
     bl_array_free(&out);
     bl_dataset_free(&d);

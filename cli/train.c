@@ -2,7 +2,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/base.h"
@@ -24,17 +23,10 @@ typedef struct meter {
     int64_t first; /* step at the first report: a resumed run does not start at 0 */
 } meter;
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static void show(void *context, int64_t step, int64_t steps, int64_t epoch, double loss)
 {
     meter *m = context;
-    double t = now();
+    double t = bl_seconds_now();
     if (m->started == 0) {
         m->started = m->shown = t;
         m->first = step;

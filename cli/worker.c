@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/base.h"
@@ -74,9 +73,7 @@ static void report(void *context, int64_t step, int64_t steps, int64_t epoch, do
     (void)epoch;
     (void)loss;
     meter *m = context;
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    double now = (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+    double now = bl_seconds_now();
     if (now - m->last < 0.5)
         return;
     m->last = now;

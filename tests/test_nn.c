@@ -132,6 +132,15 @@ static void a_wrong_model_is_refused(void **state)
     assert_non_null(strstr(bl_error(), "linear, mlp, cnn, resnet20"));
 }
 
+static void a_perceptron_has_limits(void **state)
+{
+    recorder r;
+    bl_model m = model(&r, state, "mlp", 8, 1000000000);
+    assert_true(bl_is_poison(bl_model_forward(&m, input(state, BL_F32, 2, 3))));
+    assert_int_equal(bl_graph_status(*state), BL_INVALID);
+    assert_non_null(strstr(bl_error(), "depth from 1 to 64, not 8 and 1000000000"));
+}
+
 static void a_cnn_refuses_a_table(void **state)
 {
     recorder r;
@@ -194,6 +203,7 @@ int main(void)
         TEST(cnn_pools_odd_sizes),
         TEST(resnet20_has_its_size_and_branches),
         TEST(a_wrong_model_is_refused),
+        TEST(a_perceptron_has_limits),
         TEST(a_cnn_refuses_a_table),
         TEST(batch_norm_normalises_and_remembers),
         TEST(layer_norm_normalises_rows),

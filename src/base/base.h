@@ -44,6 +44,8 @@ typedef struct bl_text { /* a growing string; failure is remembered, checked onc
 } bl_text;
 void bl_text_add(bl_text *text, const char *format, ...) BL_PRINTF(2, 3);
 void bl_text_add_n(bl_text *text, const char *bytes, size_t count);
+/* A cell of CSV, in quotes where it must be; what separates cells is the caller's. */
+void bl_text_add_cell(bl_text *text, const char *cell, char delimiter);
 void bl_text_free(bl_text *text);
 char *bl_copy_text(const char *text);                     /* bl_release it */
 char *bl_format(const char *format, ...) BL_PRINTF(1, 2); /* bl_release it */
@@ -57,6 +59,9 @@ void bl_clean_text(char *text);
 bool bl_parse_double(const char *text, double *out); /* the whole text, C locale */
 bool bl_parse_int(const char *text, int64_t *out);
 void bl_sort_doubles(double *x, size_t count); /* ascending; a NaN goes anywhere */
+/* Since some moment in the past, while the machine runs: it is not set back, and sleep is no time. */
+double bl_seconds_now(void);
+int bl_compare_texts(const void *a, const void *b); /* for qsort and bsearch of char * */
 uint64_t bl_hash(const void *bytes, size_t count,
                  uint64_t seed); /* FNV-1a 64, for keys, not secrets */
 

@@ -8,10 +8,23 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 
 void bl_free_text(char *text)
 {
     bl_release(text);
+}
+
+double bl_seconds_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+int bl_compare_texts(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
 size_t bl_utf8_length(const char *text, size_t left)
@@ -90,6 +103,20 @@ void bl_text_add(bl_text *text, const char *format, ...)
     else
         text->failed = true;
     bl_release(formatted);
+}
+
+void bl_text_add_cell(bl_text *text, const char *cell, char delimiter)
+{
+    size_t length = strlen(cell);
+    bool spaced = length > 0 && (strchr(" \t", cell[0]) || strchr(" \t", cell[length - 1]));
+    if (!spaced && !strpbrk(cell, (char[]){delimiter, '"', '\n', '\r', 0})) {
+        bl_text_add_n(text, cell, length);
+        return;
+    }
+    bl_text_add_n(text, "\"", 1);
+    for (; *cell; cell++)
+        bl_text_add_n(text, *cell == '"' ? "\"\"" : cell, *cell == '"' ? 2 : 1);
+    bl_text_add_n(text, "\"", 1);
 }
 
 void bl_text_free(bl_text *text)

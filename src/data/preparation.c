@@ -97,11 +97,6 @@ static int by_rows(const void *a, const void *b)
     return (x->code > y->code) - (x->code < y->code);
 }
 
-static int by_text(const void *a, const void *b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
 static bl_status fit_categories(const bl_column *c, const int32_t *rows, int64_t count, bl_rule *r)
 {
     struct frequency *f = bl_alloc((size_t)c->categories * sizeof *f);
@@ -121,7 +116,7 @@ static bl_status fit_categories(const bl_column *c, const int32_t *rows, int64_t
         made = r->category[r->categories++] != NULL;
     }
     if (made && r->categories > 0)
-        qsort(r->category, (size_t)r->categories, sizeof *r->category, by_text);
+        qsort(r->category, (size_t)r->categories, sizeof *r->category, bl_compare_texts);
     bl_release(f);
     return made ? BL_OK : bl_no_memory((size_t)c->categories * sizeof *f);
 }
@@ -382,18 +377,45 @@ static void write_numbers(const bl_rule *r, const bl_column *c, const int32_t *r
     }
 }
 
+/* The feature of a text, from 0, or -1 where the rule has none. */
+static int32_t feature_of(const bl_rule *r, char *const *text)
+{
+    char **found = r->categories > 0 ? bsearch(text, r->category, (size_t)r->categories,
+                                               sizeof *found, bl_compare_texts)
+                                     : NULL;
+    return found ? (int32_t)(found - r->category) : -1;
+}
+
+bl_status bl_preparation_note_unseen(const bl_preparation *p, bl_dataset *d)
+{
+    for (int32_t j = 0; j < p->rules; j++) {
+        const bl_rule *r = &p->rule[j];
+        const bl_column *c = find_column(d, r->name);
+        int64_t cells = 0;
+        const char *example = "";
+        for (int64_t i = 0; c && c->kind == BL_CATEGORICAL && i < d->count; i++)
+            if (c->code[i] >= 0 && feature_of(r, &c->category[c->code[i]]) < 0) {
+                example = cells ? example : c->category[c->code[i]];
+                cells++;
+            }
+        if (cells)
+            BL_TRY(bl_dataset_note(d,
+                                   "column \"%s\": %lld cell%s with a text that the model does not "
+                                   "know, such as \"%.40s\", count%s as missing",
+                                   r->name, (long long)cells, cells == 1 ? "" : "s", example,
+                                   cells == 1 ? "s" : ""));
+    }
+    return BL_OK;
+}
+
 static bl_status write_categories(const bl_rule *r, const bl_column *c, const int32_t *rows,
                                   int64_t count, int64_t width, float *out)
 {
     int32_t *feature = bl_alloc((size_t)c->categories * sizeof *feature);
     if (!feature)
         return bl_no_memory((size_t)c->categories * sizeof *feature);
-    for (int32_t j = 0; j < c->categories; j++) {
-        char **found = r->categories > 0 ? bsearch(&c->category[j], r->category,
-                                                   (size_t)r->categories, sizeof *found, by_text)
-                                         : NULL;
-        feature[j] = found ? (int32_t)(found - r->category) : -1;
-    }
+    for (int32_t j = 0; j < c->categories; j++)
+        feature[j] = feature_of(r, &c->category[j]);
     for (int64_t i = 0; i < count; i++) {
         int32_t code = c->code[row_at(rows, i)];
         if (code >= 0 && feature[code] >= 0)

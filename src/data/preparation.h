@@ -34,4 +34,8 @@ struct bl_preparation {
 /* Places the features of the rules one after another, names them, and sets the shape. */
 bl_status bl_preparation_place(bl_preparation *p);
 
+/* Leaves a note for every column with texts that the fitted rows did not have, or had too rarely:
+ * to the model such a cell is missing. */
+bl_status bl_preparation_note_unseen(const bl_preparation *p, bl_dataset *d);
+
 #endif

@@ -204,11 +204,6 @@ bl_status bl_across_table(const bl_across *a, bl_text *text)
     return text->failed ? bl_no_memory(text->length) : BL_OK;
 }
 
-static json_t *real(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
 bl_status bl_across_json(const bl_across *a, json_t **out)
 {
     json_t *rows = json_array();
@@ -216,10 +211,11 @@ bl_status bl_across_json(const bl_across *a, json_t **out)
         const bl_across_row *r = &a->row[i];
         json_array_append_new(
             rows, json_pack("{s:s,s:i,s:i,s:i,s:o,s:[o,o],s:o,s:o,s:s,s:s}", "arm", r->arm, "sets",
-                            r->sets, "better", r->better, "worse", r->worse, "gain", real(r->iqm),
-                            "gain_interval", real(r->interval.low), real(r->interval.high), "p",
-                            real(r->p), "p_adjusted", real(r->adjusted_p), "verdict",
-                            bl_verdict_name(r->verdict), "note", r->note));
+                            r->sets, "better", r->better, "worse", r->worse, "gain",
+                            bl_json_real(r->iqm), "gain_interval", bl_json_real(r->interval.low),
+                            bl_json_real(r->interval.high), "p", bl_json_real(r->p), "p_adjusted",
+                            bl_json_real(r->adjusted_p), "verdict", bl_verdict_name(r->verdict),
+                            "note", r->note));
     }
     *out = rows;
     return rows ? BL_OK : bl_fail(BL_NO_MEMORY, "memory is short for the result as JSON");

@@ -3,18 +3,10 @@
 
 #include <math.h>
 #include <string.h>
-#include <time.h>
 
 #include "study/setting.h"
 #include "study/space.h"
 #include "study/tune.h"
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 double bl_binomial_cdf(int k, int n, double p)
 {
@@ -190,7 +182,7 @@ bl_status bl_calibrate(const bl_calibration_options *o, bl_calibration *out)
                        "at least 2, and between 0 and 1",
                        o->studies, o->replicates, o->alpha);
     size_t all = (size_t)o->studies * (size_t)o->replicates;
-    double started = now(), *scratch = bl_alloc((size_t)o->replicates * sizeof *scratch);
+    double started = bl_seconds_now(), *scratch = bl_alloc((size_t)o->replicates * sizeof *scratch);
     work w = {.options = o,
               .out = out,
               .arm = bl_alloc(all * sizeof *w.arm),
@@ -201,7 +193,7 @@ bl_status bl_calibrate(const bl_calibration_options *o, bl_calibration *out)
         if (status == BL_OK && o->report)
             o->report(o->context, s + 1);
     }
-    out->seconds = now() - started;
+    out->seconds = bl_seconds_now() - started;
     if (status == BL_OK)
         status = conclude(&w, scratch);
     bl_release(w.arm);

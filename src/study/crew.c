@@ -3,7 +3,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { SILENCE = 60 /* seconds after which a rank is lost; it shows life every five */ };
 
@@ -15,13 +14,6 @@ struct bl_crew {
     double moved; /* when the last event was */
     char *self;   /* this rank, as bl_rank_self says it */
 };
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 int bl_crew_count(int each, const bl_ranks *ranks)
 {
@@ -38,7 +30,7 @@ bl_status bl_crew_start(int each, const char *const *argv, double patience, bl_r
     crew->each = each;
     crew->patience = patience;
     crew->ranks = ranks;
-    crew->moved = now();
+    crew->moved = bl_seconds_now();
     bl_status status = ranks ? bl_rank_self(argv[0], &crew->self) : BL_OK;
     if (status == BL_OK)
         status = bl_pool_start(each, argv, patience, &crew->pool);
@@ -48,7 +40,7 @@ bl_status bl_crew_start(int each, const char *const *argv, double patience, bl_r
     }
     for (int rank = 1; ranks && rank < ranks->size; rank++)
         if (ranks->other[rank].heard == 0)
-            ranks->other[rank].heard = now();
+            ranks->other[rank].heard = bl_seconds_now();
     *out = crew;
     return BL_OK;
 }
@@ -139,7 +131,7 @@ static bl_status take_in(bl_crew *crew, bl_rank_message *m, bl_event *event)
         return bl_fail(BL_INVALID, "a message from worker %d of rank %d, which is not there",
                        m->worker, m->rank);
     bl_other_rank *other = &crew->ranks->other[m->rank];
-    other->heard = now();
+    other->heard = bl_seconds_now();
     switch (m->kind) {
     case BL_RANK_READY:
         return greet(crew, m->rank, m->text);
@@ -165,7 +157,7 @@ static bl_status take_in(bl_crew *crew, bl_rank_message *m, bl_event *event)
 /* After all messages were read: is a rank silent? Each of its workers is reported as dead. */
 static bl_status find_lost(bl_crew *crew, bl_event *event)
 {
-    double t = now();
+    double t = bl_seconds_now();
     for (int rank = 1; rank < crew->ranks->size; rank++) {
         bl_other_rank *other = &crew->ranks->other[rank];
         if (!other->lost && t - other->heard > SILENCE) {
@@ -201,15 +193,16 @@ bl_status bl_crew_wait(bl_crew *crew, int milliseconds, bl_event *event)
 {
     if (!crew->ranks)
         return bl_pool_wait(crew->pool, milliseconds, event);
-    double end = now() + milliseconds / 1e3;
+    double end = bl_seconds_now() + milliseconds / 1e3;
     *event = (bl_event){0};
     bl_status status;
     do {
         status = look(crew, event);
         if (status == BL_OK && event->kind == BL_EVENT_NONE)
-            status = bl_pool_wait(crew->pool, bl_ranks_pause(now() - crew->moved), event);
-    } while (status == BL_OK && event->kind == BL_EVENT_NONE && now() < end);
+            status =
+                bl_pool_wait(crew->pool, bl_ranks_pause(bl_seconds_now() - crew->moved), event);
+    } while (status == BL_OK && event->kind == BL_EVENT_NONE && bl_seconds_now() < end);
     if (event->kind != BL_EVENT_NONE)
-        crew->moved = now();
+        crew->moved = bl_seconds_now();
     return status;
 }

@@ -6,18 +6,6 @@
 #include <string.h>
 
 /* --- cells ------------------------------------------------------------------------------------ */
-void bl_csv_text(bl_text *text, const char *cell)
-{
-    if (!cell[strcspn(cell, ",\"\r\n")]) {
-        bl_text_add(text, "%s", cell);
-        return;
-    }
-    bl_text_add(text, "\"");
-    for (; *cell; cell++)
-        bl_text_add(text, *cell == '"' ? "\"\"" : "%c", *cell);
-    bl_text_add(text, "\"");
-}
-
 /* With as many digits as give the number back. */
 static void csv_number(bl_text *text, double x)
 {
@@ -43,9 +31,9 @@ static void csv_comparison(bl_text *text, const bl_comparison *c)
     for (size_t i = 0; i < sizeof number / sizeof *number; i++)
         csv_number(text, number[i]);
     bl_text_add(text, ",");
-    bl_csv_text(text, bl_test_name(c->test));
+    bl_text_add_cell(text, bl_test_name(c->test), ',');
     bl_text_add(text, ",%s,", bl_verdict_name(c->verdict));
-    bl_csv_text(text, verdict);
+    bl_text_add_cell(text, verdict, ',');
 }
 
 enum { COMPARISON_CELLS = 12 };
@@ -60,16 +48,16 @@ static void csv_data(const bl_outcome *o, bool with_data, bl_text *text)
 {
     if (!with_data)
         return;
-    bl_csv_text(text, o->plan->data);
+    bl_text_add_cell(text, o->plan->data, ',');
     bl_text_add(text, ",%s,", o->metric);
 }
 
 static void csv_arm(const bl_outcome *o, int a, bl_text *text)
 {
     const bl_arm_outcome *arm = &o->arm[a];
-    bl_csv_text(text, arm->arm);
+    bl_text_add_cell(text, arm->arm, ',');
     bl_text_add(text, a ? ",arm," : ",baseline,");
-    bl_csv_text(text, arm->choice ? arm->choice->setting : "");
+    bl_text_add_cell(text, arm->choice ? arm->choice->setting : "", ',');
     bl_text_add(text, ",%d,%d,%d", arm->runs, arm->diverged, arm->failed);
     csv_number(text, arm->mean);
     csv_number(text, arm->interval.low);
@@ -86,7 +74,7 @@ static void csv_arm(const bl_outcome *o, int a, bl_text *text)
 static void csv_matched(const bl_outcome *o, const bl_matched *m, bl_text *text)
 {
     const bl_arm_outcome *arm = &o->arm[m->arm];
-    bl_csv_text(text, arm->arm);
+    bl_text_add_cell(text, arm->arm, ',');
     bl_text_add(text, ",equal cost,,%d,%d,%d", arm->runs, arm->diverged, arm->failed);
     csv_blank(text, 3);
     csv_comparison(text, &m->comparison);
@@ -97,7 +85,7 @@ static void csv_matched(const bl_outcome *o, const bl_matched *m, bl_text *text)
 
 static void csv_screened(const bl_screened *arm, bl_text *text)
 {
-    bl_csv_text(text, arm->arm);
+    bl_text_add_cell(text, arm->arm, ',');
     bl_text_add(text, ",screened out,,%d,,,,,", arm->pairs);
     csv_number(text, arm->difference);
     csv_blank(text, COMPARISON_CELLS - 1 + 2);
@@ -143,7 +131,7 @@ bl_status bl_across_csv(const bl_across *a, bl_text *text)
     for (int i = 0; i < a->rows; i++) {
         const bl_across_row *r = &a->row[i];
         bl_text_add(text, ",gain in percent,");
-        bl_csv_text(text, r->arm);
+        bl_text_add_cell(text, r->arm, ',');
         bl_text_add(text, ",over data sets,,%d,,", r->sets);
         csv_blank(text, 3);
         const double number[] = {r->iqm,
@@ -157,7 +145,7 @@ bl_status bl_across_csv(const bl_across *a, bl_text *text)
             csv_number(text, number[k]);
         csv_blank(text, 2);
         bl_text_add(text, ",signed-rank over data sets,%s,", bl_verdict_name(r->verdict));
-        bl_csv_text(text, r->note);
+        bl_text_add_cell(text, r->note, ',');
         csv_blank(text, 2);
         bl_text_add(text, "\n");
     }
@@ -377,7 +365,7 @@ static void csv_job(const json_t *job, const json_t *metrics, bl_text *text)
     const json_t *result = json_object_get(job, "result");
     const char *name, *error = json_string_value(json_object_get(job, "error"));
     json_t *unused;
-    bl_csv_text(text, json_string_value(json_object_get(job, "arm")));
+    bl_text_add_cell(text, json_string_value(json_object_get(job, "arm")), ',');
     bl_text_add(text, ",%lld,%s", (long long)json_integer_value(json_object_get(job, "replicate")),
                 json_string_value(json_object_get(job, "state")));
     json_object_foreach((json_t *)metrics, name, unused)
@@ -388,7 +376,7 @@ static void csv_job(const json_t *job, const json_t *metrics, bl_text *text)
     csv_member(text, json_object_get(result, "work"), "flops");
     csv_member(text, json_object_get(result, "timing"), "seconds");
     bl_text_add(text, ",%s,", json_is_true(json_object_get(result, "diverged")) ? "1" : "0");
-    bl_csv_text(text, error ? error : "");
+    bl_text_add_cell(text, error ? error : "", ',');
     bl_text_add(text, "\n");
 }
 

@@ -27,7 +27,4 @@ bl_status bl_export_json(bl_store *store, int64_t study, bl_text *text);
  * several numbers of trials, by the most. BL_INVALID where nothing was tuned. */
 bl_status bl_export_presets(bl_store *store, const int64_t *study, int count, bl_text *text);
 
-/* Adds a cell of a CSV file, quoted where it must be. */
-void bl_csv_text(bl_text *text, const char *cell);
-
 #endif

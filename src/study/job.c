@@ -87,9 +87,10 @@ bl_plan bl_plan_new(void)
     TEXT(loss)                                                                                     \
     NUMBER(test_fraction)                                                                          \
     NUMBER(imbalance)                                                                              \
-    NUMBER(learning_rate) NUMBER(weight_decay) NUMBER(momentum) INTEGER(keep_columns)              \
-        INTEGER(fixed_split) INTEGER(train_count) INTEGER(study_seed) INTEGER(epochs)              \
-            INTEGER(batch) INTEGER(width) INTEGER(depth)
+    NUMBER(learning_rate)                                                                          \
+    NUMBER(weight_decay) NUMBER(momentum) INTEGER(keep_columns) INTEGER(fixed_split)               \
+        INTEGER(train_count) INTEGER(study_seed) INTEGER(epochs) INTEGER(batch) INTEGER(width)     \
+            INTEGER(depth)
 
 json_t *bl_plan_to_json(const bl_plan *plan)
 {
@@ -714,7 +715,7 @@ bl_status bl_job_preparation(const bl_job *job, const bl_job_data *j, bl_prepara
 }
 
 /* --- results as JSON -------------------------------------------------------------------------- */
-static json_t *real(double value)
+json_t *bl_json_real(double value)
 {
     return isfinite(value) ? json_real(value) : json_null();
 }
@@ -723,17 +724,17 @@ static json_t *metrics_json(const bl_metric *metric, int count)
 {
     json_t *json = json_object();
     for (int i = 0; i < count; i++)
-        json_object_set_new(json, metric[i].name, real(metric[i].value));
+        json_object_set_new(json, metric[i].name, bl_json_real(metric[i].value));
     return json;
 }
 
 static json_t *effect_json(const bl_arm_effect *e)
 {
     return json_pack("{s:I,s:o,s:o,s:o,s:o,s:o,s:b,s:o,s:b}", "sites", (json_int_t)e->sites,
-                     "examples_changed", real(e->examples_changed), "gradient_share",
-                     real(e->gradient_share), "update_share", real(e->update_share), "host_moved",
-                     real(e->host_moved), "parameters_moved", real(e->parameters_moved),
-                     "ended_early", e->ended_early, "measures",
+                     "examples_changed", bl_json_real(e->examples_changed), "gradient_share",
+                     bl_json_real(e->gradient_share), "update_share", bl_json_real(e->update_share),
+                     "host_moved", bl_json_real(e->host_moved), "parameters_moved",
+                     bl_json_real(e->parameters_moved), "ended_early", e->ended_early, "measures",
                      metrics_json(e->measure, e->measures), "inert", e->inert);
 }
 
@@ -742,7 +743,7 @@ static json_t *groups_json(const bl_run_result *r)
     json_t *count = json_array(), *value = json_array();
     for (int i = 0; i < r->groups; i++) {
         json_array_append_new(count, json_integer((json_int_t)r->group[i].count));
-        json_array_append_new(value, real(r->group[i].value));
+        json_array_append_new(value, bl_json_real(r->group[i].value));
     }
     return json_pack("{s:o,s:o}", "count", count, "value", value);
 }
@@ -756,7 +757,7 @@ static json_t *suspects_json(const bl_run_result *r)
         json_array_append_new(example, json_integer(r->suspect[i].example));
         json_array_append_new(given, json_integer(r->suspect[i].given));
         json_array_append_new(believed, json_integer(r->suspect[i].believed));
-        json_array_append_new(doubt, real(r->suspect[i].doubt));
+        json_array_append_new(doubt, bl_json_real(r->suspect[i].doubt));
         if (known)
             json_array_append_new(truth, json_integer(r->suspect[i].truth));
     }
@@ -769,9 +770,10 @@ json_t *bl_run_result_to_json(const bl_run_result *r)
 {
     json_t *curve = json_array();
     for (int i = 0; i < r->curve_count; i++)
-        json_array_append_new(
-            curve, json_pack("{s:I,s:o,s:o}", "epoch", (json_int_t)r->curve[i].epoch, "train_loss",
-                             real(r->curve[i].train_loss), "metric", real(r->curve[i].metric)));
+        json_array_append_new(curve,
+                              json_pack("{s:I,s:o,s:o}", "epoch", (json_int_t)r->curve[i].epoch,
+                                        "train_loss", bl_json_real(r->curve[i].train_loss),
+                                        "metric", bl_json_real(r->curve[i].metric)));
     return json_pack("{s:o,s:o,s:o,s:o,s:o,s:I,s:I,s:b,s:{s:f,s:f,s:I,s:I},s:{s:f,s:f}}", "metrics",
                      metrics_json(r->metric, r->metrics), "curve", curve, "groups",
                      r->groups ? groups_json(r) : json_null(), "suspects",

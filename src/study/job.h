@@ -82,6 +82,9 @@ bl_status bl_job_run(const bl_job *job, const bl_job_data *data, const bl_progre
 /* The preprocessing that the job's training part determines; bl_preparation_free it. */
 bl_status bl_job_preparation(const bl_job *job, const bl_job_data *data, bl_preparation **out);
 
+/* A number; null where it is not finite, as JSON has neither infinities nor NaN. */
+json_t *bl_json_real(double value);
+
 /* The result as JSON:
  * {"metrics":{..},"curve":[..],"groups":{..},"suspects":{..},"effect":{..},"steps":..,"work":{..},
  * "diverged":..,"timing":{..}}.

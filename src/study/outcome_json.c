@@ -5,15 +5,9 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* Not-a-number has no JSON: null. */
-static json_t *real(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
 static json_t *interval(bl_interval i)
 {
-    return json_pack("[o,o]", real(i.low), real(i.high));
+    return json_pack("[o,o]", bl_json_real(i.low), bl_json_real(i.high));
 }
 
 static json_t *comparison_json(const bl_comparison *c)
@@ -23,12 +17,13 @@ static json_t *comparison_json(const bl_comparison *c)
     return json_pack("{s:s,s:s,s:i,s:o,s:o,s:o,s:o,s:o,s:o,s:o,s:s,s:o,s:o,s:o,s:s}", "verdict",
                      bl_verdict_name(c->verdict), "verdict_text", verdict, "replicates_more",
                      c->verdict == BL_UNDECIDED ? c->pairs_more : 0, "difference",
-                     real(c->difference), "difference_interval", interval(c->difference_interval),
-                     "p", real(c->p), "p_adjusted", real(c->adjusted_p), "effect_size",
-                     real(c->d_z), "better", real(c->better), "better_interval",
-                     interval(c->better_interval), "test", bl_test_name(c->test), "floor",
-                     real(c->floor), "sign_flip_p", real(c->sign_flip_p), "equivalence_p",
-                     real(c->adjusted_equivalence_p), "note", c->note);
+                     bl_json_real(c->difference), "difference_interval",
+                     interval(c->difference_interval), "p", bl_json_real(c->p), "p_adjusted",
+                     bl_json_real(c->adjusted_p), "effect_size", bl_json_real(c->d_z), "better",
+                     bl_json_real(c->better), "better_interval", interval(c->better_interval),
+                     "test", bl_test_name(c->test), "floor", bl_json_real(c->floor), "sign_flip_p",
+                     bl_json_real(c->sign_flip_p), "equivalence_p",
+                     bl_json_real(c->adjusted_equivalence_p), "note", c->note);
 }
 
 static json_t *effect_json(const bl_arm_outcome *arm)
@@ -36,13 +31,13 @@ static json_t *effect_json(const bl_arm_outcome *arm)
     const bl_arm_effect *e = &arm->effect;
     json_t *measures = json_object();
     for (int i = 0; i < e->measures; i++)
-        json_object_set_new(measures, e->measure[i].name, real(e->measure[i].value));
+        json_object_set_new(measures, e->measure[i].name, bl_json_real(e->measure[i].value));
     return json_pack("{s:I,s:o,s:o,s:o,s:o,s:o,s:b,s:o,s:b,s:i}", "sites", (json_int_t)e->sites,
-                     "examples_changed", real(e->examples_changed), "gradient_share",
-                     real(e->gradient_share), "update_share", real(e->update_share), "host_moved",
-                     real(e->host_moved), "parameters_moved", real(e->parameters_moved),
-                     "ended_early", e->ended_early, "measures", measures, "inert", e->inert,
-                     "inert_runs", arm->inert);
+                     "examples_changed", bl_json_real(e->examples_changed), "gradient_share",
+                     bl_json_real(e->gradient_share), "update_share", bl_json_real(e->update_share),
+                     "host_moved", bl_json_real(e->host_moved), "parameters_moved",
+                     bl_json_real(e->parameters_moved), "ended_early", e->ended_early, "measures",
+                     measures, "inert", e->inert, "inert_runs", arm->inert);
 }
 
 static json_t *runs_json(const bl_outcome *o, const bl_arm_outcome *arm, bool timing)
@@ -61,9 +56,9 @@ static json_t *choice_json(const bl_choice *c, bool timing)
 {
     json_t *best = json_array(), *score = json_array(), *expected = json_array();
     for (int i = 0; i < c->trials; i++) {
-        json_array_append_new(best, real(c->best[i]));
-        json_array_append_new(score, real(c->score[i]));
-        json_array_append_new(expected, real(c->expected[i]));
+        json_array_append_new(best, bl_json_real(c->best[i]));
+        json_array_append_new(score, bl_json_real(c->score[i]));
+        json_array_append_new(expected, bl_json_real(c->expected[i]));
     }
     json_t *json = json_pack("{s:s,s:i,s:i,s:i,s:o}", "setting", c->setting, "trials", c->trials,
                              "chosen", c->chosen, "diverged", c->diverged, "best", best);
@@ -71,7 +66,8 @@ static json_t *choice_json(const bl_choice *c, bool timing)
     json_object_set_new(json, "expected_best", expected);
     json_object_set_new(json, "edge", c->edge ? json_string(c->edge) : json_null());
     if (json && timing)
-        json_object_set_new(json, "timing", json_pack("{s:o}", "seconds", real(c->seconds)));
+        json_object_set_new(json, "timing",
+                            json_pack("{s:o}", "seconds", bl_json_real(c->seconds)));
     return json;
 }
 
@@ -81,8 +77,8 @@ static void add_groups(const bl_outcome *o, int a, json_t *json)
     json_t *mean = json_array(), *difference = json_array(), *between = json_array();
     for (int g = 0; g < o->groups; g++) {
         const bl_group_outcome *group = &o->arm[a].group[g];
-        json_array_append_new(mean, real(group->mean));
-        json_array_append_new(difference, real(group->difference));
+        json_array_append_new(mean, bl_json_real(group->mean));
+        json_array_append_new(difference, bl_json_real(group->difference));
         json_array_append_new(between, interval(group->interval));
     }
     json_object_set_new(json, "groups", mean);
@@ -98,11 +94,11 @@ static void add_groups(const bl_outcome *o, int a, json_t *json)
 static json_t *arm_json(const bl_outcome *o, int a, bool timing)
 {
     const bl_arm_outcome *arm = &o->arm[a];
-    json_t *json =
-        json_pack("{s:s,s:o,s:o,s:i,s:i,s:o,s:o,s:o,s:o}", "arm", arm->arm, "mean", real(arm->mean),
-                  "interval", interval(arm->interval), "diverged", arm->diverged, "failed",
-                  arm->failed, "work", real(arm->work), "total_work", real(arm->total_work),
-                  "effect", effect_json(arm), "runs", runs_json(o, arm, timing));
+    json_t *json = json_pack("{s:s,s:o,s:o,s:i,s:i,s:o,s:o,s:o,s:o}", "arm", arm->arm, "mean",
+                             bl_json_real(arm->mean), "interval", interval(arm->interval),
+                             "diverged", arm->diverged, "failed", arm->failed, "work",
+                             bl_json_real(arm->work), "total_work", bl_json_real(arm->total_work),
+                             "effect", effect_json(arm), "runs", runs_json(o, arm, timing));
     add_groups(o, a, json);
     if (json && arm->failed)
         json_object_set_new(json, "error", json_string(arm->error ? arm->error : "not run"));
@@ -114,8 +110,8 @@ static json_t *arm_json(const bl_outcome *o, int a, bool timing)
         json_object_set_new(json, "tuning", choice_json(arm->choice, timing));
     if (json && timing)
         json_object_set_new(json, "timing",
-                            json_pack("{s:o,s:o}", "seconds", real(arm->seconds),
-                                      "seconds_per_step", real(arm->seconds_per_step)));
+                            json_pack("{s:o,s:o}", "seconds", bl_json_real(arm->seconds),
+                                      "seconds_per_step", bl_json_real(arm->seconds_per_step)));
     return json;
 }
 
@@ -133,10 +129,10 @@ static json_t *screening_json(const bl_screening *s)
         return json_null();
     json_t *arms = json_array();
     for (int a = 0; a < s->arms; a++)
-        json_array_append_new(arms,
-                              json_pack("{s:s,s:i,s:i,s:b,s:o}", "arm", s->arm[a].arm, "round",
-                                        s->arm[a].round, "pairs", s->arm[a].pairs, "inert",
-                                        s->arm[a].inert, "difference", real(s->arm[a].difference)));
+        json_array_append_new(arms, json_pack("{s:s,s:i,s:i,s:b,s:o}", "arm", s->arm[a].arm,
+                                              "round", s->arm[a].round, "pairs", s->arm[a].pairs,
+                                              "inert", s->arm[a].inert, "difference",
+                                              bl_json_real(s->arm[a].difference)));
     return json_pack("{s:i,s:o}", "rounds", s->rounds, "arms", arms);
 }
 
@@ -146,8 +142,8 @@ static json_t *pilot_json(const bl_pilot *p)
         return json_null();
     return json_pack("{s:i,s:i,s:i,s:i,s:b,s:i,s:o,s:o,s:o}", "pairs", BL_PILOT_PAIRS, "planned",
                      p->planned, "needed", p->needed, "most", BL_PLANNED_MOST, "capped", p->capped,
-                     "family", p->family, "deviation", real(p->deviation), "min_effect",
-                     real(p->min_effect), "detectable", real(p->detectable));
+                     "family", p->family, "deviation", bl_json_real(p->deviation), "min_effect",
+                     bl_json_real(p->min_effect), "detectable", bl_json_real(p->detectable));
 }
 
 static json_t *matched_json(const bl_outcome *o)
@@ -157,8 +153,8 @@ static json_t *matched_json(const bl_outcome *o)
         json_array_append_new(rows,
                               json_pack("{s:s,s:I,s:o,s:o}", "arm", o->arm[o->matched[i].arm].arm,
                                         "epochs", (json_int_t)o->matched[i].epochs, "total_work",
-                                        real(o->arm[o->matched[i].arm].total_work), "comparison",
-                                        comparison_json(&o->matched[i].comparison)));
+                                        bl_json_real(o->arm[o->matched[i].arm].total_work),
+                                        "comparison", comparison_json(&o->matched[i].comparison)));
     return rows;
 }
 

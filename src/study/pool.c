@@ -12,7 +12,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -31,14 +30,6 @@ struct bl_pool {
     char **environment; /* ours, with OMP_NUM_THREADS=1 */
     double patience;
 };
-
-/* Time that passes while the machine runs: sleep is no silence. */
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* --- starting and ending
  * --------------------------------------------------------------------------- */
@@ -168,7 +159,7 @@ bl_status bl_pool_send(bl_pool *pool, int index, const char *line)
         sent += (size_t)n;
     }
     bl_release(text);
-    pool->worker[index].heard = now();
+    pool->worker[index].heard = bl_seconds_now();
     return BL_OK;
 }
 
@@ -217,7 +208,7 @@ static bl_status lose(worker *w, const char *line, bl_event *event)
  * to be read is not silent: it may be this process that was stopped. */
 static bl_status end_hanging(bl_pool *pool, const struct pollfd *watched, bl_event *event)
 {
-    double t = now();
+    double t = bl_seconds_now();
     int i = 0;
     for (; i < pool->count; i++) {
         const worker *w = &pool->worker[i];
@@ -246,7 +237,7 @@ static bool next_line(worker *w, bl_event *event, bl_status *status)
         *status = lose(w, w->unread.at, event);
         return true;
     }
-    w->heard = event->kind == BL_EVENT_PROGRESS ? now() : 0;
+    w->heard = event->kind == BL_EVENT_PROGRESS ? bl_seconds_now() : 0;
     size_t used = (size_t)(end - w->unread.at) + 1;
     memmove(w->unread.at, w->unread.at + used, w->unread.length - used);
     w->unread.length -= used;

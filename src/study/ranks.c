@@ -16,13 +16,6 @@ enum {
     LONGEST_PAUSE = 20 /* milliseconds */
 };
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static bl_status mpi_failed(const bl_ranks *r, const char *what, int code)
 {
     char text[256];
@@ -157,7 +150,7 @@ bl_status bl_ranks_take(bl_ranks *r, bl_rank_message *message)
 
 bl_status bl_ranks_show_life(bl_ranks *r)
 {
-    double t = now();
+    double t = bl_seconds_now();
     if (t - r->beaten < BEAT)
         return BL_OK;
     r->beaten = t;
@@ -210,7 +203,7 @@ typedef struct server {
 
 static bl_status obey(server *s, const bl_rank_message *m)
 {
-    s->heard = now();
+    s->heard = bl_seconds_now();
     double patience;
     switch (m->kind) {
     case BL_RANK_WORKERS:
@@ -222,7 +215,7 @@ static bl_status obey(server *s, const bl_rank_message *m)
             return bl_fail(BL_INVALID, "the first rank has a job for worker %d of %d", m->worker,
                            s->workers);
         s->busy++;
-        s->moved = now();
+        s->moved = bl_seconds_now();
         return bl_pool_send(s->pool, m->worker, m->text);
     case BL_RANK_GO:
         s->ranks->apart = true;
@@ -248,7 +241,7 @@ static bl_status pass_on(server *s, const bl_event *event)
     snprintf(share, sizeof share, "%.6f", event->share);
     if (event->kind != BL_EVENT_PROGRESS) {
         s->busy -= s->busy > 0;
-        s->moved = now();
+        s->moved = bl_seconds_now();
     }
     return bl_ranks_post(s->ranks, 0, event->worker, kind[event->kind],
                          event->kind == BL_EVENT_PROGRESS ? share : event->text);
@@ -257,7 +250,8 @@ static bl_status pass_on(server *s, const bl_event *event)
 /* Until the next look for a message: none is expected while all workers are busy. */
 static int pause_of(const server *s)
 {
-    return s->workers && s->busy == s->workers ? LONGEST_PAUSE : bl_ranks_pause(now() - s->moved);
+    return s->workers && s->busy == s->workers ? LONGEST_PAUSE
+                                               : bl_ranks_pause(bl_seconds_now() - s->moved);
 }
 
 /* One look for a message and one at the workers. */
@@ -279,7 +273,7 @@ static bl_status serve_once(server *s)
     bl_release(event.text);
     if (status == BL_OK)
         status = bl_ranks_show_life(s->ranks);
-    if (status == BL_OK && now() - s->heard > PATIENCE)
+    if (status == BL_OK && bl_seconds_now() - s->heard > PATIENCE)
         status = bl_fail(BL_IO, "rank %d: the first rank gives no sign of life", s->ranks->rank);
     return status;
 }
@@ -288,7 +282,7 @@ static bl_status serve_once(server *s)
 static void be_broken(server *s)
 {
     bl_status status = bl_ranks_post(s->ranks, 0, 0, BL_RANK_BROKEN, bl_error());
-    while (status == BL_OK && !s->done && now() - s->heard < PATIENCE) {
+    while (status == BL_OK && !s->done && bl_seconds_now() - s->heard < PATIENCE) {
         bl_rank_message message;
         status = bl_ranks_take(s->ranks, &message);
         if (message.kind == BL_RANK_QUIT || message.kind == BL_RANK_GO)
@@ -300,7 +294,8 @@ static void be_broken(server *s)
 
 bl_status bl_ranks_serve(bl_ranks *ranks, const char *const *worker)
 {
-    server s = {.ranks = ranks, .worker = worker, .heard = now(), .moved = now()};
+    server s = {
+        .ranks = ranks, .worker = worker, .heard = bl_seconds_now(), .moved = bl_seconds_now()};
     char *self = NULL;
     bl_status status = bl_rank_self(worker[0], &self);
     if (status == BL_OK)

@@ -5,7 +5,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "study/crew.h"
 #include "study/store.h"
@@ -26,13 +25,6 @@ typedef struct runner {
     double started, reported, beaten;
     int done_before;
 } runner;
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static bl_status plan_text(const bl_study_options *o, char **text)
 {
@@ -201,7 +193,7 @@ static bl_status take_in(runner *r, const bl_event *event)
 static bl_status report(runner *r, bool always)
 {
     const bl_study_options *o = r->options;
-    double t = now();
+    double t = bl_seconds_now();
     if (!o->report || (!always && t - r->reported < 0.1))
         return BL_OK;
     r->reported = t;
@@ -220,7 +212,7 @@ static bl_status report(runner *r, bool always)
 
 static bl_status show_life(runner *r)
 {
-    double t = now();
+    double t = bl_seconds_now();
     if (t - r->beaten < 10)
         return BL_OK;
     r->beaten = t;
@@ -268,7 +260,7 @@ static bl_status run_jobs(runner *r)
 
 bl_status bl_study_run(const bl_study_options *o, const bl_job_data *data)
 {
-    runner r = {.options = o, .started = now()};
+    runner r = {.options = o, .started = bl_seconds_now()};
     bl_status status = open_runner(&r, o, data);
     if (status == BL_OK && o->start)
         o->start(o->context);

@@ -99,16 +99,16 @@ bl_status bl_suspects_of(const bl_outcome *o, int a, bl_suspects *out)
 static void csv_row(const bl_outcome *o, const char *arm, const bl_suspected *s, bl_text *text)
 {
     const char *source = bl_job_example(o->data, s->example);
-    bl_csv_text(text, arm);
+    bl_text_add_cell(text, arm, ',');
     bl_text_add(text, ",%d,", s->example);
-    bl_csv_text(text, source ? source : "");
+    bl_text_add_cell(text, source ? source : "", ',');
     bl_text_add(text, ",");
-    bl_csv_text(text, bl_job_class(o->data, s->given));
+    bl_text_add_cell(text, bl_job_class(o->data, s->given), ',');
     bl_text_add(text, ",");
-    bl_csv_text(text, bl_job_class(o->data, s->believed));
+    bl_text_add_cell(text, bl_job_class(o->data, s->believed), ',');
     bl_text_add(text, ",%.4f,%d,", s->doubt, s->runs);
     if (s->truth >= 0)
-        bl_csv_text(text, bl_job_class(o->data, s->truth));
+        bl_text_add_cell(text, bl_job_class(o->data, s->truth), ',');
     bl_text_add(text, "\n");
 }
 

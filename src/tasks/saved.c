@@ -61,6 +61,16 @@ static bl_status read_preparation(const json_t *json, bl_preparation **out)
     return status;
 }
 
+static bl_status check_outputs(const bl_saved *s)
+{
+    bool classes = bl_preparation_target_kind(s->preparation) == BL_CLASSES;
+    int64_t wanted = classes ? bl_preparation_classes(s->preparation) : 1;
+    if (s->architecture.outputs == wanted)
+        return BL_OK;
+    return bl_fail(BL_INVALID, "it has %lld outputs, but its target needs %lld",
+                   (long long)s->architecture.outputs, (long long)wanted);
+}
+
 static bl_status read_description(const char *text, bl_saved *s)
 {
     json_error_t where;
@@ -87,6 +97,8 @@ static bl_status read_description(const char *text, bl_saved *s)
         s->arm && s->metrics ? read_preparation(preparation, &s->preparation) : bl_no_memory(0);
     if (status == BL_OK && format != 1)
         status = bl_fail(BL_INVALID, "its format is %d, this program reads 1", format);
+    if (status == BL_OK)
+        status = check_outputs(s);
     json_decref(json);
     return status;
 }
@@ -147,7 +159,8 @@ bl_status bl_saved_predict(const bl_saved *s, const bl_dataset *d, bl_array *out
     BL_TRY(prepared_inputs(s, d, &part.inputs));
     bl_status status = bl_predict(&s->architecture, &s->state, &part, NULL, NULL, out);
     bl_array_free(&part.inputs);
-    BL_TRY(status);
+    if (status != BL_OK)
+        return bl_fail_in(status, "the model");
     bool classes = bl_preparation_target_kind(s->preparation) == BL_CLASSES;
     for (int64_t i = 0; i < d->count; i++)
         if (classes)

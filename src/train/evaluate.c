@@ -323,7 +323,8 @@ bl_status bl_export(bl_training *t, bl_dictionary *out, double *moved)
 }
 
 /* --- prediction ------------------------------------------------------------------------------- */
-static bl_status load_state(bl_training *t, const bl_dictionary *state)
+/* Whether the arrays are there that the slots declared so far need. */
+static bl_status check_state(const bl_training *t, const bl_dictionary *state)
 {
     for (int i = 0; i < t->slots; i++) {
         const bl_array *from = bl_dictionary_find(state, t->slot[i].name);
@@ -334,6 +335,15 @@ static bl_status load_state(bl_training *t, const bl_dictionary *state)
         if (!bl_type_equal(from->type, t->slot[i].type))
             return bl_fail(BL_INVALID, "array %s of the model is %s, expected %s", t->slot[i].name,
                            bl_type_text(from->type, got), bl_type_text(t->slot[i].type, want));
+    }
+    return BL_OK;
+}
+
+static bl_status load_state(bl_training *t, const bl_dictionary *state)
+{
+    BL_TRY(check_state(t, state));
+    for (int i = 0; i < t->slots; i++) {
+        const bl_array *from = bl_dictionary_find(state, t->slot[i].name);
         memcpy(t->slot[i].value.data, from->data, bl_type_bytes(from->type));
     }
     return BL_OK;
@@ -344,6 +354,8 @@ static bl_status predict_now(const bl_experiment *experiment, const bl_dictionar
 {
     bl_training *t = NULL;
     bl_status status = bl_training_new(experiment, &t);
+    if (status == BL_OK)
+        status = check_state(t, state); /* a file may claim any size: no memory before this */
     if (status == BL_OK)
         status = bl_evaluate_compile(t, false, &t->evaluate);
     if (status == BL_OK)

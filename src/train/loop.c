@@ -4,18 +4,10 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "train/training.h"
 
 enum { CURVE_EXAMPLES = 1000 };
-
-static double seconds_now(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 /* --- before the first step -------------------------------------------------------------------- */
 static bool same_row(bl_type a, bl_type b)
@@ -289,7 +281,7 @@ static void report(const bl_training *t, const bl_progress *progress, bl_clock *
 {
     if (!progress || !progress->report)
         return;
-    double now = seconds_now();
+    double now = bl_seconds_now();
     if (!epoch && now - clock->reported < 0.2)
         return;
     clock->reported = now;
@@ -313,9 +305,9 @@ static bl_status run_steps(bl_training *t, const bl_progress *progress, bl_clock
                            bool *finite)
 {
     while ((int64_t)t->tally.step < t->steps && t->tally.stop == 0 && *finite) {
-        double before = seconds_now();
+        double before = bl_seconds_now();
         BL_TRY(do_step(t, finite));
-        clock->in_steps += seconds_now() - before;
+        clock->in_steps += bl_seconds_now() - before;
         clock->steps++;
         bool epoch = *finite && (int64_t)t->tally.step % t->batches == 0;
         if (epoch)
@@ -402,12 +394,12 @@ static bl_status finish(bl_training *t, bool finite, bl_run_result *result)
 
 static bl_status train(bl_training *t, const bl_progress *progress, bl_run_result *result)
 {
-    bl_clock clock = {.started = seconds_now()};
+    bl_clock clock = {.started = bl_seconds_now()};
     bool finite = true;
     BL_TRY(prepare(t));
     BL_TRY(run_steps(t, progress, &clock, &finite));
     BL_TRY(finish(t, finite, result));
-    result->seconds = seconds_now() - clock.started;
+    result->seconds = bl_seconds_now() - clock.started;
     result->seconds_per_step = clock.steps ? clock.in_steps / (double)clock.steps : 0;
     return BL_OK;
 }

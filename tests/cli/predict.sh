@@ -81,6 +81,23 @@ refused 'word\.csv:3: column "area" is "large", not a number' word.csv
 refused 'images|table' digits
 printf 'area,city,floor\n50,Paris,2\n' >unseen.csv
 "$ballast" predict price.safetensors unseen.csv >out 2>error || fail "an unseen category: $(cat error)"
+grep -q '^column "city": 1 cell with a text .* "Paris", counts as missing$' error || fail "unseen: $(cat error)"
+cp unseen.csv UNSEEN.CSV
+"$ballast" predict price.safetensors UNSEEN.CSV | tail -n 1 | cut -d, -f2 | cmp -s - <(tail -n 1 out | cut -d, -f2) ||
+    fail "the case of a file's name matters"
+
+# --- a model whose description is not true of its arrays ---
+# lying NAME FROM TO WORDS: of the same length, so that the file stays whole
+lying() {
+    sed "s/\\\\\"$1\\\\\":$2/\\\\\"$1\\\\\":$3/" price.safetensors >lying.safetensors
+    cmp -s price.safetensors lying.safetensors && fail "no $1 to change"
+    "$ballast" predict lying.safetensors new.csv >out 2>error
+    local status=$?
+    [ $status -eq 2 ] && [ ! -s out ] && grep -qE -- "$4" error || fail "$1 $3: status $status, $(cat error)"
+}
+lying outputs 1 7 'lying\.safetensors: it has 7 outputs, but its target needs 1'
+lying depth 2 9 'no array param/dense3/weight'
+lying width 64 65 'param/dense1/weight .* expected'
 
 # --- Ctrl-C, three times, and the same command goes on to the same bytes ---
 long="train prices.csv --target price --arm ema --epochs 3000"

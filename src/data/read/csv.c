@@ -238,18 +238,7 @@ static void add_cell(bl_text *text, const char *cell, char delimiter, bool first
 {
     if (!first)
         bl_text_add_n(text, &delimiter, 1);
-    bool plain = cell[0] != ' ' && cell[0] != '\t';
-    size_t length = strlen(cell);
-    for (size_t i = 0; i < length; i++)
-        plain &= cell[i] != '"' && cell[i] != '\n' && cell[i] != '\r' && cell[i] != delimiter;
-    if (plain && (length == 0 || (cell[length - 1] != ' ' && cell[length - 1] != '\t'))) {
-        bl_text_add_n(text, cell, length);
-        return;
-    }
-    bl_text_add_n(text, "\"", 1);
-    for (size_t i = 0; i < length; i++)
-        bl_text_add_n(text, cell[i] == '"' ? "\"\"" : cell + i, cell[i] == '"' ? 2 : 1);
-    bl_text_add_n(text, "\"", 1);
+    bl_text_add_cell(text, cell, delimiter);
 }
 
 static bl_status write_more(const bl_cells *old, const char *to, const char *const *names,

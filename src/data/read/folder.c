@@ -15,11 +15,6 @@ struct names {
     size_t count, capacity;
 };
 
-static int by_text(const void *a, const void *b)
-{
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
 static void names_free(struct names *n)
 {
     bl_free_texts(n->name, (int64_t)n->count);
@@ -60,7 +55,7 @@ static bl_status list(const char *folder, struct names *out)
                                    folder, e->d_name);
     closedir(directory);
     if (status == BL_OK && out->count > 0)
-        qsort(out->name, out->count, sizeof *out->name, by_text);
+        qsort(out->name, out->count, sizeof *out->name, bl_compare_texts);
     else if (status != BL_OK)
         names_free(out);
     return status;

@@ -113,11 +113,6 @@ static bl_status gather(const struct source *s, const char *name, int32_t guess,
     return BL_OK;
 }
 
-static int by_text(const void *a, const void *b)
-{
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
 static void count_numbers(struct look *l, int64_t rows)
 {
     l->first_text = -1;
@@ -167,7 +162,7 @@ static bl_status find_distinct(struct look *l, int64_t rows)
         if (l->text[i])
             l->distinct[count++] = l->text[i];
     if (count > 0)
-        qsort(l->distinct, (size_t)count, sizeof *l->distinct, by_text);
+        qsort(l->distinct, (size_t)count, sizeof *l->distinct, bl_compare_texts);
     for (int64_t i = 0; i < count; i++)
         if (i == 0 || strcmp(l->distinct[i], l->distinct[l->distincts - 1]) != 0)
             l->distinct[l->distincts++] = l->distinct[i];
@@ -228,7 +223,8 @@ static bl_status make_categories(const struct look *l, int64_t rows, char ***nam
     }
     for (int64_t i = 0; made && i < rows; i++) {
         const char **found =
-            l->text[i] ? bsearch(&l->text[i], l->distinct, n, sizeof *l->distinct, by_text) : NULL;
+            l->text[i] ? bsearch(&l->text[i], l->distinct, n, sizeof *l->distinct, bl_compare_texts)
+                       : NULL;
         code[i] = found ? rank[found - l->distinct] : -1;
     }
     bl_release(sorted);

@@ -2,7 +2,6 @@
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "exec/cpu/cpu.h"
 #include "exec/work.h"
@@ -162,13 +161,6 @@ static bl_status compile(const bl_signature *signature, void **out)
 
 /* --- running ---------------------------------------------------------------------------------- */
 
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
 static void bind(cpu_plan *plan, void *const *input, void *const *output)
 {
     for (int i = 0; i < plan->signature.inputs; i++)
@@ -193,13 +185,13 @@ static bl_status show_results(const cpu_plan *plan, const cpu_kernel *kernel)
 
 static bl_status run_kernels(cpu_plan *plan)
 {
-    double start = plan->profile ? now() : 0;
+    double start = plan->profile ? bl_seconds_now() : 0;
     for (int32_t k = 0; k < plan->kernels; k++) {
         BL_TRY(plan->kernel[k].run(plan, &plan->kernel[k]));
         if (plan->signature.check)
             BL_TRY(show_results(plan, &plan->kernel[k]));
         if (plan->profile) {
-            double end = now();
+            double end = bl_seconds_now();
             plan->kernel[k].seconds += end - start;
             start = end;
         }
