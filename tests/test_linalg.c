@@ -137,6 +137,28 @@ static void eigenvalues_that_coincide_have_finite_gradients(void **state)
                   VALUES(1, 1, 1, 1, 1, 1, 1, 1, 1));
 }
 
+/* --- ridge regression -------------------------------------------------------------------------
+ */
+
+/* Its rule, once and twice, against differentiation of the steps. */
+static void a_ridge_solution_has_the_gradient_of_its_steps(void **state)
+{
+    bl_tensor all = input(state, BL_F64, 11, 6), b = bl_slice_axis(all, 0, 0, 2);
+    bl_tensor x = bl_slice_axis(all, 0, 2, 10), least = bl_pick(bl_pick(all, 0, 10), 0, 0);
+    bl_tensor ridge = bl_add(1.5, least);
+    bl_tensor a = bl_add(bl_dot(x, x, true, false), bl_mul(ridge, identity(*state, 6)));
+    bl_tensor l = bl_cholesky(a), half = bl_triangular_solve(l, b, true, true);
+    bl_tensor z[] = {bl_ridge_solve(b, x, ridge), bl_triangular_solve(l, half, true, false)};
+    bl_tensor once[2], twice[2];
+    for (int i = 0; i < 2; i++) {
+        once[i] = gradient(bl_sum(bl_mul(z[i], bl_exp(z[i]))), all);
+        twice[i] = gradient(bl_sum(bl_mul(once[i], bl_sin(all))), all);
+    }
+    expect_small(bl_sub(z[0], z[1]), all, 1e-13);
+    expect_small(bl_sub(once[0], once[1]), all, 1e-11);
+    expect_small(bl_sub(twice[0], twice[1]), all, 1e-9);
+}
+
 /* --- svd ---------------------------------------------------------------------------------------
  */
 
@@ -481,6 +503,7 @@ int main(void)
         TEST(eigenvectors_rebuild_the_matrix),
         TEST(eigenvalues_that_coincide_have_finite_gradients),
         TEST(singular_vectors_rebuild_the_matrix),
+        TEST(a_ridge_solution_has_the_gradient_of_its_steps),
         TEST(svd_by_hand),
         TEST(the_largest_singular_values_give_the_nearest_matrix_of_low_rank),
         TEST(a_singular_matrix_has_a_whole_basis_and_a_finite_gradient),

@@ -90,9 +90,23 @@ bl_tensor(bl_linear)(bl_tensor x, bl_tensor w, bl_tensor bias)
     return bl_reshape(none ? z : bl_add(z, bias), shape);
 }
 
+static void slope_of_straight_through(bl_graph *g, const bl_tensor *input, const bl_tensor *output,
+                                      const bl_tensor *cotangent, bl_tensor *gradient,
+                                      void *context)
+{
+    (void)g, (void)input, (void)output, (void)context;
+    gradient[0] = cotangent[0];
+}
+
+/* Where one is broadcast to the other, by a difference that is 0. */
 bl_tensor(bl_straight_through)(bl_tensor value, bl_tensor x)
 {
-    return bl_add(bl_stop_gradient(value), bl_sub(x, bl_stop_gradient(x)));
+    bl_tensor result;
+    if (bl_is_number(value) || bl_is_number(x) || bl_is_poison(value) || bl_is_poison(x) ||
+        !bl_type_equal(bl_type_of(value), bl_type_of(x)))
+        return bl_add(bl_stop_gradient(value), bl_sub(x, bl_stop_gradient(x)));
+    bl_override_gradient(&value, 1, &x, 1, slope_of_straight_through, NULL, &result);
+    return result;
 }
 
 /* --- softmax -----------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ BL_CONTRACT(profusion_scale_token, PROFUSION_SCALE_TOKEN, "tones S* down, for fu
             (long long)f->pos, (long long)f->count, (long long)L);
         return;
     }
-    bl_tensor position = bl_iota(graph, BL_I32, BL_SHAPE(L, 1), 0);
+    bl_tensor position = bl_iota(graph, BL_I32, BL_SHAPE(bl_dim(f->hidden, 0), L, 1), 1);
     bl_tensor scaled =
         bl_and(bl_ge(position, (double)f->pos), bl_lt(position, (double)(f->pos + f->count)));
     f->hidden_out = bl_mul(bl_select(scaled, f->gamma, 1), f->hidden);

@@ -118,39 +118,41 @@ static bl_status check_bound(const bl_dictionary *in, BL_UNUSED_ const void *opt
     return BL_OK;
 }
 
-/* x where its gradient is 1, edge_grad x where it is that, 0 elsewhere. Ranges are compared in x:
- * in f32 eps is lost beside a bound of 2 or more, and bound * scale may exceed B. */
 struct aqt_act_fake_quant;
-static bl_tensor passed(const struct aqt_act_fake_quant *f, bl_tensor s);
+static bl_tensor passed(const struct aqt_act_fake_quant *f, bl_tensor s, bl_tensor off);
 
 BL_CONTRACT_CHECKED(aqt_act_fake_quant, AQT_ACT_FAKE_QUANT,
                     "activations as their codes stand for them", check_bound)
 {
-    bl_tensor bound = bl_stop_gradient(f->bound);
+    bl_tensor bound = bl_stop_gradient(f->bound), is_off = bl_eq(bound, -1);
     bl_tensor scale = activation_scale(bound, f->prec, f->is_signed, f->half_shift);
-    bl_tensor s = bl_mul(f->x, scale);
+    bl_tensor used = bl_select(is_off, 1, scale), unit = bl_div(1, used); /* one a channel */
+    bl_tensor off = bl_broadcast(is_off, bl_type_of(f->x).shape), s = bl_mul(f->x, scale);
     bl_tensor code = activation_code(s, f->prec, f->is_signed, f->half_shift);
-    bl_tensor through = passed(f, s);
-    bl_tensor off = bl_broadcast(bl_eq(bound, -1), bl_type_of(f->x).shape);
-    bl_tensor unit = bl_div(1, scale); /* one division a channel */
-    f->xq = bl_select(off, f->x, bl_straight_through(bl_mul(code, unit), through));
-    f->q = bl_select(off, f->x, bl_straight_through(code, bl_mul(through, scale)));
+    bl_tensor through = passed(f, s, off);
+    code = bl_select(off, f->x, code);
+    f->xq = bl_straight_through(bl_mul(code, unit), through);
+    f->q = bl_straight_through(code, bl_mul(through, used));
 }
 
-static bl_tensor passed(const struct aqt_act_fake_quant *f, bl_tensor s)
+/* x where its gradient is 1, edge_grad x where it is that, 0 elsewhere. Ranges are compared in x:
+ * in f32 eps is lost beside a bound of 2 or more, and bound * scale may exceed B. */
+static bl_tensor passed(const struct aqt_act_fake_quant *f, bl_tensor s, bl_tensor off)
 {
     bl_tensor bound = bl_add(bl_stop_gradient(f->bound), tiny);
-    if (f->is_signed && f->half_shift)
-        return bl_select(bl_le(bl_abs(s), largest_code(f->prec, true) - margin), f->x, 0);
-    if (f->is_signed)
-        return bl_select(bl_le(bl_abs(f->x), bound), f->x, 0);
-    double top = ldexp(1, (int)f->prec) - 1;
-    bl_tensor bucket = bl_floor(s);
-    bl_tensor within = bl_and(bl_ge(bucket, 0), bl_le(f->x, bound)), slope = f->edge_grad;
+    if (f->is_signed) {
+        bl_tensor within = f->half_shift
+                               ? bl_le(bl_abs(s), largest_code(f->prec, true) - margin)
+                               : bl_le(bl_abs(f->x), bound);
+        return bl_select(bl_or(off, within), f->x, 0);
+    }
+    bl_tensor bucket = bl_floor(s), within = bl_and(bl_ge(bucket, 0), bl_le(f->x, bound));
+    bl_tensor slope = f->edge_grad, all = bl_or(off, within);
     if (bl_is_number(slope) && slope.number == 1)
-        return bl_select(within, f->x, 0);
-    bl_tensor inner = bl_and(bl_gt(bucket, 0), bl_lt(bucket, top));
-    return bl_select(within, bl_select(inner, f->x, bl_mul(slope, f->x)), 0);
+        return bl_select(all, f->x, 0);
+    double top = ldexp(1, (int)f->prec) - 1;
+    bl_tensor inner = bl_or(off, bl_and(bl_gt(bucket, 0), bl_lt(bucket, top)));
+    return bl_select(all, bl_select(inner, f->x, bl_mul(slope, f->x)), 0);
 }
 
 /* --- a dense layer ---------------------------------------------------------------------------- */
