@@ -246,7 +246,7 @@ static bl_tensor row_dropout(bl_tensor x, bl_tensor rate, bl_tensor u)
 {
     bl_tensor keep = over_entries(bl_sub(1, bl_stop_gradient(rate)), bl_rank(x));
     bl_tensor draws = over_entries(u, bl_rank(x)), scale = bl_div(1, keep); /* one a row */
-    return bl_mul(x, bl_select(bl_lt(draws, keep), scale, 0));
+    return bl_select(bl_lt(draws, keep), bl_mul(x, scale), 0);
 }
 
 BL_CONTRACT(stn_row_dropout, STN_ROW_DROPOUT, "dropout with a rate for each example")
