@@ -187,6 +187,51 @@ static void aligned_corners_stay(void **state)
     expect_gradient(bl_sum(bl_resize_aligned(x, 2, 2)), x, values, VALUES(1, 0, 1, 1, 0, 1));
 }
 
+/* Between corners that stay: bilinear in x[rows,columns,channels]. */
+static double between(const double *x, const int64_t *from, double row, double column, int64_t c)
+{
+    int64_t i = (int64_t)row, j = (int64_t)column, W = from[1], C = from[2];
+    int64_t down = i + 1 < from[0] ? i + 1 : i, right = j + 1 < W ? j + 1 : j;
+    double a = row - (double)i, b = column - (double)j;
+    return (1 - a) * ((1 - b) * x[(i * W + j) * C + c] + b * x[(i * W + right) * C + c]) +
+           a * ((1 - b) * x[(down * W + j) * C + c] + b * x[(down * W + right) * C + c]);
+}
+
+/* Bands of the matrices, few channels and many; the gradient is the adjoint, <x, A^T y> = <A x, y>,
+ * and so is the gradient's. */
+static void large_images_are_resized_by_bands(void **state)
+{
+    static const int64_t sizes[][5] = {{97, 130, 2, 150, 101}, {100, 98, 40, 96, 111}};
+    for (int s = 0; s < 2; s++) {
+        const int64_t *n = sizes[s], count = n[0] * n[1] * n[2], rows = n[3], columns = n[4];
+        bl_tensor x = input(state, BL_F64, 1, n[0], n[1], n[2]),
+                  y = bl_resize_aligned(x, rows, columns);
+        double *values = bl_alloc((size_t)count * sizeof *values);
+        bl_random r = bl_random_new(bl_key_from_seed(4));
+        for (int64_t i = 0; i < count; i++)
+            values[i] = bl_random_gauss(&r);
+        bl_array got = evaluate(y, &x, (const double *const *)&values, 1);
+        for (int64_t i = 0; i < bl_array_count(&got); i++) {
+            int64_t c = i % n[2], j = i / n[2] % columns, k = i / n[2] / columns;
+            double row = (double)(k * (n[0] - 1)) / (double)(rows - 1);
+            double column = (double)(j * (n[1] - 1)) / (double)(columns - 1);
+            assert_true(close_to(bl_array_get(&got, i), between(values, n, row, column, c), 1e-12));
+        }
+        bl_tensor w = bl_sin(bl_mul(y, 3)),
+                  slope = gradient(bl_sum(bl_mul(y, bl_stop_gradient(w))), x);
+        bl_tensor apart = bl_sub(bl_sum(bl_mul(x, slope)), bl_sum(bl_mul(y, w)));
+        expect_result(bl_div(apart, bl_sum(bl_abs(y))), x, values, VALUES(0));
+        bl_tensor square =
+            gradient(bl_sum(bl_square(y)), x); /* 2 A^T A x: its gradient along v, 2 A^T A v */
+        bl_tensor v = bl_cos(x), along = gradient(bl_sum(bl_mul(square, bl_stop_gradient(v))), x);
+        bl_tensor again = bl_sum(bl_square(bl_resize_aligned(v, rows, columns)));
+        apart = bl_sub(bl_sum(bl_mul(along, v)), bl_mul(2, again));
+        expect_result(bl_div(apart, again), x, values, VALUES(0));
+        bl_array_free(&got);
+        bl_release(values);
+    }
+}
+
 static void the_nearest_pixel_is_copied(void **state)
 {
     bl_tensor x = input(state, BL_F64, 1, 2, 3, 1); /* [0 1 2; 3 4 5] */
@@ -493,6 +538,7 @@ int main(void)
         TEST(a_transposed_convolution_spreads_the_filter),
         TEST(bilinear_sizes),
         TEST(aligned_corners_stay),
+        TEST(large_images_are_resized_by_bands),
         TEST(the_nearest_pixel_is_copied),
         TEST(filters_mirror_the_image_with_or_without_its_edge),
         TEST(a_blur_keeps_what_is_constant),

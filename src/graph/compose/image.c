@@ -78,7 +78,7 @@ bl_tensor(bl_conv_transpose)(bl_tensor x, bl_tensor w, bl_conv_options options)
     return bl_conv_dx(x, w, image, options);
 }
 
-/* --- resizing: a product with a matrix of two weights a row along each axis --------------------
+/* --- interpolation: a product with a matrix of two weights a row along each axis ---------------
  */
 
 /* Pixels are areas, whose borders coincide, or points, the first and last of which do. */
@@ -122,19 +122,135 @@ static bl_tensor weigh_axis(bl_tensor x, int axis, bl_array *weights)
     return bl_transpose_to(bl_reshape(z, shape), back);
 }
 
+/* --- large images: the matrix is a band, of which blocks of rows are multiplied ----------------
+ */
+
+/* Rows first .. stop - 1 of weights[..,columns], and the columns low .. high - 1 outside of which
+ * they are 0. */
+typedef struct block {
+    int64_t first, stop, low, high;
+} block;
+
+static block block_of(const bl_array *weights, int64_t first, int64_t rows)
+{
+    int64_t all = weights->type.shape.dim[0], columns = weights->type.shape.dim[1];
+    block b = {first, first + rows < all ? first + rows : all, columns, 0};
+    for (int64_t i = b.first; i < b.stop; i++)
+        for (int64_t j = 0; j < columns; j++)
+            if (bl_f64(weights)[i * columns + j] != 0) {
+                b.low = j < b.low ? j : b.low;
+                b.high = j + 1 > b.high ? j + 1 : b.high;
+            }
+    return b.low < b.high ? b : (block){b.first, b.stop, 0, 1};
+}
+
+/* The block, of `dtype`, transposed and with every weight as a multiple of the identity of `inner`:
+ * [inner columns, inner rows]. */
+static bl_tensor matrix_of(bl_graph *g, bl_dtype dtype, const bl_array *weights, block b,
+                           int64_t inner)
+{
+    int64_t rows = b.stop - b.first, columns = b.high - b.low, all = weights->type.shape.dim[1];
+    bl_array matrix;
+    if (bl_array_new(dtype, BL_SHAPE(columns * inner, rows * inner), &matrix) != BL_OK)
+        return bl_out_of_memory(g);
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < columns; j++)
+            for (int64_t k = 0; k < inner; k++)
+                bl_array_set(&matrix, ((j * inner + k) * rows + i) * inner + k,
+                             bl_f64(weights)[(b.first + i) * all + b.low + j]);
+    bl_tensor constant = bl_constant(g, &matrix);
+    bl_array_free(&matrix);
+    return constant;
+}
+
+enum { BAND_WIDTH = 64, BAND_ROWS = 32, BAND_BLOCKS = 512 };
+
+/* weights[new,old], of f64, times axis 1 or 2 of an image, by blocks of rows. With few channels the
+ * second axis is multiplied from the right, every weight being as many: no transposed copies. */
+static bl_tensor multiply_band(bl_tensor x, int axis, const bl_array *weights)
+{
+    bl_shape shape = bl_type_of(x).shape;
+    int64_t outer = shape.dim[0] * (axis == 2 ? shape.dim[1] : 1), old_size = shape.dim[axis];
+    int64_t inner = shape.dim[3] * (axis == 1 ? shape.dim[2] : 1), count = 0;
+    bool right = inner > 0 && inner < BAND_ROWS;
+    int64_t new_size = shape.dim[axis] = weights->type.shape.dim[0];
+    int64_t rows = right ? BAND_WIDTH / inner : BAND_ROWS;
+    rows = new_size / rows < BAND_BLOCKS ? rows : new_size / (BAND_BLOCKS - 1) + 1;
+    bl_tensor part[BAND_BLOCKS];
+    x = right ? bl_reshape(x, BL_SHAPE(outer, old_size * inner))
+              : bl_reshape(x, BL_SHAPE(outer, old_size, inner));
+    for (int64_t first = 0; first < new_size; first += rows) {
+        block b = block_of(weights, first, rows);
+        bl_tensor m = matrix_of(x.graph, bl_type_of(x).dtype, weights, b, right ? inner : 1);
+        int64_t width = right ? inner : 1;
+        bl_tensor from = bl_slice_axis(x, 1, b.low * width, b.high * width);
+        bl_shape each = BL_SHAPE(outer, b.high - b.low, b.stop - b.first);
+        part[count++] = right ? bl_dot(from, m, false, false)
+                              : bl_dot(bl_broadcast(m, each), from, true, false);
+    }
+    return bl_reshape(count == 1 ? part[0] : bl_concat(part, (int)count, 1), shape);
+}
+
+/* What an interpolation is, in a pointer: sizes are those of its operands. */
+enum { KIND = 1, SECOND_AXIS = 2, ADJOINT = 4 };
+
+static bl_tensor interpolate(bl_tensor x, int64_t size, intptr_t what);
+
+static void slope_of_interpolation(bl_graph *g, const bl_tensor *input, const bl_tensor *output,
+                                   const bl_tensor *cotangent, bl_tensor *gradient, void *context)
+{
+    (void)g, (void)output;
+    intptr_t what = (intptr_t)context;
+    gradient[0] =
+        interpolate(cotangent[0], bl_dim(input[0], what & SECOND_AXIS ? 2 : 1), what ^ ADJOINT);
+}
+
+/* One axis of an image at `size`; the adjoint spreads the pixels of an image made so over `size`
+ * ones. Each is the gradient of the other. */
+static bl_tensor interpolate(bl_tensor x, int64_t size, intptr_t what)
+{
+    int axis = what & SECOND_AXIS ? 2 : 1;
+    int64_t here = bl_dim(x, axis), old_size = what & ADJOINT ? size : here;
+    int64_t new_size = what & ADJOINT ? here : size;
+    bl_array weights, transposed = {0};
+    if (bl_array_new(BL_F64, BL_SHAPE(new_size, old_size), &weights) != BL_OK)
+        return bl_out_of_memory(x.graph);
+    fill_weights(&weights, new_size, old_size, what & KIND ? POINTS : AREAS);
+    if (what & ADJOINT) {
+        if (bl_array_new(BL_F64, BL_SHAPE(old_size, new_size), &transposed) != BL_OK) {
+            bl_array_free(&weights);
+            return bl_out_of_memory(x.graph);
+        }
+        for (int64_t i = 0; i < new_size; i++)
+            for (int64_t j = 0; j < old_size; j++)
+                bl_f64(&transposed)[j * new_size + i] = bl_f64(&weights)[i * old_size + j];
+    }
+    bl_tensor value = multiply_band(x, axis, what & ADJOINT ? &transposed : &weights), result;
+    bl_array_free(&weights);
+    bl_array_free(&transposed);
+    bl_override_gradient(&value, 1, &x, 1, slope_of_interpolation, (void *)what, &result);
+    return result;
+}
+
 /* Axis 1 or 2 of an image at `new_size`. */
 static bl_tensor resize_axis(const char *name, bl_tensor x, int axis, int64_t new_size,
                              pixel_kind kind)
 {
+    enum { LARGE = 96 };
     int64_t old_size = bl_dim(x, axis);
     if (new_size == old_size)
         return x;
+    if (old_size >= LARGE && new_size >= LARGE)
+        return interpolate(x, new_size,
+                           (kind == POINTS ? KIND : 0) | (axis == 2 ? SECOND_AXIS : 0));
     bl_array weights;
     if (bl_array_new(BL_F64, BL_SHAPE(new_size, old_size), &weights) != BL_OK)
         return bl_poison(x.graph, "%s: %s", name, bl_error());
     fill_weights(&weights, new_size, old_size, kind);
     return weigh_axis(x, axis, &weights);
 }
+
+/* --- resizing --------------------------------------------------------------------------------- */
 
 static bool resizable(const char *name, bl_tensor x, int64_t rows, int64_t columns)
 {
