@@ -377,15 +377,21 @@ static void exponentials_of_differences_are_those_of_exp(void **state)
  */
 
 /* y of one f32 input, whose elements are random normal numbers. */
+static bl_array gaussian_array(bl_shape shape, uint64_t seed)
+{
+    bl_array x;
+    bl_random random = bl_random_new(bl_key_from_seed(seed));
+    expect_ok(bl_array_new(BL_F32, shape, &x));
+    for (int64_t i = 0; i < bl_array_count(&x); i++)
+        bl_array_set(&x, i, bl_random_gauss(&random));
+    return x;
+}
+
 static void expect_near(bl_graph *g, bl_shape shape, bl_tensor (*build)(bl_tensor),
                         double tolerance)
 {
     bl_tensor x = bl_input(g, "x", BL_F32, shape), y = build(x);
-    bl_array in, a, b;
-    bl_random random = bl_random_new(bl_key_from_seed(7));
-    expect_ok(bl_array_new(BL_F32, shape, &in));
-    for (int64_t i = 0; i < bl_array_count(&in); i++)
-        bl_array_set(&in, i, bl_random_gauss(&random));
+    bl_array in = gaussian_array(shape, 7), a, b;
     expect_ok(bl_evaluate(bl_device_reference(), &x, &in, 1, &y, &a, 1));
     expect_ok(bl_evaluate(bl_device_cpu(), &x, &in, 1, &y, &b, 1));
     int64_t i = first_difference(&a, &b, tolerance);
@@ -609,6 +615,74 @@ static void an_infinity_beside_padding_stays_one(void **state)
         bl_array_free(&actual);
         bl_array_free(&in[0]);
         bl_array_free(&in[1]);
+    }
+}
+
+/* --- convolutions in tiles -------------------------------------------------------------------- */
+
+/* A convolution with 3 x 3 filters, or one of its adjoints, of the first inputs as `dtype`. */
+static bl_tensor filtered(bl_op op, const bl_tensor x[2], const int64_t s[9], bl_dtype dtype)
+{
+    bl_conv_options o = {.low = {s[5], s[6]}, .high = {s[7], s[8]}};
+    bl_tensor a = bl_cast(x[0], dtype), b = bl_cast(x[1], dtype);
+    return op == BL_OP_conv      ? bl_conv(a, b, o)
+           : op == BL_OP_conv_dx ? bl_conv_dx(a, b, BL_SHAPE(s[0], s[1], s[2], s[3]), o)
+                                 : bl_conv_dw(a, b, BL_SHAPE(3, 3, s[3], s[4]), o);
+}
+
+/* Of f32 beside the sum in f64: errors are measured by the largest sum of absolute values, as tiles
+ * share them. */
+static void expect_accurate(void **state, bl_op op, const int64_t s[9])
+{
+    bl_shape image = BL_SHAPE(s[0], s[1], s[2], s[3]), filter = BL_SHAPE(3, 3, s[3], s[4]);
+    bl_shape result = BL_SHAPE(s[0], s[1] + s[5] + s[7] - 2, s[2] + s[6] + s[8] - 2, s[4]);
+    bl_tensor x[2] = {bl_input(*state, "x", BL_F32, op == BL_OP_conv_dx ? result : image),
+                      bl_input(*state, "y", BL_F32, op == BL_OP_conv_dw ? result : filter)};
+    bl_tensor size[2] = {bl_abs(x[0]), bl_abs(x[1])}, y = filtered(op, x, s, BL_F32);
+    bl_tensor truth[2] = {filtered(op, x, s, BL_F64), filtered(op, size, s, BL_F64)};
+    bl_array in[2], expected[2], actual[2];
+    for (int i = 0; i < 2; i++)
+        in[i] = gaussian_array(bl_type_of(x[i]).shape, 20 + (uint64_t)i);
+    expect_ok(bl_evaluate(bl_device_reference(), x, in, 2, truth, expected, 2));
+    for (int i = 0; i < 2; i++) {
+        bl_program *p = NULL;
+        bl_compile_options options = {.threads = 1 + 2 * i};
+        expect_ok(bl_compile(bl_device_cpu(), x, 2, &y, 1, &options, &p));
+        char *plan = bl_program_explain(p);
+        assert_non_null(strstr(plan, "winograd"));
+        bl_release(plan);
+        expect_ok(bl_array_new(BL_F32, bl_type_of(y).shape, &actual[i]));
+        expect_ok(bl_run(p, in, &actual[i]));
+        bl_program_free(p);
+    }
+    double largest = 0;
+    for (int64_t i = 0; i < bl_array_count(&expected[1]); i++)
+        largest = fmax(largest, bl_array_get(&expected[1], i));
+    for (int64_t i = 0; i < bl_array_count(&actual[0]); i++) {
+        double e = bl_array_get(&expected[0], i), got = bl_array_get(&actual[0], i);
+        assert_true(got == bl_array_get(&actual[1], i));
+        if (fabs(got - e) > 4e-7 * largest)
+            fail_msg("element %lld of %s: %.9g, but %.9g expected", (long long)i,
+                     bl_show(actual[0].type), got, e);
+    }
+    for (int i = 0; i < 2; i++) {
+        bl_array_free(&in[i]);
+        bl_array_free(&expected[i]);
+        bl_array_free(&actual[i]);
+    }
+}
+
+static void convolutions_in_tiles_are_accurate(void **state)
+{
+    static const int64_t size[][9] = {{5, 9, 11, 16, 32, 1, 1, 1, 1},
+                                      {3, 14, 10, 48, 16, 0, 0, 0, 0},
+                                      {2, 21, 18, 16, 64, 2, 0, 1, 2},
+                                      {9, 10, 13, 16, 16, 3, 4, 3, 1},
+                                      {1, 32, 32, 16, 32, 1, 1, 1, 1}};
+    for (int i = 0; i < COUNT_OF(size); i++) {
+        expect_accurate(state, BL_OP_conv, size[i]);
+        expect_accurate(state, BL_OP_conv_dx, size[i]);
+        expect_accurate(state, BL_OP_conv_dw, size[i]);
     }
 }
 
@@ -927,6 +1001,7 @@ int main(void)
         TEST(windows_agree),
         TEST(products_over_axes_agree),
         TEST(an_infinity_beside_padding_stays_one),
+        TEST(convolutions_in_tiles_are_accurate),
         TEST(products_read_views_where_they_lie),
         TEST(products_of_bytes_are_exact),
         TEST(long_sums_keep_their_digits),

@@ -177,7 +177,18 @@ bool cpu_reads_view(const bl_node *node, int i, const cpu_view *view);
 bool cpu_is_fill(const cpu_view *view); /* one element, repeated */
 bool cpu_dot_reads(const bl_node *node, const cpu_view *view);
 
-/* oneDNN (onednn.c) */
+/* Convolutions: oneDNN's (onednn.c), and of 3 x 3 filters in tiles (winograd.c). x[N,H,W,I] with
+ * w[h,w,I/groups,O] gives z[N,H',W',O]; one of them is what the kernel computes. */
+typedef struct cpu_convolution {
+    bl_shape x, w, z;
+    const bl_conv_options *options;
+} cpu_convolution;
+
+/* Cuts images into stretches for the tasks of a kernel; returns how many. */
+int cpu_share_images(int64_t images, double products, int64_t *stretch);
+/* Whether tiles serve it; then *out says how. */
+bool cpu_winograd_suits(const cpu_convolution *shape, bl_op op, bl_winograd *out);
+bl_status cpu_prepare_winograd(cpu_plan *plan, cpu_kernel *kernel, bl_op op, const bl_winograd *c);
 void cpu_free_engine(cpu_plan *plan);
 
 #endif

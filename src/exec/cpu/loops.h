@@ -73,6 +73,26 @@ static inline int64_t bl_gemm_scratch(int64_t m, int64_t n, int64_t k)
     return bl_gemm_panels(n == 1 ? m : n, depth) + (depth + 8) * BL_GEMM_ROWS;
 }
 
+/* Convolutions with 3 x 3 filters and stride 1 in tiles of 4 x 4 results (winograd.inc). Channels
+ * are multiples of 16. */
+typedef struct bl_winograd {
+    int64_t images, height, width, in, result_height, result_width, out;
+    int64_t top, left;    /* zeros before an image's first row and column */
+    int64_t down, across; /* tiles of a result */
+    int64_t tiles;        /* that are done together */
+    float *image;         /* [images,height,width,in] */
+    float *filter;        /* [36,in,out]: read, or, by the gradient, written */
+    float *result;        /* [images,result_height,result_width,out]: written, or its cotangent */
+    float *scratch;       /* bl_winograd_products elements, aligned to a line */
+    float *zeros;         /* a pixel of either, read where there is no image */
+    float *unwanted;      /* a pixel, written where a tile is larger than the result */
+} bl_winograd;
+
+static inline int64_t bl_winograd_products(int64_t tiles, int64_t in, int64_t out)
+{
+    return 36 * (tiles * (in + out) + 32);
+}
+
 typedef struct bl_loops {
     const char *name;
     /* By the operands' type (of the values, for select). NULL: the type rule refuses it. */
@@ -96,6 +116,11 @@ typedef struct bl_loops {
     /* z[r,c] = x[r] */
     void (*spread[9])(void *z, const void *x, int64_t rows, int64_t columns); /* by element size */
     void (*gemm[BL_DTYPES])(const bl_gemm *product); /* f32 and f64 (others NULL) */
+    void (*winograd)(const bl_winograd *convolution); /* results, of images and a filter */
+    void (*winograd_gradient)(const bl_winograd *convolution); /* of the filter */
+    /* u[36,count] of a filter w[3,3,count], and w of the sums that make its gradient */
+    void (*winograd_filter)(const float *w, int64_t count, float *u);
+    void (*winograd_filter_gradient)(const float *u, int64_t count, float *w);
     void (*philox)(const uint32_t *key, uint32_t word2, uint32_t word3, uint64_t first_block,
                    int64_t blocks, uint32_t *out);
 } bl_loops;

@@ -124,12 +124,12 @@ static bl_status task_failed(void)
     return bl_fail(BL_UNSUPPORTED, "cpu: oneDNN could not run a primitive");
 }
 
-/* Cuts `length` into stretches of whole `grain`s, about `wanted` of them; returns how many. */
-static int cut(int64_t length, int64_t grain, double wanted, int64_t *stretch)
+int cpu_share_images(int64_t images, double products, int64_t *stretch)
 {
+    double wanted = products / TASK_PRODUCT;
     int64_t parts = wanted < 1 ? 1 : wanted > TASKS ? TASKS : (int64_t)wanted;
-    *stretch = ((length + parts - 1) / parts + grain - 1) / grain * grain;
-    return (int)((length + *stretch - 1) / *stretch);
+    *stretch = (images + parts - 1) / parts;
+    return (int)((images + *stretch - 1) / *stretch);
 }
 
 /* --- convolutions ----------------------------------------------------------------------------- */
@@ -240,11 +240,6 @@ static bl_status run_convolution(cpu_plan *plan, cpu_kernel *kernel)
     return c->sum == FILTER ? finish_filter(plan, c, own) : BL_OK;
 }
 
-typedef struct conv_shape {
-    bl_shape x, w, z;
-    const bl_conv_options *options;
-} conv_shape;
-
 static void describe_image(dnnl_memory_desc_t *d, bl_shape s)
 {
     const dnnl_dims_t dim = {s.dim[0], s.dim[3], s.dim[1], s.dim[2]};
@@ -252,7 +247,7 @@ static void describe_image(dnnl_memory_desc_t *d, bl_shape s)
 }
 
 /* w[h,w,I/groups,O], as oneDNN counts: [groups,] O/groups, I/groups, h, w. */
-static void describe_filter(dnnl_memory_desc_t *d, const conv_shape *s, bool any)
+static void describe_filter(dnnl_memory_desc_t *d, const cpu_convolution *s, bool any)
 {
     int64_t h = s->w.dim[0], w = s->w.dim[1], in = s->w.dim[2], out = s->w.dim[3];
     int64_t groups = s->options->groups, each = out / groups;
@@ -321,10 +316,10 @@ static bool make_reorder(dnnl_engine_t engine, convolution *c, const dnnl_memory
 }
 
 /* The filter of the tasks after the first has the first's layout. */
-static bool make_convolution_task(dnnl_engine_t engine, convolution *c, const conv_shape *s,
+static bool make_convolution_task(dnnl_engine_t engine, convolution *c, const cpu_convolution *s,
                                   int number, dnnl_memory_desc_t *filter)
 {
-    conv_shape part = *s;
+    cpu_convolution part = *s;
     int64_t left = s->x.dim[0] - number * c->stretch;
     part.x.dim[0] = part.z.dim[0] = left < c->stretch ? left : c->stretch;
     dnnl_memory_desc_t d[3];
@@ -339,14 +334,14 @@ static bool make_convolution_task(dnnl_engine_t engine, convolution *c, const co
     return make_task(engine, description, d, &c->task[number]);
 }
 
-static bool make_convolution(dnnl_engine_t engine, convolution *c, const conv_shape *s)
+static bool make_convolution(dnnl_engine_t engine, convolution *c, const cpu_convolution *s)
 {
     dnnl_memory_desc_t filter, own;
     double products =
         (double)bl_shape_count(s->z) * (double)(s->w.dim[0] * s->w.dim[1] * s->w.dim[2]);
     describe_filter(&filter, s, true);
     describe_filter(&own, s, false);
-    c->tasks = cut(s->x.dim[0], 1, products / TASK_PRODUCT, &c->stretch);
+    c->tasks = cpu_share_images(s->x.dim[0], products, &c->stretch);
     c->images[0] = bl_shape_count(s->x) / s->x.dim[0];
     c->images[1] = bl_shape_count(s->z) / s->z.dim[0];
     for (int t = 0; t < c->tasks; t++)
@@ -368,13 +363,16 @@ static bool make_convolution(dnnl_engine_t engine, convolution *c, const conv_sh
 bl_status cpu_prepare_convolution(cpu_plan *plan, cpu_kernel *kernel, const bl_node *node)
 {
     bl_type x = cpu_node(plan, node->operand[0])->type, y = cpu_node(plan, node->operand[1])->type;
-    conv_shape s = {.options = &node->attr->conv};
+    cpu_convolution s = {.options = &node->attr->conv};
     int sum = node->op == BL_OP_conv ? RESULT : node->op == BL_OP_conv_dx ? IMAGE : FILTER;
     s.x = sum == IMAGE ? node->type.shape : x.shape;
     s.w = sum == FILTER ? node->type.shape : y.shape;
     s.z = sum == RESULT ? node->type.shape : sum == IMAGE ? x.shape : y.shape;
     if (node->type.dtype != BL_F32 || bl_type_count(x) == 0 || bl_type_count(y) == 0)
         return BL_UNSUPPORTED;
+    bl_winograd tiled;
+    if (cpu_winograd_suits(&s, node->op, &tiled))
+        return cpu_prepare_winograd(plan, kernel, node->op, &tiled);
     dnnl_engine_t engine = engine_of(plan);
     convolution *c = bl_alloc(sizeof *c);
     if (!c)
