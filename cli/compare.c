@@ -6,11 +6,7 @@
 #include <unistd.h>
 
 #include "base/base.h"
-#include "cli.h"
-#include "methods/method.h"
-#include "plan_options.h"
-#include "study/matched.h"
-#include "study/ranks.h"
+#include "comparison.h"
 #include "study/record.h"
 #include "study/report.h"
 #include "study/store.h"
@@ -19,148 +15,9 @@
 
 enum { UNSET = -1, SEEDS_DEFAULT = 10, SEEDS_MOST = 1000 };
 
-typedef struct flags {
-    cli_plan plan;
-    cli_texts arms;
-    int64_t workers, trials;
-    double alpha, min_effect, patience;
-    const char *seeds, *store, *html, *preset, *save_preset, *name, *suspects;
-    const char *command; /* as the user gave it */
-    int replicates;      /* of seeds; 0: planned by pilots */
-    bl_ranks *ranks;     /* under mpirun */
-    bool json, csv, latex, fresh, no_screen, no_equal_cost;
-} flags;
-
-/* The canonical texts of the arms: the baseline first, none twice. */
-typedef struct arm_list {
-    char *at[CLI_TEXTS_MAX + 1];
-    const char *given[CLI_TEXTS_MAX + 1]; /* as the user wrote them */
-    int count;
-} arm_list;
-
-static void free_arms(arm_list *arms)
-{
-    for (int i = 0; i < arms->count; i++)
-        bl_release(arms->at[i]);
-}
-
-static bl_status add_arm(arm_list *arms, const bl_job_data *data, const char *text)
-{
-    bl_arm arm = {0};
-    BL_TRY(bl_arm_parse(text, &arm));
-    bl_status status = bl_job_check_arm(data, text);
-    for (int i = 1; i < arms->count && status == BL_OK; i++)
-        if (!strcmp(arms->at[i], arm.text))
-            status = bl_fail(BL_INVALID, "the arm %s is given twice", arm.text);
-    bool baseline = !strcmp(arm.text, "baseline");
-    if (status == BL_OK && (!baseline || !arms->count)) {
-        arms->at[arms->count] = bl_copy_text(arm.text);
-        arms->given[arms->count] = text;
-        status = arms->at[arms->count] ? BL_OK : bl_no_memory(0);
-        arms->count += status == BL_OK;
-    }
-    bl_arm_free(&arm);
-    return status;
-}
-
-/* Without --arm: a few cheap ones that fit the task. */
-static bl_status default_arms(arm_list *arms, const bl_job_data *data)
-{
-    static const char *const usual[] = {
-        "label_smoothing", "mixup",      "conr", "dropout", "ema(decay=0.99,warmup=true)",
-        "early_stopping",  "input_noise"};
-    for (size_t i = 0; i < sizeof usual / sizeof *usual && arms->count < 7; i++)
-        if (bl_job_check_arm(data, usual[i]) == BL_OK)
-            BL_TRY(add_arm(arms, data, usual[i]));
-    return BL_OK;
-}
-
-static bl_status collect_arms(const flags *f, const bl_job_data *data, arm_list *arms)
-{
-    BL_TRY(add_arm(arms, data, "baseline"));
-    if (!f->arms.count)
-        return default_arms(arms, data);
-    for (int i = 0; i < f->arms.count; i++)
-        BL_TRY(add_arm(arms, data, f->arms.at[i]));
-    if (arms->count < 2)
-        return bl_fail(
-            BL_INVALID,
-            "nothing to compare with the baseline: give an --arm; ballast list names them");
-    return BL_OK;
-}
-
-/* Whether some arm has suspects to write. */
-static bl_status check_suspects(const flags *f, const arm_list *arms)
-{
-    for (int i = 0; i < arms->count; i++)
-        if (bl_arm_doubts(arms->at[i]))
-            return BL_OK;
-    return f->suspects ? bl_fail(BL_INVALID, "--suspects: none of the arms keeps beliefs about "
-                                             "labels; try --arm elr")
-                       : BL_OK;
-}
-
-static bl_status write_suspects(const bl_outcome *outcome, const char *path)
-{
-    bl_text text = {0};
-    bl_status status = bl_suspects_csv(outcome, &text);
-    if (status == BL_OK)
-        status = bl_write_file(path, text.at, text.length);
-    bl_text_free(&text);
-    return status;
-}
-
-/* --- progress
- * --------------------------------------------------------------------------------------- */
-typedef struct meter {
-    const bl_job_data *data;
-    const char *what; /* "runs", "trial runs" */
-    bool terminal;
-    double last; /* second of the last line in a pipe */
-} meter;
-
-static void duration(double seconds, char text[32])
-{
-    if (seconds < 90)
-        snprintf(text, 32, "%.0f s", seconds);
-    else if (seconds < 5400)
-        snprintf(text, 32, "%.0f min", seconds / 60);
-    else
-        snprintf(text, 32, "%.1f h", seconds / 3600);
-}
-
-/* The data and the recipe, once nothing is left that the user could have got wrong. */
-static void show_summary(void *context)
-{
-    const meter *m = context;
-    fprintf(stderr, "%s\n", bl_job_summary(m->data));
-}
-
-static void show_progress(void *context, const bl_study_progress *p)
-{
-    meter *m = context;
-    bool finished = p->done + p->failed == p->total;
-    if (!m->terminal && (p->seconds - m->last < 5 || finished))
-        return;
-    m->last = p->seconds;
-    double here = p->done - p->done_before + p->doing;
-    fprintf(stderr, "%s%d of %d %s", m->terminal ? "\r\033[K" : "", p->done, p->total, m->what);
-    if (here >= 0.5 && p->seconds > 0) { /* enough to tell by */
-        double rate = here / p->seconds;
-        char left[32];
-        duration((p->total - p->done - p->failed - p->doing) / rate, left);
-        fprintf(stderr, ", %.3g a second, about %s left", rate, left);
-    }
-    if (!m->terminal)
-        fputc('\n', stderr);
-    if (m->terminal && finished)
-        fputs("\r\033[K", stderr);
-    fflush(stderr);
-}
-
 /* --- output
  * -------------------------------------------------------------------------------------------- */
-static bl_status print(const bl_telling *telling, const flags *f)
+static bl_status print(const bl_telling *telling, const cli_compare_flags *f)
 {
     bl_text text = {0};
     bl_status status = f->json    ? bl_tell_json(telling, &text)
@@ -189,201 +46,14 @@ static bl_status print_timing(const bl_telling *t)
     return status;
 }
 
-/* --- the study
- * -------------------------------------------------------------------------------------------- */
-static bl_status own_path(char path[4096])
+static bl_status write_suspects(const bl_outcome *outcome, const char *path)
 {
-    ssize_t n = readlink("/proc/self/exe", path, 4095);
-    if (n < 0)
-        return bl_fail(BL_IO, "cannot find the program's own file through /proc/self/exe");
-    path[n] = 0;
-    return BL_OK;
-}
-
-/* Tunes every arm, or reads the preset, and puts the chosen settings into the options; `setting` is
- * room for them. */
-static bl_status freeze(const flags *f, const bl_job_data *data, const arm_list *arms, meter *m,
-                        bl_study_options *options, bl_tuning *tuning, const char **setting)
-{
-    if (f->preset) {
-        BL_TRY(bl_preset_read(f->preset, data, options->arm, options->arms, tuning));
-    } else {
-        m->what = "trial runs";
-        BL_TRY(bl_tune(options, data, arms->given, (int)f->trials, tuning));
-        m->what = "runs";
-        m->last = 0;
-        options->fresh = false; /* what was stored is forgotten by now */
-        options->start = NULL;  /* and the data are shown */
-    }
-    BL_TRY(bl_record_choices(options, data, tuning)); /* before any test example is read */
-    for (int a = 0; a < options->arms; a++)
-        setting[a] = tuning->choice[a].setting;
-    options->arm = setting;
-    options->choice = tuning->choice;
-    return BL_OK;
-}
-
-/* A data set with its study; the outcome borrows from all of it. */
-typedef struct study {
-    bl_plan plan;
-    bl_job_data *data;
-    arm_list arms;
-    bl_tuning tuning;
-    bl_screening screening;
-    bl_pilot pilot;
-    const char **setting, **name; /* of the arms that are run; what they are called */
-    bl_choice *choice;            /* of these arms; borrowed from the tuning */
-    bl_outcome outcome;
-} study;
-
-static void close_study(study *s)
-{
-    bl_outcome_free(&s->outcome);
-    bl_screening_free(&s->screening);
-    bl_tuning_free(&s->tuning);
-    bl_release(s->setting);
-    bl_release(s->name);
-    bl_release(s->choice);
-    free_arms(&s->arms);
-    bl_job_data_close(s->data);
-    bl_plan_free(&s->plan);
-}
-
-static bl_status open_study(const flags *f, const char *path, study *s)
-{
-    BL_TRY(cli_plan_make(&f->plan, path, &s->plan));
-    BL_TRY(bl_job_data_open(&s->plan, &s->data));
-    BL_TRY(collect_arms(f, s->data, &s->arms));
-    BL_TRY(check_suspects(f, &s->arms));
-    size_t arms = (size_t)s->arms.count;
-    s->setting = bl_alloc(arms * sizeof *s->setting);
-    s->name = bl_alloc(arms * sizeof *s->name);
-    s->choice = bl_alloc(arms * sizeof *s->choice);
-    return s->setting && s->name && s->choice ? BL_OK : bl_no_memory(arms);
-}
-
-/* Leaves in the options the arms that a screening kept. */
-static bl_status screen(study *s, bl_study_options *options, meter *m)
-{
-    m->what = "screening runs";
-    for (int a = 0; a < options->arms; a++) {
-        s->setting[a] = options->arm[a];
-        s->name[a] = s->arms.at[a];
-        if (options->choice)
-            s->choice[a] = options->choice[a];
-    }
-    BL_TRY(bl_screen(options, s->data, s->name, &s->screening));
-    int kept = 1;
-    for (int a = 1; a < options->arms; a++)
-        if (!s->screening.arm[a - 1].round) {
-            s->setting[kept] = s->setting[a];
-            s->choice[kept++] = s->choice[a];
-        }
-    options->arm = s->setting;
-    options->choice = options->choice ? s->choice : NULL;
-    options->screened = options->arms - kept;
-    options->arms = kept;
-    options->fresh = false;
-    options->start = NULL;
-    return BL_OK;
-}
-
-static bl_status plan_replicates(const flags *f, study *s, bl_study_options *options, meter *m)
-{
-    m->what = "pilot runs";
-    BL_TRY(bl_plan_replicates(options, s->data, f->alpha, f->min_effect, &s->pilot));
-    options->replicates = s->pilot.planned;
-    options->fresh = false;
-    options->start = NULL;
-    return BL_OK;
-}
-
-/* All that comes before the comparison: tuning, screening, planning. */
-static bl_status prepare(const flags *f, study *s, bl_study_options *options, meter *m)
-{
-    if (f->preset || f->trials > 0)
-        BL_TRY(freeze(f, s->data, &s->arms, m, options, &s->tuning, s->setting));
-    if (options->arms - 1 > BL_SCREEN_KEEP && !f->no_screen)
-        BL_TRY(screen(s, options, m));
-    if (!f->replicates)
-        BL_TRY(plan_replicates(f, s, options, m));
-    m->what = "runs";
-    m->last = 0;
-    return BL_OK;
-}
-
-static bl_status read_outcome(const flags *f, study *s, const bl_study_options *options, meter *m)
-{
-    BL_TRY(bl_outcome_new(options, s->data, f->alpha, f->min_effect, &s->outcome));
-    s->outcome.screening = &s->screening;
-    s->outcome.pilot = &s->pilot;
-    m->what = "runs at equal cost";
-    m->last = 0;
-    bl_study_options more = *options;
-    more.fresh = false;
-    more.start = NULL;
-    if (!f->no_equal_cost)
-        BL_TRY(bl_match_cost(&more, s->data, &s->outcome));
-    return BL_OK;
-}
-
-/* What all studies of a command share. */
-typedef struct shared {
-    char program[4096];
-    const char *worker[3], *store;
-} shared;
-
-static bl_study_options options_of(const flags *f, const shared *all, const study *s, meter *m)
-{
-    *m = (meter){.data = s->data, .what = "runs", .terminal = isatty(STDERR_FILENO)};
-    return (bl_study_options){.plan = &s->plan,
-                              .arm = (const char *const *)s->arms.at,
-                              .arms = s->arms.count,
-                              .replicates = f->replicates,
-                              .workers = (int)f->workers,
-                              .ranks = f->ranks,
-                              .patience = f->patience,
-                              .store = all->store,
-                              .fresh = f->fresh,
-                              .worker = all->worker,
-                              .start = show_summary,
-                              .report = show_progress,
-                              .context = m,
-                              .stop = cli_catch_interrupt()};
-}
-
-static bl_status save_preset(const flags *f, const study *s, int count)
-{
-    const bl_tuning **tuning = bl_alloc((size_t)count * sizeof *tuning);
-    const bl_job_data **data = bl_alloc((size_t)count * sizeof *data);
-    bl_status status = tuning && data ? BL_OK : bl_no_memory((size_t)count);
-    for (int i = 0; i < count && status == BL_OK; i++) {
-        tuning[i] = &s[i].tuning;
-        data[i] = s[i].data;
-    }
+    bl_text text = {0};
+    bl_status status = bl_suspects_csv(outcome, &text);
     if (status == BL_OK)
-        status = bl_preset_write(tuning, data, count, f->save_preset);
-    bl_release(tuning);
-    bl_release(data);
+        status = bl_write_file(path, text.at, text.length);
+    bl_text_free(&text);
     return status;
-}
-
-/* The study s[i]; those before it have been run. */
-static bl_status run_study(const flags *f, const shared *all, study *s, int i)
-{
-    meter m;
-    bl_study_options options = options_of(f, all, &s[i], &m);
-    bl_status status = prepare(f, &s[i], &options, &m);
-    if (status == BL_OK && f->save_preset)
-        status = save_preset(f, s, i + 1);
-    if (status == BL_OK)
-        status = bl_study_run(&options, s[i].data);
-    if (status == BL_OK)
-        status = read_outcome(f, &s[i], &options, &m);
-    return status == BL_INTERRUPTED
-               ? bl_fail(BL_INTERRUPTED,
-                         "interrupted; what was finished is kept, and the same command goes on")
-               : status;
 }
 
 /* --- what is remembered of a command ---------------------------------------------------------- */
@@ -398,7 +68,8 @@ static bl_status hash_file(const char *path, char hash[17])
 }
 
 /* What the name stands for besides the study's plan, with the flags' names as keys. */
-static bl_status configuration_of(const flags *f, const study *s, int sets, char **text)
+static bl_status configuration_of(const cli_compare_flags *f, const cli_comparison *s, int sets,
+                                  char **text)
 {
     char preset[17] = "";
     if (f->preset)
@@ -420,13 +91,14 @@ static bl_status configuration_of(const flags *f, const study *s, int sets, char
     return *text ? BL_OK : bl_no_memory(0);
 }
 
-static bl_status name_studies(const flags *f, const shared *all, const study *s, int count)
+static bl_status name_studies(const cli_compare_flags *f, const cli_compare_shared *all,
+                              const cli_comparison *s, int count)
 {
     bl_status status = BL_OK;
     for (int i = 0; f->name && i < count && status == BL_OK; i++) {
-        meter m;
+        cli_compare_meter m;
         char *configuration = NULL;
-        bl_study_options options = options_of(f, all, &s[i], &m);
+        bl_study_options options = cli_comparison_options(f, all, &s[i], &m);
         status = configuration_of(f, &s[i], count, &configuration);
         if (status == BL_OK)
             status =
@@ -437,7 +109,8 @@ static bl_status name_studies(const flags *f, const shared *all, const study *s,
 }
 
 /* Every study of the command remembers all that it said. */
-static bl_status remember(const flags *f, const shared *all, const study *s, const bl_telling *t)
+static bl_status remember(const cli_compare_flags *f, const cli_compare_shared *all,
+                          const cli_comparison *s, const bl_telling *t)
 {
     bl_text table = {0}, json = {0};
     bl_status status = bl_tell_table(t, false, &table);
@@ -446,8 +119,8 @@ static bl_status remember(const flags *f, const shared *all, const study *s, con
     const bl_store_saying saying = {
         .name = f->name, .command = f->command, .table = table.at, .json = json.at};
     for (int i = 0; i < t->count && status == BL_OK; i++) {
-        meter m;
-        bl_study_options options = options_of(f, all, &s[i], &m);
+        cli_compare_meter m;
+        bl_study_options options = cli_comparison_options(f, all, &s[i], &m);
         status = bl_record_saying(&options, s[i].data, &saying);
     }
     bl_text_free(&table);
@@ -455,7 +128,8 @@ static bl_status remember(const flags *f, const shared *all, const study *s, con
     return status;
 }
 
-static bl_status tell(const flags *f, const shared *all, const study *s, int count)
+static bl_status tell(const cli_compare_flags *f, const cli_compare_shared *all,
+                      const cli_comparison *s, int count)
 {
     bl_telling t;
     bl_status status = bl_telling_new(count, &t);
@@ -479,8 +153,17 @@ static bl_status tell(const flags *f, const shared *all, const study *s, int cou
 
 /* --- the command
  * ------------------------------------------------------------------------------------------ */
+static bl_status own_path(char path[4096])
+{
+    ssize_t n = readlink("/proc/self/exe", path, 4095);
+    if (n < 0)
+        return bl_fail(BL_IO, "cannot find the program's own file through /proc/self/exe");
+    path[n] = 0;
+    return BL_OK;
+}
+
 /* A number, or "auto". */
-static bl_status read_seeds(flags *f)
+static bl_status read_seeds(cli_compare_flags *f)
 {
     int64_t n = SEEDS_DEFAULT;
     bool planned = f->seeds && !strcmp(f->seeds, "auto");
@@ -495,7 +178,7 @@ static bl_status read_seeds(flags *f)
     return BL_OK;
 }
 
-static bl_status check_flags(flags *f, int sets)
+static bl_status check_flags(cli_compare_flags *f, int sets)
 {
     BL_TRY(read_seeds(f));
     if (f->html)
@@ -515,14 +198,15 @@ static bl_status check_flags(flags *f, int sets)
     return BL_OK;
 }
 
-static bl_status run_all(const flags *f, const char *store, study *s, int count)
+static bl_status run_all(const cli_compare_flags *f, const char *store, cli_comparison *s,
+                         int count)
 {
-    shared all = {.store = store};
+    cli_compare_shared all = {.store = store};
     BL_TRY(own_path(all.program));
     all.worker[0] = all.program, all.worker[1] = "worker";
     BL_TRY(name_studies(f, &all, s, count));
     for (int i = 0; i < count; i++)
-        BL_TRY(run_study(f, &all, s, i));
+        BL_TRY(cli_comparison_run(f, &all, s, i));
     return tell(f, &all, s, count);
 }
 
@@ -549,22 +233,22 @@ static bool complain(const bl_outcome *o)
 }
 
 /* *incomplete: some arm has no verdict, because runs failed or it did nothing. */
-static bl_status compare(flags *f, const cli_texts *paths, bool *incomplete)
+static bl_status compare(cli_compare_flags *f, const cli_texts *paths, bool *incomplete)
 {
     BL_TRY(check_flags(f, paths->count));
     char *store = f->store ? bl_copy_text(f->store) : bl_store_default_path();
-    study *s = bl_alloc((size_t)paths->count * sizeof *s);
+    cli_comparison *s = bl_alloc((size_t)paths->count * sizeof *s);
     bl_status status = store && s ? BL_OK : bl_no_memory(0);
     int opened = 0;
     for (; opened < paths->count && status == BL_OK;
          opened++) /* all that is wrong, before any run */
-        status = open_study(f, paths->at[opened], &s[opened]);
+        status = cli_comparison_open(f, paths->at[opened], &s[opened]);
     if (status == BL_OK)
         status = run_all(f, store, s, opened);
     for (int i = 0; i < opened && status == BL_OK; i++)
         *incomplete = complain(&s[i].outcome) || *incomplete;
     for (int i = 0; i < opened; i++)
-        close_study(&s[i]);
+        cli_comparison_close(&s[i]);
     bl_release(s);
     bl_release(store);
     return status;
@@ -585,10 +269,10 @@ static char *joined_command(int argc, char **argv)
 
 static int compare_here(int argc, char **argv, bl_ranks *ranks)
 {
-    flags f = {.trials = UNSET,
-               .workers = ranks ? 1 : sysconf(_SC_NPROCESSORS_ONLN),
-               .alpha = 0.05,
-               .ranks = ranks};
+    cli_compare_flags f = {.trials = UNSET,
+                           .workers = ranks ? 1 : sysconf(_SC_NPROCESSORS_ONLN),
+                           .alpha = 0.05,
+                           .ranks = ranks};
     cli_plan_declare(&f.plan);
     const cli_option options[] = {
         {.name = "", .text = "Comparison"},
