@@ -430,7 +430,7 @@ static void take_place(cpu_program *p, allocation *a, int32_t s)
     cpu_slot *slot = &p->slot[s];
     if (slot->kind != SLOT_REGISTER || a->place[s] >= 0)
         return;
-    for (int32_t f = 0; f < a->frees; f++)
+    for (int32_t f = a->frees - 1; f >= 0; f--)
         if (a->class[a->free[f]] == slot->class && a->size[a->free[f]] == slot->size) {
             a->place[s] = a->free[f];
             a->free[f] = a->free[--a->frees];
@@ -441,25 +441,41 @@ static void take_place(cpu_program *p, allocation *a, int32_t s)
     a->place[s] = a->places++;
 }
 
+/* Gives back what the instruction reads last: the operands over which a loop may write its result
+ * (`under`), or the other slots. */
+static void free_places(const cpu_program *p, allocation *a, int32_t n, bool under)
+{
+    const cpu_instruction *i = &p->each.at[n];
+    const int32_t slot[4] = {i->x, i->y, i->w, cpu_is_state(i) ? -1 : i->z};
+    const cpu_slot *z = slot[3] >= 0 ? &p->slot[slot[3]] : NULL;
+    for (int o = 0; o < 4; o++) {
+        const cpu_slot *x = slot[o] >= 0 ? &p->slot[slot[o]] : NULL;
+        bool seen = false;
+        for (int q = 0; q < o; q++)
+            seen |= slot[q] == slot[o];
+        if (!x || seen || x->kind != SLOT_REGISTER || a->last[slot[o]] != n)
+            continue;
+        bool fits = (i->kind == DO_LOOP || i->kind == DO_EXP_SUM) && o < 3 &&
+                    x->class == z->class && x->size == z->size && (o != 2 || i->kind == DO_LOOP);
+        if (fits == under)
+            a->free[a->frees++] = a->place[slot[o]];
+    }
+}
+
+/* A result takes the place of an operand that dies, if it may: the tile stays small, and a load
+ * from a place that differs from a store's only in its page can cost many cycles. */
 static void assign(cpu_program *p, allocation *a)
 {
     for (int32_t n = 0; n < p->once.count; n++)
         take_place(p, a, p->once.at[n].z);
     for (int32_t n = 0; n < p->each.count; n++) {
         const cpu_instruction *i = &p->each.at[n];
+        free_places(p, a, n, true);
         if (!cpu_is_state(i))
             take_place(p, a, i->z);
         if (i->kind == DO_EXP_SUM)
             take_place(p, a, i->w);
-        const int32_t slot[4] = {cpu_is_state(i) ? -1 : i->z, i->x, i->y, i->w};
-        for (int o = 0; o < 4; o++) {
-            bool seen = false;
-            for (int q = 0; q < o; q++)
-                seen |= slot[q] == slot[o];
-            if (slot[o] >= 0 && !seen && p->slot[slot[o]].kind == SLOT_REGISTER &&
-                a->last[slot[o]] == n)
-                a->free[a->frees++] = a->place[slot[o]];
-        }
+        free_places(p, a, n, false);
     }
 }
 

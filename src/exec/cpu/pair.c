@@ -149,12 +149,13 @@ static bool join_finite(const pairing *p, int32_t at)
     return true;
 }
 
-/* A sum over the rows of e^(x - y), y one a row: it is taken where the exponentials are. */
+/* A sum over the rows of e^(x - y), y one a row: it is taken where the exponentials are. (What is
+ * one a row never lies over an operand, so it may be written that early.) */
 static bool join_sum(const pairing *p, int32_t at)
 {
     cpu_instruction *i = &p->list->at[at];
     if (i->kind != DO_REDUCE_ROW || i->reduction != BL_SUM || i->dtype != BL_F32 ||
-        !p->loops->exp_sum || p->writer[i->x] < 0 || p->program->slot[i->z].kind != SLOT_REGISTER)
+        !p->loops->exp_sum || p->writer[i->x] < 0)
         return false;
     cpu_instruction *first = &p->list->at[p->writer[i->x]];
     if (first->kind != DO_LOOP || first->loop != p->loops->sub_exp[1] || first->class != CPU_FULL)
