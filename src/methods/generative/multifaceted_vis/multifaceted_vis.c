@@ -34,6 +34,24 @@ static void store(const double *values, bl_array *out)
     OUT(variance, "f32[k]", "of the scores, divided by N - 1")                                     \
     OUT(components, "f32[k,D]", "unit directions, the largest entry of each positive")
 
+/* The k largest singular values of x[N,D], squared, and their right vectors, [k,D]. Where x is not
+ * wide they are the eigenvalues and eigenvectors of x^T x, which is small. */
+static void leading_directions(bl_tensor x, int64_t k, bl_tensor *square, bl_tensor *components)
+{
+    int64_t N = bl_dim(x, 0), D = bl_dim(x, 1);
+    bl_tensor u, s, v;
+    if (N < D) {
+        bl_truncated_svd(x, k, &u, &s, &v);
+        *square = bl_square(s);
+        *components = bl_transpose(v, 1, 0);
+        return;
+    }
+    bl_tensor last = bl_sub((double)(D - 1), bl_iota(x.graph, BL_I32, BL_SHAPE(k), 0));
+    bl_eigh(bl_dot(x, x, true, false), &s, &v); /* ascending */
+    *square = bl_max(bl_take(s, last), 0);
+    *components = bl_take(bl_transpose(v, 1, 0), last);
+}
+
 BL_CONTRACT(multifaceted_vis_pca, MULTIFACETED_VIS_PCA, "the directions that vary most")
 {
     int64_t N = bl_dim(f->x, 0), D = bl_dim(f->x, 1), most = N < D ? N : D;
@@ -43,13 +61,14 @@ BL_CONTRACT(multifaceted_vis_pca, MULTIFACETED_VIS_PCA, "the directions that var
                   (long long)f->k, (long long)N, (long long)most);
         return;
     }
-    bl_tensor x = bl_cast(f->x, BL_F64), u, s, v;
-    bl_truncated_svd(bl_sub(x, bl_mean_keep(x, 0)), f->k, &u, &s, &v);
-    bl_tensor largest = bl_expand(bl_argmax(bl_abs(v), 0), 0);
-    bl_tensor sign = bl_select(bl_lt(bl_take_along(v, largest, 0), 0), bl_full_like(s, -1), 1);
-    f->scores = bl_cast(bl_mul(u, bl_mul(sign, s)), BL_F32);
-    f->variance = bl_cast(bl_div(bl_square(s), (double)(N - 1)), BL_F32);
-    f->components = bl_cast(bl_transpose(bl_mul(v, sign), 1, 0), BL_F32);
+    bl_tensor x = bl_cast(f->x, BL_F64), square, v;
+    x = bl_sub(x, bl_mean_keep(x, 0));
+    leading_directions(x, f->k, &square, &v);
+    bl_tensor largest = bl_expand(bl_argmax(bl_abs(v), 1), 1);
+    v = bl_select(bl_lt(bl_take_along(v, largest, 1), 0), bl_neg(v), v);
+    f->scores = bl_cast(bl_dot(x, v, false, true), BL_F32);
+    f->variance = bl_cast(bl_div(square, (double)(N - 1)), BL_F32);
+    f->components = bl_cast(v, BL_F32);
 }
 
 #define MULTIFACETED_VIS_TSNE_AFFINITY(IN, OPT, OUT)                                               \
