@@ -3,15 +3,24 @@
  *
  * Everything is exact: all pairs are looked at in every step. The loops over pairs run in LANES
  * sums side by side, which the compiler turns into vector instructions without reordering anything
- * that the result depends on. */
+ * that the result depends on, and points are shared out over threads. */
 #include <math.h>
 #include <string.h>
 
 #include "ballast/solve.h"
 #include "base/base.h"
+#include "base/wide.h"
+#include "exec/cpu/pool.h"
+#include "exec/executor.h"
+#include "solve/parts.h"
 #include "solve/tsne.h"
 
-enum { LANES = 4, MOST_TRIALS = 200 };
+enum {
+    LANES = 4,
+    SHARE = 32, /* points that a thread takes at a time */
+    FEW = 256,  /* points whose steps are over before a second thread wakes */
+    MOST_TRIALS = 200
+};
 
 /* --- affinities ------------------------------------------------------------------------------- */
 
@@ -72,69 +81,103 @@ void bl_tsne_conditional(double *d, int64_t n, int64_t self, double perplexity, 
         w[j] /= sum;
 }
 
-static void squared_distances(const double *x, int64_t n, int64_t size, double *distance)
+typedef struct affinities {
+    const double *x;
+    int64_t n, size;
+    double perplexity, *p;
+} affinities;
+
+/* Eight sums side by side. */
+BL_WIDE(row_distances,
+        (const double *x, const double *rows, int64_t n, int64_t size, double *distance),
+        (x, rows, n, size, distance))
 {
-    for (int64_t i = 0; i < n; i++)
-        for (int64_t j = 0; j < i; j++) {
-            double sum = 0;
-            for (int64_t k = 0; k < size; k++) {
-                double difference = x[i * size + k] - x[j * size + k];
-                sum += difference * difference;
-            }
-            distance[i * n + j] = distance[j * n + i] = sum;
-        }
+    for (int64_t j = 0; j < n; j++) {
+        const double *y = rows + j * size;
+        double sum[8] = {0};
+        int64_t k = 0;
+        for (; k + 8 <= size; k += 8)
+            for (int l = 0; l < 8; l++)
+                sum[l] += (x[k + l] - y[k + l]) * (x[k + l] - y[k + l]);
+        for (int l = 0; k + l < size; l++)
+            sum[l] += (x[k + l] - y[k + l]) * (x[k + l] - y[k + l]);
+        distance[j] =
+            ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
+    }
+}
+
+/* Row i of the probabilities; scratch is [n]. */
+static void affinity_row(void *context, int64_t i, void *scratch)
+{
+    const affinities *a = context;
+    double *row = a->p + i * a->n;
+    row_distances(a->x + i * a->size, a->x, a->n, a->size, row);
+    bl_tsne_conditional(row, a->n, i, a->perplexity, scratch);
+    memcpy(row, scratch, (size_t)a->n * sizeof *row);
 }
 
 bl_status bl_tsne_affinities(const double *x, int64_t n, int64_t size, double perplexity, double *p)
 {
-    size_t bytes = (size_t)n * sizeof(double);
-    double *row = bl_alloc(bytes);
-    if (!row)
-        return bl_no_memory(bytes);
-    squared_distances(x, n, size, p);
-    for (int64_t i = 0; i < n; i++) {
-        p[i * n + i] = 0;
-        bl_tsne_conditional(p + i * n, n, i, perplexity, row);
-        memcpy(p + i * n, row, bytes);
-    }
+    affinities a = {x, n, size, perplexity, p};
+    double operations = (double)n * (double)n * (double)(size + 100);
+    BL_TRY(bl_in_parts(affinity_row, &a, n, (size_t)n * sizeof(double), operations));
     for (int64_t i = 0; i < n; i++)
         for (int64_t j = 0; j <= i; j++)
             p[i * n + j] = p[j * n + i] = (p[i * n + j] + p[j * n + i]) / (2 * (double)n);
-    bl_release(row);
     return BL_OK;
 }
 
 /* --- the map ---------------------------------------------------------------------------------- */
 
-/* What acts on point i: sum_j p_ij w_ij (y_i - y_j) pulls, sum_j w_ij^2 (y_i - y_j) pushes, with
- * w = 1 / (1 + |y_i - y_j|^2); returns the sum of w over all others. */
-static double forces(const bl_tsne_points *m, const double *affinities, int64_t i)
+/* What acts on a point at x, y: [0] and [1] are sum_j p_ij w_ij (y_i - y_j), which pulls, [2] and
+ * [3] are sum_j w_ij^2 (y_i - y_j), which pushes, with w = 1 / (1 + |y_i - y_j|^2); [4] is the sum
+ * of w over all, itself included. */
+BL_WIDE(add_forces,
+        (double x, double y, const double *ax, const double *ay, const double *p, int64_t n,
+         double force[5]),
+        (x, y, ax, ay, p, n, force))
 {
-    double sum[LANES] = {0}, pull[2][LANES] = {{0}}, push[2][LANES] = {{0}};
-    const double *p = affinities + i * m->n, *ax = m->at[0], *ay = m->at[1];
-    int64_t whole = m->n - m->n % LANES;
+    double sum[5][LANES] = {{0}};
+    int64_t whole = n - n % LANES;
     for (int64_t first = 0; first < whole; first += LANES)
         for (int l = 0; l < LANES; l++) {
             int64_t j = first + l;
-            double dx = ax[i] - ax[j], dy = ay[i] - ay[j], w = 1 / (1 + dx * dx + dy * dy);
-            sum[l] += w;
-            pull[0][l] += p[j] * w * dx, pull[1][l] += p[j] * w * dy;
-            push[0][l] += w * w * dx, push[1][l] += w * w * dy;
+            double dx = x - ax[j], dy = y - ay[j], w = 1 / (1 + dx * dx + dy * dy);
+            sum[0][l] += p[j] * w * dx, sum[1][l] += p[j] * w * dy;
+            sum[2][l] += w * w * dx, sum[3][l] += w * w * dy;
+            sum[4][l] += w;
         }
-    for (int64_t j = whole; j < m->n; j++) {
-        double dx = ax[i] - ax[j], dy = ay[i] - ay[j], w = 1 / (1 + dx * dx + dy * dy);
-        sum[0] += w;
-        pull[0][0] += p[j] * w * dx, pull[1][0] += p[j] * w * dy;
-        push[0][0] += w * w * dx, push[1][0] += w * w * dy;
+    for (int64_t j = whole; j < n; j++) {
+        double dx = x - ax[j], dy = y - ay[j], w = 1 / (1 + dx * dx + dy * dy);
+        sum[0][0] += p[j] * w * dx, sum[1][0] += p[j] * w * dy;
+        sum[2][0] += w * w * dx, sum[3][0] += w * w * dy;
+        sum[4][0] += w;
     }
-    for (int d = 0; d < 2; d++) {
-        m->pull[d][i] = (pull[d][0] + pull[d][1]) + (pull[d][2] + pull[d][3]);
-        m->push[d][i] = (push[d][0] + push[d][1]) + (push[d][2] + push[d][3]);
-    }
-    return (sum[0] + sum[1]) + (sum[2] + sum[3]) - 1; /* without itself */
+    for (int k = 0; k < 5; k++)
+        force[k] = (sum[k][0] + sum[k][1]) + (sum[k][2] + sum[k][3]);
 }
 
-/* One step of momentum descent; the gradient is 4 (exaggeration pull - push / sum of all w). */
+typedef struct map {
+    bl_tsne_points points;
+    const double *p;
+    double *partial; /* [n]: of each point, the sum of w over all others */
+} map;
+
+static void act_on_share(void *context, int64_t part, int thread)
+{
+    map *m = context;
+    const bl_tsne_points *t = &m->points;
+    int64_t stop = (part + 1) * SHARE < t->n ? (part + 1) * SHARE : t->n;
+    (void)thread;
+    for (int64_t i = part * SHARE; i < stop; i++) {
+        double force[5];
+        add_forces(t->at[0][i], t->at[1][i], t->at[0], t->at[1], m->p + i * t->n, t->n, force);
+        t->pull[0][i] = force[0], t->pull[1][i] = force[1];
+        t->push[0][i] = force[2], t->push[1][i] = force[3];
+        m->partial[i] = force[4] - 1; /* without itself */
+    }
+}
+
 void bl_tsne_descend(bl_tsne_points *m, int64_t step, double total)
 {
     const int64_t early = 250; /* steps in which groups form: attraction is exaggerated */
@@ -177,16 +220,30 @@ void bl_tsne_points_free(bl_tsne_points *points, double *y)
     bl_release(points->memory);
 }
 
-bl_status bl_tsne_map(const double *p, int64_t n, int64_t iterations, double *y)
+static void descend(map *m, int64_t iterations, cpu_pool *pool)
 {
-    bl_tsne_points m;
-    BL_TRY(bl_tsne_points_new(y, n, &m));
+    int64_t n = m->points.n;
     for (int64_t step = 0; step < iterations; step++) {
         double total = 0;
+        cpu_pool_run(pool, act_on_share, m, (n + SHARE - 1) / SHARE);
         for (int64_t i = 0; i < n; i++)
-            total += forces(&m, p, i);
-        bl_tsne_descend(&m, step, total);
+            total += m->partial[i];
+        bl_tsne_descend(&m->points, step, total);
     }
-    bl_tsne_points_free(&m, y);
-    return BL_OK;
+}
+
+bl_status bl_tsne_map(const double *p, int64_t n, int64_t iterations, double *y)
+{
+    size_t bytes = (size_t)(n + 1) * sizeof(double);
+    map m = {.p = p, .partial = bl_alloc(bytes)};
+    cpu_pool *pool = NULL;
+    bl_status status = m.partial ? bl_tsne_points_new(y, n, &m.points) : bl_no_memory(bytes);
+    if (status == BL_OK)
+        status = cpu_pool_new(n < FEW ? 1 : bl_default_threads(), &pool);
+    if (status == BL_OK)
+        descend(&m, iterations, pool);
+    cpu_pool_free(pool);
+    bl_tsne_points_free(&m.points, status == BL_OK ? y : NULL);
+    bl_release(m.partial);
+    return status;
 }
