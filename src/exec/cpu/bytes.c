@@ -104,8 +104,7 @@ bl_status cpu_prepare_dot_of_bytes(cpu_plan *plan, cpu_kernel *kernel, const bl_
         return BL_UNSUPPORTED;
     size_t scratch = (size_t)((p.m + p.n) * p.k) * sizeof(int16_t);
     scratch = (scratch + 63) & ~(size_t)63;
-    if (scratch > plan->scratch_bytes)
-        plan->scratch_bytes = scratch;
+    cpu_reserve_scratch(plan, scratch);
     kernel->run = run_bytes;
     kernel->how = "bytes";
     return BL_OK;

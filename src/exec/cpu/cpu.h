@@ -129,6 +129,13 @@ static inline const bl_node *cpu_node(const cpu_plan *plan, int32_t id)
     return bl_node_at(plan->signature.graph, id);
 }
 
+/* Every kernel may use this much of plan->scratch while it runs. */
+static inline void cpu_reserve_scratch(cpu_plan *plan, size_t bytes)
+{
+    if (bytes > plan->scratch_bytes)
+        plan->scratch_bytes = bytes;
+}
+
 /* How node `id` is read: its view, or the whole of it in row-major order. */
 cpu_view cpu_view_of(const cpu_plan *plan, int32_t id);
 /* The node in whose memory `id` is. */

@@ -52,8 +52,7 @@ bl_status cpu_run_reference(cpu_plan *plan, cpu_kernel *kernel)
 bl_status cpu_prepare_reference(cpu_plan *plan, cpu_kernel *kernel, const bl_node *node)
 {
     size_t scratch = scratch_elements(plan->signature.graph, node) * sizeof(uint64_t);
-    if (scratch > plan->scratch_bytes)
-        plan->scratch_bytes = scratch;
+    cpu_reserve_scratch(plan, scratch);
     kernel->run = cpu_run_reference;
     kernel->how = "reference";
     return BL_OK;

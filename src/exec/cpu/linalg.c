@@ -283,8 +283,7 @@ static bl_status prepare_batch(cpu_plan *plan, cpu_kernel *kernel, problem p)
     int64_t doubles = (int64_t)p.rows * p.columns + z.dim[z.rank - 2] * z.dim[z.rank - 1];
     size_t scratch =
         (size_t)(doubles + p.work_size) * sizeof(double) + (size_t)p.integers * sizeof(int);
-    if (scratch > plan->scratch_bytes)
-        plan->scratch_bytes = scratch;
+    cpu_reserve_scratch(plan, scratch);
     kernel->data = kept;
     kernel->free = bl_release;
     kernel->run = run_batch;

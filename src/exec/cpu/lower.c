@@ -624,8 +624,7 @@ bl_status cpu_lower(cpu_plan *plan, cpu_kernel *kernel)
     bl_status status = write_program(&l);
     size_t scratch = (size_t)l.program->parts * l.program->state_bytes +
                      (size_t)plan->threads * l.program->register_bytes;
-    if (scratch > plan->scratch_bytes)
-        plan->scratch_bytes = scratch;
+    cpu_reserve_scratch(plan, scratch);
     bl_release(l.leaf);
     bl_release(l.spread);
     return status;

@@ -144,8 +144,7 @@ bl_status cpu_prepare_dot(cpu_plan *plan, cpu_kernel *kernel, const bl_node *nod
     share_out(plan, p);
     p->scratch = (size_t)bl_gemm_scratch(p->m, p->n, p->k) * bl_dtype_size(node->type.dtype);
     p->scratch = (p->scratch + 63) & ~(size_t)63;
-    if ((size_t)plan->threads * p->scratch > plan->scratch_bytes)
-        plan->scratch_bytes = (size_t)plan->threads * p->scratch;
+    cpu_reserve_scratch(plan, (size_t)plan->threads * p->scratch);
     kernel->data = p;
     kernel->free = bl_release;
     kernel->run = run_product;

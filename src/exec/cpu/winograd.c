@@ -23,25 +23,17 @@ typedef struct winograd {
     bl_winograd all; /* without addresses; of all images */
     bl_op op;
     int64_t tasks, stretch; /* images of a task */
-    size_t scratch;         /* bytes of a thread */
-    float *filter;          /* [36,in,out]; of a gradient every task's [3,3,in,out] */
-    float *turned;          /* of conv_dx: the filter turned round, [3,3,in,out] */
+    int64_t filters;        /* elements of scratch memory before the threads' */
+    int64_t each;           /* elements of a thread */
 } winograd;
 
 typedef struct winograd_run {
     const cpu_plan *plan;
     const winograd *winograd;
-    float *image;
-    float *result;
+    float *image, *result;
+    float *filters; /* [36,in,out] and, of conv_dx, the filter turned round, [3,3,in,out]; or of a
+                       gradient every task's [3,3,in,out] */
 } winograd_run;
-
-static void free_winograd(void *data)
-{
-    winograd *w = data;
-    bl_release(w->filter);
-    bl_release(w->turned);
-    bl_release(w);
-}
 
 static int64_t pixel(const bl_winograd *c)
 {
@@ -58,18 +50,18 @@ static void run_task(void *context, int64_t number, int thread)
     c.images = left < w->stretch ? left : w->stretch;
     c.image = run->image + first * c.height * c.width * c.in;
     c.result = run->result + first * c.result_height * c.result_width * c.out;
-    c.scratch = (float *)(void *)(run->plan->scratch + (size_t)thread * w->scratch);
+    c.scratch = run->filters + w->filters + thread * w->each;
     c.zeros = c.scratch + bl_winograd_products(c.tiles, c.in, c.out);
     c.unwanted = c.zeros + pixel(&c);
     memset(c.zeros, 0, (size_t)pixel(&c) * sizeof(float));
     if (w->op != BL_OP_conv_dw) {
-        c.filter = w->filter;
+        c.filter = run->filters;
         loops->winograd(&c);
         return;
     }
     c.filter = c.unwanted + pixel(&c);
     loops->winograd_gradient(&c);
-    loops->winograd_filter_gradient(c.filter, filter, w->filter + 9 * filter * number);
+    loops->winograd_filter_gradient(c.filter, filter, run->filters + 9 * filter * number);
 }
 
 /* w[h,w,in,out] of conv, as its adjoint applies it: [2-h,2-w,out,in]. */
@@ -81,12 +73,14 @@ static void turn(const float *w, int64_t in, int64_t out, float *turned)
                 turned[(p * out + o) * in + i] = w[i * out + o];
 }
 
-static void add_up(const cpu_plan *plan, const winograd *w, float *sum)
+static void add_up(const winograd_run *run, float *sum)
 {
+    const winograd *w = run->winograd;
+    bl_loop *add = run->plan->loops->binary[BL_OP_add][BL_F32][BL_VV];
     int64_t count = 9 * w->all.in * w->all.out;
-    memcpy(sum, w->filter, (size_t)count * sizeof *sum);
+    memcpy(sum, run->filters, (size_t)count * sizeof *sum);
     for (int64_t t = 1; t < w->tasks; t++)
-        plan->loops->binary[BL_OP_add][BL_F32][BL_VV](sum, sum, w->filter + t * count, NULL, count);
+        add(sum, sum, run->filters + t * count, NULL, count);
 }
 
 static bl_status run_winograd(cpu_plan *plan, cpu_kernel *kernel)
@@ -96,16 +90,18 @@ static bl_status run_winograd(cpu_plan *plan, cpu_kernel *kernel)
     int64_t in = w->all.in, out = w->all.out;
     float *first = cpu_operand(plan, node, 0), *second = cpu_operand(plan, node, 1);
     float *z = plan->address[kernel->node];
-    winograd_run run = {plan, w, first, w->op == BL_OP_conv_dw ? second : z};
+    winograd_run run = {plan, w, first, w->op == BL_OP_conv_dw ? second : z,
+                        (float *)(void *)plan->scratch};
     if (w->op == BL_OP_conv_dx) {
-        turn(second, out, in, w->turned);
-        second = w->turned;
+        float *turned = run.filters + 36 * in * out;
+        turn(second, out, in, turned);
+        second = turned;
     }
     if (w->op != BL_OP_conv_dw)
-        plan->loops->winograd_filter(second, in * out, w->filter);
+        plan->loops->winograd_filter(second, in * out, run.filters);
     cpu_pool_run(plan->pool, run_task, &run, w->tasks);
     if (w->op == BL_OP_conv_dw)
-        add_up(plan, w, z);
+        add_up(&run, z);
     return BL_OK;
 }
 
@@ -152,23 +148,15 @@ bl_status cpu_prepare_winograd(cpu_plan *plan, cpu_kernel *kernel, bl_op op, con
     if (!w)
         return bl_no_memory(sizeof *w);
     *w = (winograd){.all = *c, .op = op};
-    int64_t filter = c->in * c->out, scratch = bl_winograd_products(c->tiles, c->in, c->out);
+    int64_t filter = c->in * c->out;
     double products = (double)(c->images * c->result_height * c->result_width) * 9 * (double)filter;
     w->tasks = cpu_share_images(c->images, products, &w->stretch);
-    size_t wanted = (size_t)(op == BL_OP_conv_dw ? 9 * w->tasks * filter : 36 * filter);
-    w->filter = bl_alloc_aligned(wanted * sizeof(float));
-    w->turned = op == BL_OP_conv_dx ? bl_alloc_aligned((size_t)(9 * filter) * sizeof(float)) : NULL;
-    if (!w->filter || (op == BL_OP_conv_dx && !w->turned)) {
-        free_winograd(w);
-        return bl_no_memory(wanted * sizeof(float));
-    }
-    w->scratch =
-        (size_t)(scratch + 2 * pixel(c) + (op == BL_OP_conv_dw ? 36 * filter : 0)) * sizeof(float);
-    w->scratch = (w->scratch + 63) & ~(size_t)63;
-    if ((size_t)plan->threads * w->scratch > plan->scratch_bytes)
-        plan->scratch_bytes = (size_t)plan->threads * w->scratch;
+    w->filters = (op == BL_OP_conv ? 36 : op == BL_OP_conv_dx ? 45 : 9 * w->tasks) * filter;
+    w->each = bl_winograd_products(c->tiles, c->in, c->out) + 2 * pixel(c) +
+              (op == BL_OP_conv_dw ? 36 * filter : 0);
+    cpu_reserve_scratch(plan, (size_t)(w->filters + plan->threads * w->each) * sizeof(float));
     kernel->data = w;
-    kernel->free = free_winograd;
+    kernel->free = bl_release;
     kernel->run = run_winograd;
     kernel->how = "winograd";
     return BL_OK;
