@@ -236,8 +236,8 @@ bl_status cli_check_output(const char *path, const char *option)
     char *folder = slash ? bl_format("%.*s", (int)(slash - path + 1), path) : bl_copy_text(".");
     struct stat info;
     bl_status status = folder ? BL_OK : bl_no_memory(0);
-    if (status == BL_OK && !*path)
-        status = bl_fail(BL_INVALID, "--%s is \"\", but must be a file name", option);
+    if (status == BL_OK && (!*path || !strcmp(path, "-")))
+        status = bl_fail(BL_INVALID, "--%s is \"%s\", but must be a file name", option, path);
     if (status == BL_OK && access(folder, W_OK) != 0)
         status = bl_fail(BL_IO, "--%s %s: the folder %s does not exist or cannot be written",
                          option, path, folder);

@@ -385,7 +385,8 @@ static bl_status check_words(const cli_texts *words, const flags *f)
                        words->count - 1);
     if (f->json && f->csv)
         return bl_fail(BL_INVALID, "--json and --csv exclude each other");
-    return f->output ? cli_check_output(f->output, "output") : BL_OK;
+    bool file = f->output && strcmp(f->output, "-") != 0; /* that is standard output */
+    return file ? cli_check_output(f->output, "output") : BL_OK;
 }
 
 /* One study of the command, by number or name. */

@@ -12,6 +12,7 @@
 
 typedef struct flags {
     cli_plan plan;
+    cli_texts arms; /* at most one */
     const char *arm, *output;
     bool json;
 } flags;
@@ -121,8 +122,20 @@ static bl_status run(const flags *f, const bl_plan *plan, const bl_job_data *dat
     return status;
 }
 
-static bl_status train(const flags *f, const char *path)
+static bl_status choose_arm(flags *f)
 {
+    if (f->arms.count > 1)
+        return bl_fail(BL_INVALID,
+                       "train takes one --arm; to train with both, join them: "
+                       "--arm \"%s+%s\"",
+                       f->arms.at[0], f->arms.at[1]);
+    f->arm = f->arms.count ? f->arms.at[0] : "baseline";
+    return BL_OK;
+}
+
+static bl_status train(flags *f, const char *path)
+{
+    BL_TRY(choose_arm(f));
     BL_TRY(cli_check_output(f->output, "output"));
     bl_plan plan;
     BL_TRY(cli_plan_make(&f->plan, path, &plan));
@@ -143,13 +156,13 @@ static bl_status train(const flags *f, const char *path)
 
 int cli_train(int argc, char **argv)
 {
-    flags f = {.arm = "baseline", .output = "model.safetensors"};
+    flags f = {.output = "model.safetensors"};
     cli_plan_declare(&f.plan);
     const cli_option options[] = {
         {.name = "", .text = "Run"},
         {.name = "arm",
-         .kind = CLI_TEXT,
-         .value = &f.arm,
+         .kind = CLI_TEXTS,
+         .value = &f.arms,
          .argument = "ARM",
          .letter = 'a',
          .text = "the method to train with: conr, \"mixup(alpha=0.2)+ema\" (default: baseline)"},

@@ -195,6 +195,8 @@ bad "only the baseline" '--arm' $compare digits --arm baseline
 bad "report in no folder" '--html nowhere/report\.html.*folder' \
     $compare digits $quick --html nowhere/report.html
 bad "report is a folder" '--html nofiles is a folder' $compare digits $quick --html nofiles
+bad "report on standard output" '--html is "-".*file name' $compare digits $quick --html -
+bad "two arms to train" 'one --arm.*conr\+mixup' $train digits --arm conr --arm mixup
 bad "store is not a database" 'store\.db.*store' $compare digits $quick --store store.db
 bad "store is a folder" 'nofiles is a folder' $compare digits $quick --store nofiles
 bad "store in no folder" '/proc/none' $compare digits $quick --store /proc/none/studies.db
