@@ -83,7 +83,7 @@ printf 'area,city,floor\n50,Paris,2\n' >unseen.csv
 "$ballast" predict price.safetensors unseen.csv >out 2>error || fail "an unseen category: $(cat error)"
 grep -q '^column "city": 1 cell with a text .* "Paris", counts as missing$' error || fail "unseen: $(cat error)"
 cp unseen.csv UNSEEN.CSV
-"$ballast" predict price.safetensors UNSEEN.CSV | tail -n 1 | cut -d, -f2 | cmp -s - <(tail -n 1 out | cut -d, -f2) ||
+"$ballast" predict price.safetensors UNSEEN.CSV 2>error | tail -n 1 | cut -d, -f2 | cmp -s - <(tail -n 1 out | cut -d, -f2) ||
     fail "the case of a file's name matters"
 
 # --- a model whose description is not true of its arrays ---
