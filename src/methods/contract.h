@@ -1,8 +1,9 @@
 /* Inside the contract machinery: what contract.c, call.c, arm.c and check.c share. Methods include
  * method.h only.
  *
- * types.c reads the small languages of a table's rows ("f32[B,S...]", "0 <= . < C"); contract.c
- * walks a table, sets options and builds; call.c runs a function on named arrays. */
+ * types.c and conditions.c read the small languages of a table's rows ("f32[B,S...]",
+ * "0 <= . < C"); contract.c walks a table, sets options and builds; call.c runs a function on named
+ * arrays. */
 #ifndef BL_METHODS_CONTRACT_H
 #define BL_METHODS_CONTRACT_H
 
