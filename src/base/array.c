@@ -197,3 +197,12 @@ void bl_array_set(bl_array *array, int64_t i, double value)
         return;
     }
 }
+
+double *bl_array_doubles(const bl_array *array)
+{
+    int64_t count = bl_array_count(array);
+    double *value = bl_alloc((size_t)(count + 1) * sizeof *value);
+    for (int64_t i = 0; value && i < count; i++)
+        value[i] = bl_array_get(array, i);
+    return value;
+}

@@ -22,6 +22,9 @@ void *bl_resize(void *block, size_t bytes);
 void bl_release(void *block); /* any of these */
 void bl_fail_allocation(int64_t n);
 
+/* The values of an array in double, with room for one even if it has none; NULL if memory is short.
+ */
+double *bl_array_doubles(const bl_array *array);
 /* Makes room for one more element in a growing array: BL_GROW(items, count, capacity) is false if
  * memory is short. */
 #define BL_GROW(items, count, capacity)                                                            \

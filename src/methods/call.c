@@ -179,6 +179,16 @@ bl_status bl_input_check(const bl_dictionary *in, const char *name, const char *
     return check_values(conditions, &none, name, bl_dictionary_find(in, name));
 }
 
+bl_status bl_codes_check(const bl_array *codes, const char *name, const bl_array *cards)
+{
+    long long k = cards->type.shape.dim[0], count = bl_array_count(codes);
+    for (long long i = 0; i < count; i++)
+        if (bl_i32(codes)[i] >= bl_i32(cards)[i % k])
+            return bl_fail(BL_INVALID, "%s[%lld,%lld] is %d, expected 0 <= . < cards[%lld] (%d)",
+                           name, i / k, i % k, bl_i32(codes)[i], i % k, bl_i32(cards)[i % k]);
+    return BL_OK;
+}
+
 /* --- results ---------------------------------------------------------------------------------- */
 
 static result *add_result(call *c, const char *name, char *own)

@@ -86,6 +86,9 @@ typedef bl_status bl_contract_check(const bl_dictionary *in, const void *options
 /* Inside of one: conditions on an input that hold only under some options. */
 bl_status bl_input_check(const bl_dictionary *in, const char *name, const char *conditions);
 
+/* codes[M,k], called `name`, are below cards[k], of each column its number of values. */
+bl_status bl_codes_check(const bl_array *codes, const char *name, const bl_array *cards);
+
 /* The gradient of a host function, after it has run: `fields` hold its inputs, options and outputs,
  * the OUTs of `cotangent` their cotangents (no data: zero), and the differentiable INs of `gradient`
  * arrays of zeros to be filled. All three are the contract's struct. */

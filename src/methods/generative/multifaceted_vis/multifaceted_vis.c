@@ -8,16 +8,6 @@
 #include "methods/method.h"
 #include "ballast/solve.h"
 
-/* The values of a in double, to release; NULL if memory is short. */
-static double *doubles(const bl_array *a)
-{
-    int64_t count = bl_array_count(a);
-    double *values = bl_alloc((size_t)(count + 1) * sizeof *values);
-    for (int64_t i = 0; i < count && values; i++)
-        values[i] = (double)bl_f32(a)[i];
-    return values;
-}
-
 static void store(const double *values, bl_array *out)
 {
     int64_t count = bl_array_count(out);
@@ -84,7 +74,7 @@ BL_HOST(multifaceted_vis_tsne_affinity, MULTIFACETED_VIS_TSNE_AFFINITY,
         return bl_fail(BL_INVALID, "option perplexity is %g, expected below N - 1 (%lld)",
                        f->perplexity, (long long)(N - 1));
     size_t bytes = (size_t)(N * N) * sizeof(double);
-    double *x = doubles(&f->x), *p = bl_alloc(bytes);
+    double *x = bl_array_doubles(&f->x), *p = bl_alloc(bytes);
     bl_status status = x && p ? bl_tsne_affinities(x, N, D, f->perplexity, p) : bl_no_memory(bytes);
     if (status == BL_OK)
         store(p, &f->p);
@@ -132,7 +122,7 @@ BL_CONTRACT(multifaceted_vis_tsne_kl, MULTIFACETED_VIS_TSNE_KL, "what t-SNE mini
 BL_HOST(multifaceted_vis_kmeans, MULTIFACETED_VIS_KMEANS, "k-means (Lloyd 1982)")
 {
     int64_t N = f->y.type.shape.dim[0], K = f->init.type.shape.dim[0], d = f->y.type.shape.dim[1];
-    double *y = doubles(&f->y), *centroid = doubles(&f->init);
+    double *y = bl_array_doubles(&f->y), *centroid = bl_array_doubles(&f->init);
     bl_status status = y && centroid
                            ? bl_kmeans(y, N, d, K, f->iterations, centroid, bl_i32(&f->assignment))
                            : bl_no_memory((size_t)((N + K) * d) * sizeof(double));

@@ -98,16 +98,6 @@ BL_CONTRACT(random_teacher_standardize, RANDOM_TEACHER_STANDARDIZE, "features on
     OUT(votes, "i32[m,classes]", "of the k nearest; ties to the lower training row")               \
     OUT(pred, "i32[m]", "first class with most votes")
 
-/* A copy in double; NULL if memory is short. */
-static double *doubles(const bl_array *a)
-{
-    int64_t count = bl_array_count(a);
-    double *copy = bl_alloc((size_t)(count + 1) * sizeof *copy);
-    for (int64_t i = 0; copy && i < count; i++)
-        copy[i] = bl_array_get(a, i);
-    return copy;
-}
-
 /* The class with most votes, the first of equals. */
 static int32_t winner(const int32_t *votes, int64_t classes)
 {
@@ -123,7 +113,7 @@ BL_HOST(random_teacher_knn, RANDOM_TEACHER_KNN, "votes of the nearest training e
     if (f->k > n)
         return bl_fail(BL_INVALID, "option k is %lld, expected at most the rows of train (%lld)",
                        (long long)f->k, (long long)n);
-    double *train = doubles(&f->train), *test = doubles(&f->test);
+    double *train = bl_array_doubles(&f->train), *test = bl_array_doubles(&f->test);
     size_t bytes = (size_t)(m * f->k + 1) * sizeof(int32_t);
     int32_t *nearest = bl_alloc(bytes);
     int64_t features = f->train.type.shape.dim[1];

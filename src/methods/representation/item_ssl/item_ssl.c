@@ -3,72 +3,43 @@
  * features alone give a second task: hide some of an item's features in one view and the others in
  * another, and let the two encodings find each other in the batch. Features that tell each other
  * are hidden together (correlated feature masking), or the task would be solved by a near copy. */
-#include <stdlib.h>
-
 #include "methods/method.h"
+#include "ballast/solve.h"
 
 #define ITEM_SSL_MUTUAL_INFORMATION(IN, OPT, OUT)                                                  \
     IN (codes, "i32[M,k]", "rows > 0, >= 0", "categorical features of the items")                  \
     IN (cards, "i32[k]",   ">= 1",           "how many values each feature has")                   \
     OUT(mi,    "f32[k,k]",                   "in nats; entropies on the diagonal")
 
-static bl_status check_codes(const bl_array *codes, const bl_array *cards)
-{
-    int64_t k = cards->type.shape.dim[0], count = bl_array_count(codes);
-    for (int64_t i = 0; i < count; i++)
-        if (bl_i32(codes)[i] >= bl_i32(cards)[i % k])
-            return bl_fail(BL_INVALID, "codes[%lld,%lld] is %d, expected 0 <= . < cards[%lld] (%d)",
-                           (long long)(i / k), (long long)(i % k), bl_i32(codes)[i],
-                           (long long)(i % k), bl_i32(cards)[i % k]);
-    return BL_OK;
-}
+struct item_ssl_mutual_information;
+static bl_status fill_information(struct item_ssl_mutual_information *f, const int32_t *feature);
 
-static int ascending(const void *a, const void *b)
-{
-    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-    return (x > y) - (x < y);
-}
-
-/* The entropy of the distribution of key[n], which is sorted: -sum p log p over its values. */
-static double entropy(int64_t *key, int64_t n)
-{
-    double sum = 0;
-    qsort(key, (size_t)n, sizeof *key, ascending);
-    for (int64_t start = 0, i = 1; i <= n; i++) {
-        if (i < n && key[i] == key[start])
-            continue;
-        double p = (double)(i - start) / (double)n;
-        sum -= p * log(p);
-        start = i;
-    }
-    return sum;
-}
-
-/* I(i;j) = H(i) + H(j) - H(i,j), and I(i;i) = H(i) */
 BL_HOST(item_ssl_mutual_information, ITEM_SSL_MUTUAL_INFORMATION, "which features tell each other")
 {
     int64_t m = f->codes.type.shape.dim[0], k = f->codes.type.shape.dim[1];
-    BL_TRY(check_codes(&f->codes, &f->cards));
-    const int32_t *codes = bl_i32(&f->codes), *cards = bl_i32(&f->cards);
-    size_t bytes = (size_t)m * sizeof(int64_t) + (size_t)k * sizeof(double);
-    double *alone = bl_alloc(bytes);
-    if (!alone)
+    BL_TRY(bl_codes_check(&f->codes, "codes", &f->cards));
+    size_t bytes = (size_t)(m * k + 1) * sizeof(int32_t);
+    int32_t *feature = bl_alloc(bytes); /* [k,m] */
+    if (!feature)
         return bl_no_memory(bytes);
-    int64_t *key = (int64_t *)(alone + k);
-    for (int64_t i = 0; i < k; i++) {
-        for (int64_t r = 0; r < m; r++)
-            key[r] = codes[r * k + i];
-        alone[i] = entropy(key, m);
-        bl_array_set(&f->mi, i * k + i, alone[i]);
-        for (int64_t j = 0; j < i; j++) {
-            for (int64_t r = 0; r < m; r++)
-                key[r] = codes[r * k + i] * (int64_t)cards[j] + codes[r * k + j];
-            double mi = fmax(alone[i] + alone[j] - entropy(key, m), 0);
-            bl_array_set(&f->mi, i * k + j, mi);
-            bl_array_set(&f->mi, j * k + i, mi);
+    for (int64_t i = 0; i < m * k; i++)
+        feature[i % k * m + i / k] = bl_i32(&f->codes)[i];
+    bl_status status = fill_information(f, feature);
+    bl_release(feature);
+    return status;
+}
+
+/* I(i;i) is the entropy of i. */
+static bl_status fill_information(struct item_ssl_mutual_information *f, const int32_t *feature)
+{
+    int64_t m = f->codes.type.shape.dim[0], k = f->codes.type.shape.dim[1];
+    for (int64_t i = 0; i < k; i++)
+        for (int64_t j = 0; j <= i; j++) {
+            double mi;
+            BL_TRY(bl_mutual_information(feature + i * m, feature + j * m, m, &mi));
+            bl_array_set(&f->mi, i * k + j, fmax(mi, 0));
+            bl_array_set(&f->mi, j * k + i, fmax(mi, 0));
         }
-    }
-    bl_release(alone);
     return BL_OK;
 }
 

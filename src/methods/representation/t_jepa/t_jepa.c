@@ -89,20 +89,13 @@ static bl_tensor categorical_tokens(const struct t_jepa_tokenize *f, bl_tensor b
 static bl_status tokenize_check(const bl_dictionary *in, BL_UNUSED_ const void *options)
 {
     const bl_array *cards = bl_dictionary_find(in, "cards");
-    const bl_array *codes = bl_dictionary_find(in, "x_cat");
-    int64_t c = cards->type.shape.dim[0], values = 0, count = bl_array_count(codes);
-    for (int64_t j = 0; j < c; j++)
+    int64_t values = 0, rows = bl_dictionary_find(in, "emb")->type.shape.dim[0];
+    for (int64_t j = 0; j < cards->type.shape.dim[0]; j++)
         values += bl_i32(cards)[j];
-    int64_t rows = bl_dictionary_find(in, "emb")->type.shape.dim[0];
     if (values != rows)
         return bl_fail(BL_INVALID, "emb has %lld rows, expected %lld, the sum of cards",
                        (long long)rows, (long long)values);
-    for (int64_t i = 0; i < count; i++)
-        if (bl_i32(codes)[i] >= bl_i32(cards)[i % c])
-            return bl_fail(BL_INVALID, "x_cat[%lld,%lld] is %d, expected 0 <= . < cards[%lld] (%d)",
-                           (long long)(i / c), (long long)(i % c), bl_i32(codes)[i],
-                           (long long)(i % c), bl_i32(cards)[i % c]);
-    return BL_OK;
+    return bl_codes_check(bl_dictionary_find(in, "x_cat"), "x_cat", cards);
 }
 
 /* --- masks ------------------------------------------------------------------------------------ */

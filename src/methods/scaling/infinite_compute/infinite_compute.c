@@ -219,18 +219,6 @@ static void write_law(bl_array *coef, int64_t row, power_law law)
     bl_array_set(coef, 3 * row + 2, law.E);
 }
 
-/* The values of an array; bl_release them. */
-static bl_status as_doubles(const bl_array *array, double **out)
-{
-    int64_t count = bl_array_count(array);
-    *out = bl_alloc((size_t)(count + 1) * sizeof **out);
-    if (!*out)
-        return bl_no_memory((size_t)(count + 1) * sizeof **out);
-    for (int64_t i = 0; i < count; i++)
-        (*out)[i] = bl_array_get(array, i);
-    return BL_OK;
-}
-
 #define INFINITE_COMPUTE_POWER_FIT(IN, OPT, OUT)                                                   \
     IN(x, "f32[M]", "> 0, finite", "members, parameters or data")                                  \
     IN(y, "f32[M]", "", "losses")                                                                  \
@@ -241,10 +229,10 @@ static bl_status as_doubles(const bl_array *array, double **out)
 BL_HOST(infinite_compute_power_fit, INFINITE_COMPUTE_POWER_FIT,
         "least squares of A / x^alpha + E, the best with A, E >= 0")
 {
-    double *y;
+    double *y = bl_array_doubles(&f->y);
     power_law law = {0};
-    BL_TRY(as_doubles(&f->y, &y));
-    bl_status status = fit(&f->x, "x", y, f->alpha_min, f->alpha_max, f->grid, &law);
+    bl_status status = y ? fit(&f->x, "x", y, f->alpha_min, f->alpha_max, f->grid, &law)
+                         : bl_no_memory(sizeof *y);
     bl_release(y);
     write_law(&f->coef, 0, law);
     bl_array_set(&f->sse, 0, law.sse);
@@ -265,11 +253,9 @@ static bl_status fit_rows(struct infinite_compute_tiered *f, const double *loss,
 
 BL_HOST(infinite_compute_tiered, INFINITE_COMPUTE_TIERED, "K to infinity, then N to infinity")
 {
-    double *loss = NULL, *asymptote = NULL;
+    double *loss = bl_array_doubles(&f->loss), *asymptote = bl_array_doubles(&f->n);
     power_law law = {0};
-    bl_status status = as_doubles(&f->loss, &loss);
-    if (status == BL_OK)
-        status = as_doubles(&f->n, &asymptote);
+    bl_status status = loss && asymptote ? BL_OK : bl_no_memory(sizeof *loss);
     if (status == BL_OK)
         status = fit_rows(f, loss, asymptote);
     if (status == BL_OK)
