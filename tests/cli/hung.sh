@@ -50,10 +50,14 @@ kill -0 "${hung:-none}" 2>/dev/null && fail "the stopped worker lives" stopped
 
 # --- every worker is stopped, whenever it comes ---
 start failing --patience 0.3
-while kill -0 $pid 2>/dev/null; do
-    for child in $(cat "/proc/$pid/task/$pid/children"); do kill -STOP "$child"; done
+for ((i = 0; i < 1500; i++)); do # not before it is a worker: its parent waits until then
+    kill -0 $pid || break
+    for child in $(cat "/proc/$pid/task/$pid/children"); do
+        tr '\0' ' ' <"/proc/$child/cmdline" | grep -q ' worker $' && kill -STOP "$child"
+    done
     sleep 0.02
 done 2>/dev/null
+kill -KILL $pid 2>/dev/null
 wait $pid
 status=$?
 [ $status -eq 2 ] && grep -q 'baseline failed: the worker gave no sign of life for 0.3 s' "$work/failing.error" ||
