@@ -481,7 +481,29 @@ static void axes_in_the_middle_agree(void **state)
     bl_tensor (*const build[])(bl_tensor) = {middle_sum, outer_and_inner_sum, middle_largest,
                                              running,    first_largest,       order};
     for (int i = 0; i < COUNT_OF(build); i++)
-        expect_near(*state, BL_SHAPE(7, 33, 19), build[i], 1e-5);
+        for (int64_t inner = 1; inner < 60; inner = 3 * inner + 1) /* 1 4 13 40 */
+            expect_near(*state, BL_SHAPE(7, 133, inner), build[i], 1e-5);
+}
+
+static bl_tensor turned(bl_tensor x)
+{
+    return bl_transpose(x);
+}
+static bl_tensor turned_and_more(bl_tensor x)
+{
+    bl_tensor z = bl_transpose(x);
+    return bl_add(bl_mul(z, bl_sin(z)), bl_mul(1e-2, bl_sum_keep(z, -1)));
+}
+
+static void transposed_operands_are_read_in_blocks(void **state)
+{
+    static const int64_t size[][2] = {{1, 70},   {70, 1},    {16, 16},   {37, 10},   {129, 128},
+                                      {65, 129}, {3, 20011}, {20011, 3}, {300, 500}, {5000, 17}};
+    for (int s = 0; s < COUNT_OF(size); s++) {
+        expect_near(*state, BL_SHAPE(size[s][0], size[s][1]), turned, 0);
+        expect_near(*state, BL_SHAPE(size[s][0], size[s][1]), turned_and_more, 1e-5);
+    }
+    expect_near(*state, BL_SHAPE(3, 100, 90), turned, 0);
 }
 
 /* --- windows, products, bytes -------------------------------------------------------------------
@@ -998,6 +1020,7 @@ int main(void)
         cmocka_unit_test(exponentials_of_differences_are_those_of_exp),
         TEST(reductions_agree_on_odd_shapes),
         TEST(axes_in_the_middle_agree),
+        TEST(transposed_operands_are_read_in_blocks),
         TEST(windows_agree),
         TEST(products_over_axes_agree),
         TEST(an_infinity_beside_padding_stays_one),

@@ -115,6 +115,9 @@ typedef struct bl_loops {
                                                      int64_t columns);
     /* z[r,c] = x[r] */
     void (*spread[9])(void *z, const void *x, int64_t rows, int64_t columns); /* by element size */
+    /* z[i,j] = x[j,i], of 4 bytes; z_row and x_row: elements from row to row. */
+    void (*transpose)(void *z, int64_t z_row, const void *x, int64_t x_row, int64_t rows,
+                      int64_t columns);
     void (*gemm[BL_DTYPES])(const bl_gemm *product); /* f32 and f64 (others NULL) */
     void (*winograd)(const bl_winograd *convolution); /* results, of images and a filter */
     void (*winograd_gradient)(const bl_winograd *convolution); /* of the filter */

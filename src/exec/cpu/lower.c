@@ -12,7 +12,9 @@ enum {
     CACHE_BYTES = 24 << 10, /* of registers */
     TILE_LEAST = 128,
     TILE_MOST = 1024,
-    ROWS_MOST = 16, /* long rows in a tile */
+    ROWS_MOST = 16,         /* long rows in a tile */
+    TURNED_ROWS = 16,       /* of a transposed operand: a line of memory is one row of these */
+    TURNED_MOST = 16 << 10, /* elements of a tile that has one */
     PART_ELEMENTS = 16384,
     PARTS_MOST = 16,
     STATE_BYTES = 1 << 20, /* of all parts */
@@ -484,6 +486,21 @@ static int64_t clamp(int64_t x, int64_t low, int64_t high)
     return x < low ? low : x > high ? high : x;
 }
 
+/* Elements of a tile in which every line that a transposed operand reads is used as a whole, or 0.
+ */
+static int64_t turned_tile(const cpu_program *p)
+{
+    int64_t most = 0;
+    for (int32_t n = 0; n < p->each.count; n++) {
+        const cpu_instruction *i = &p->each.at[n];
+        if (i->kind != DO_GATHER || i->class != CPU_FULL || !cpu_is_turned(&i->view))
+            continue;
+        int64_t tile = TURNED_ROWS * i->view.dim[i->view.rank - 1];
+        most = tile > most && tile <= TURNED_MOST ? tile : most;
+    }
+    return most;
+}
+
 /* Tiles of as many elements as keep the full registers in the first cache. */
 static void size_tiles(lowering *l, const allocation *a)
 {
@@ -492,6 +509,8 @@ static void size_tiles(lowering *l, const allocation *a)
     for (int32_t i = 0; i < a->places; i++)
         bytes += a->class[i] == CPU_FULL ? a->size[i] : 0;
     int64_t tile = clamp(CACHE_BYTES / bytes & ~(int64_t)63, TILE_LEAST, TILE_MOST);
+    int64_t turned = turned_tile(p);
+    tile = turned > tile ? turned : tile;
     p->tile_rows = 1, p->tile_columns = p->columns;
     if (l->short_rows)
         p->tile_rows = clamp(tile / p->columns, 1, p->rows);

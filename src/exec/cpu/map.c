@@ -111,18 +111,23 @@ static void advance(const cpu_view *view, position *p, int axis, int64_t by)
 enum { SHORT_RUN = 64 };
 
 /* Elements start .. start + n of a view, in its order. */
-static void gather(const cpu_view *view, const char *from, int64_t start, int64_t n, int size,
-                   char *to)
+static void gather(const bl_loops *loops, const cpu_view *view, const char *from, int64_t start,
+                   int64_t n, int size, char *to)
 {
     int last = view->rank - 1;
     position p = position_of(view, start);
     while (n > 0) {
         const char *here = from + p.at * size;
         int64_t run = view->dim[last] - p.index[last];
-        if (run == view->dim[last] && run < SHORT_RUN && last > 0 && n >= run) {
+        bool turned = cpu_is_turned(view) && size == 4;
+        if (run == view->dim[last] && (run < SHORT_RUN || turned) && last > 0 && n >= run) {
             int64_t blocks = view->dim[last - 1] - p.index[last - 1];
             blocks = blocks < n / run ? blocks : n / run;
-            copy_blocks(to, here, blocks, view->stride[last - 1], run, view->stride[last], size);
+            if (turned)
+                loops->transpose(to, run, here, view->stride[last], blocks, run);
+            else
+                copy_blocks(to, here, blocks, view->stride[last - 1], run, view->stride[last],
+                            size);
             advance(view, &p, last - 1, blocks);
             run *= blocks;
         } else {
@@ -140,8 +145,8 @@ static void do_gather(const part *p, const cpu_instruction *i)
     const cpu_slot *z = &p->program->slot[i->z];
     const tile *t = &p->tile;
     int64_t start = i->class == CPU_ROW ? t->row : t->row * p->program->columns + t->column;
-    gather(&i->view, p->plan->address[i->view.source], start, elements(t, i->class), z->size,
-           p->at[i->z]);
+    gather(p->plan->loops, &i->view, p->plan->address[i->view.source], start, elements(t, i->class),
+           z->size, p->at[i->z]);
 }
 
 static void do_spread(const part *p, const cpu_instruction *i)

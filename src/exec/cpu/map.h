@@ -49,6 +49,13 @@ typedef struct cpu_instruction {
     void (*reduce)(void *z, const void *x, int64_t rows, int64_t columns);
 } cpu_instruction;
 
+/* Whether neighbours in memory are neighbours along the last axis but one: a transposed matrix. */
+static inline bool cpu_is_turned(const cpu_view *view)
+{
+    return view->rank > 1 && view->stride[view->rank - 2] == 1 &&
+           view->stride[view->rank - 1] != 1 && view->dim[view->rank - 2] > 1;
+}
+
 /* Whether z is a state, not a slot. */
 static inline bool cpu_is_state(const cpu_instruction *i)
 {

@@ -40,11 +40,11 @@ static void join_axes(bl_shape x, uint32_t axes, reduction *r)
     r->count = stride;
 }
 
-/* How much further in the result the next stretch goes. */
-static int64_t next_stretch(const reduction *r, int64_t *index)
+/* How much further in the result the next stretch goes; it takes the last `taken` axes. */
+static int64_t next_stretch(const reduction *r, int taken, int64_t *index)
 {
     int64_t step = 0;
-    for (int i = r->rank - 2; i >= 0; i--) {
+    for (int i = r->rank - 1 - taken; i >= 0; i--) {
         step += r->to[i];
         if (++index[i] < r->dim[i])
             break;
@@ -54,9 +54,26 @@ static int64_t next_stretch(const reduction *r, int64_t *index)
     return step;
 }
 
-/* Joins a stretch into its place: `total` holds doubles for sums of reals, else elements. */
+enum { LANES = 64 };
+
+/* z[c] += x[r,c] for short rows: as many together as there are lanes. */
+static void add_short_rows(double *z, const float *x, int64_t rows, int64_t n)
+{
+    double lane[LANES] = {0};
+    int64_t width = LANES / n * n, all = rows * n, i = 0;
+    for (; i + width <= all; i += width)
+        for (int64_t l = 0; l < width; l++)
+            lane[l] += (double)x[i + l];
+    for (int64_t l = 0; i + l < all; l++)
+        lane[l] += (double)x[i + l];
+    for (int64_t l = 0; l < width; l++)
+        z[l % n] += lane[l];
+}
+
+/* Joins a stretch into its place: `total` holds doubles for sums of reals, else elements. Of a kept
+ * axis the stretch is `rows` rows, which come to the same place. */
 static void join_stretch(const cpu_plan *plan, const reduction *r, bl_dtype dtype, const char *x,
-                         char *total, bool kept)
+                         char *total, bool kept, int64_t rows)
 {
     int64_t n = r->dim[r->rank - 1];
     const bl_loops *loops = plan->loops;
@@ -73,10 +90,15 @@ static void join_stretch(const cpu_plan *plan, const reduction *r, bl_dtype dtyp
     } else if (r->kind == BL_SUM && dtype == BL_F32) {
         double *z = (double *)(void *)total;
         const float *from = (const float *)(const void *)x;
-        for (int64_t i = 0; i < n; i++)
-            z[i] += (double)from[i];
+        if (n <= LANES / 2) {
+            add_short_rows(z, from, rows, n);
+            return;
+        }
+        for (int64_t row = 0; row < rows; row++, from += n)
+            for (int64_t i = 0; i < n; i++)
+                z[i] += (double)from[i];
     } else {
-        loops->reduce_columns[r->kind][dtype](total, x, 1, n);
+        loops->reduce_columns[r->kind][dtype](total, x, rows, n);
     }
 }
 
@@ -114,10 +136,12 @@ static bl_status run_reduce(cpu_plan *plan, cpu_kernel *kernel)
         memset(total, 0, (size_t)(r.count * wide_size));
     else
         cpu_fill_worst(type.dtype, r.kind, total, r.count);
-    int64_t index[BL_MAX_RANK] = {0}, at = 0, stretches = bl_type_count(type) / r.dim[last];
-    for (; stretches > 0; stretches--, x += r.dim[last] * size) {
-        join_stretch(plan, &r, type.dtype, x, total + at * wide_size, r.to[last] != 0);
-        at += next_stretch(&r, index);
+    bool kept = r.to[last] != 0;
+    int64_t rows = kept && last > 0 ? r.dim[last - 1] : 1, stretch = rows * r.dim[last];
+    int64_t index[BL_MAX_RANK] = {0}, at = 0, stretches = bl_type_count(type) / stretch;
+    for (; stretches > 0; stretches--, x += stretch * size) {
+        join_stretch(plan, &r, type.dtype, x, total + at * wide_size, kept, rows);
+        at += next_stretch(&r, kept && last > 0 ? 2 : 1, index);
     }
     for (int64_t i = 0; wide && i < r.count; i++)
         ((float *)(void *)z)[i] = (float)((const double *)(void *)total)[i];
@@ -214,7 +238,7 @@ static bl_status run_product(cpu_plan *plan, cpu_kernel *kernel)
     for (int64_t left = bl_type_count(type) / n; left > 0; left--) {
         multiply_stretch(type.dtype, x, n, kept, plan->scratch, at);
         x += n * (int64_t)bl_dtype_size(type.dtype);
-        at += next_stretch(&r, index);
+        at += next_stretch(&r, 1, index);
     }
     store_products(type.dtype, plan->scratch, r.count, plan->address[kernel->node]);
     return BL_OK;
