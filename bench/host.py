@@ -168,7 +168,7 @@ def multifaceted_vis_tv_bregman(r):
         out=denoise_tv_bregman(image[..., 0].astype("f8"), 5.0, max_num_iter=100, eps=1e-3, isotropic=True)[..., None])
 
 
-@row("sklearn TSNE(barnes_hut), 500 iterations", None)
+@row("sklearn TSNE(barnes_hut), 500 iterations of 50 numbers", None)
 def bl_tsne(r):
     from sklearn.manifold import TSNE
     x, group = blobs(r, N, 50, 10, 2.0)

@@ -232,8 +232,8 @@ def markdown(rows, path):
         f.write("\nIn double precision in all three, as the papers' methods are defined: %s.\n" % ", ".join(
             sorted(n for n, r in peers.ROWS.items() if r["double"])))
         f.write("\nDifferentiable functions without a row:\n\n" + "".join("- %s %s\n" % p for p in WITHOUT_PEER.items()))
-        f.write("\nHost functions (fits, clustering, statistics of sorted values, adaptive solvers) are not differentiated by the engine "
-                "and have no rows.\n")
+        f.write("\nHost functions (fits, clustering, statistics of sorted values) are not differentiated by the engine: `bench/host.py` and "
+                "[host.md](host.md).\n")
 
 
 def differentiable(build):

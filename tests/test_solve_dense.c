@@ -54,6 +54,40 @@ static void a_singular_matrix_is_refused_in_its_column(void **state)
     expect_ok(bl_solve_linear(a, b, 0, 1));
 }
 
+/* Large enough for LAPACK: solved, singular, without memory, and not finite, which is not for it. */
+static void a_large_system_is_solved_or_refused_as_a_small_one(void **state)
+{
+    (void)state;
+    enum { N = 90, COLUMNS = 3 };
+    static double a[N * N], kept[N * N], b[N * COLUMNS], x[N * COLUMNS];
+    bl_random r = bl_random_new(bl_key_from_seed(6));
+    for (int i = 0; i < N * N; i++)
+        a[i] = kept[i] = bl_random_gauss(&r);
+    for (int i = 0; i < N * COLUMNS; i++)
+        b[i] = x[i] = bl_random_gauss(&r);
+    expect_ok(bl_solve_linear(a, x, N, COLUMNS));
+    for (int i = 0; i < N * COLUMNS; i++) {
+        double sum = 0;
+        for (int j = 0; j < N; j++)
+            sum += kept[i / COLUMNS * N + j] * x[j * COLUMNS + i % COLUMNS];
+        assert_true(fabs(sum - b[i]) < 1e-9);
+    }
+    memset(a, 0, sizeof a);
+    for (int i = 0; i < N; i++)
+        a[i * N + i] = i != 40;
+    assert_int_equal(bl_solve_linear(a, b, N, COLUMNS), BL_INVALID);
+    assert_string_equal(bl_error(), "singular in column 40, expected independent columns");
+    bl_fail_allocation(1);
+    assert_int_equal(bl_solve_linear(kept, b, N, COLUMNS), BL_NO_MEMORY);
+    bl_fail_allocation(0);
+    b[0] = NAN;
+    memset(a, 0, sizeof a);
+    for (int i = 0; i < N; i++)
+        a[i * N + i] = 2;
+    expect_ok(bl_solve_linear(a, b, N, COLUMNS));
+    assert_true(isnan(b[0]));
+}
+
 /* --- functions of one variable ---------------------------------------------------------------- */
 
 static double two_valleys(double x, void *context)
@@ -106,6 +140,7 @@ int main(void)
         cmocka_unit_test(pivots_keep_a_small_diagonal_harmless),
         cmocka_unit_test(random_systems_are_solved),
         cmocka_unit_test(a_singular_matrix_is_refused_in_its_column),
+        cmocka_unit_test(a_large_system_is_solved_or_refused_as_a_small_one),
         cmocka_unit_test(the_deeper_of_two_valleys_is_found),
         cmocka_unit_test(a_minimum_at_an_end_stays_there),
         cmocka_unit_test(the_first_of_equals_is_lowest_and_nan_never),
