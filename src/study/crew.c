@@ -11,6 +11,7 @@ struct bl_crew {
     double patience;
     bl_pool *pool;
     bl_ranks *ranks;
+    int64_t *job; /* [workers]: the number of the last that each was given; 0: none */
     double moved; /* when the last event was */
     char *self;   /* this rank, as bl_rank_self says it */
 };
@@ -32,6 +33,9 @@ bl_status bl_crew_start(int each, const char *const *argv, double patience, bl_r
     crew->ranks = ranks;
     crew->moved = bl_seconds_now();
     bl_status status = ranks ? bl_rank_self(argv[0], &crew->self) : BL_OK;
+    crew->job = bl_alloc((size_t)bl_crew_count(each, ranks) * sizeof *crew->job);
+    if (status == BL_OK && !crew->job)
+        status = bl_no_memory(sizeof *crew->job);
     if (status == BL_OK)
         status = bl_pool_start(each, argv, patience, &crew->pool);
     if (status != BL_OK) {
@@ -50,6 +54,7 @@ void bl_crew_stop(bl_crew *crew)
     if (!crew)
         return;
     bl_pool_stop(crew->pool);
+    bl_release(crew->job);
     bl_release(crew->self);
     bl_release(crew);
 }
@@ -63,8 +68,15 @@ bool bl_crew_ready(const bl_crew *crew, int worker)
 bl_status bl_crew_send(bl_crew *crew, int worker, const char *line)
 {
     int rank = worker / crew->each;
-    return rank == 0 ? bl_pool_send(crew->pool, worker, line)
-                     : bl_ranks_post(crew->ranks, rank, worker % crew->each, BL_RANK_JOB, line);
+    if (rank == 0)
+        return bl_pool_send(crew->pool, worker, line);
+    crew->job[worker] = ++crew->ranks->jobs;
+    char *text = bl_format("%lld %s", (long long)crew->job[worker], line);
+    if (!text)
+        return bl_no_memory(strlen(line));
+    bl_status status = bl_ranks_post(crew->ranks, rank, worker % crew->each, BL_RANK_JOB, text);
+    bl_release(text);
+    return status;
 }
 
 /* --- other ranks ------------------------------------------------------------------------------ */
@@ -125,6 +137,13 @@ static bl_event event_of(const bl_crew *crew, bl_rank_message *m)
     return event;
 }
 
+/* Whether a message of a worker is about the job that it has, or had last; what is said of one
+ * before comes too late. */
+static bool is_current(const bl_crew *crew, bl_rank_message *m)
+{
+    return bl_rank_job(m->text) == crew->job[m->rank * crew->each + m->worker];
+}
+
 static bl_status take_in(bl_crew *crew, bl_rank_message *m, bl_event *event)
 {
     if (m->rank < 1 || m->rank >= crew->ranks->size || m->worker < 0 || m->worker >= crew->each)
@@ -133,24 +152,25 @@ static bl_status take_in(bl_crew *crew, bl_rank_message *m, bl_event *event)
     bl_other_rank *other = &crew->ranks->other[m->rank];
     other->heard = bl_seconds_now();
     switch (m->kind) {
+    case BL_RANK_ALIVE:
+        return BL_OK;
     case BL_RANK_READY:
         return greet(crew, m->rank, m->text);
     case BL_RANK_BROKEN:
         return is_broken(other, m);
-    case BL_RANK_UNFIT: /* say where */
-        if (other->host) {
-            char *text = bl_format("rank %d (%s): %s", m->rank, other->host, m->text);
-            if (!text)
-                return bl_no_memory(0);
-            bl_release(m->text);
-            m->text = text;
-        }
-        break;
     default:
         break;
     }
-    if (!other->lost && m->kind != BL_RANK_ALIVE)
-        *event = event_of(crew, m);
+    if (!is_current(crew, m) || other->lost)
+        return BL_OK;
+    *event = event_of(crew, m);
+    if (event->kind != BL_EVENT_UNFIT || !other->host)
+        return BL_OK;
+    char *where = bl_format("rank %d (%s): %s", m->rank, other->host, event->text);
+    if (!where)
+        return bl_no_memory(0);
+    bl_release(event->text);
+    event->text = where;
     return BL_OK;
 }
 

@@ -148,6 +148,18 @@ bl_status bl_ranks_take(bl_ranks *r, bl_rank_message *message)
     return message->text ? BL_OK : bl_no_memory(m.count);
 }
 
+int64_t bl_rank_job(char *text)
+{
+    char *end = strchr(text, ' ');
+    int64_t number;
+    if (!end)
+        return -1;
+    *end = 0;
+    bool read = bl_parse_int(text, &number) && number > 0;
+    memmove(text, end + 1, strlen(end + 1) + 1);
+    return read ? number : -1;
+}
+
 bl_status bl_ranks_show_life(bl_ranks *r)
 {
     double t = bl_seconds_now();
@@ -197,11 +209,12 @@ typedef struct server {
     const char *const *worker;
     bl_pool *pool;
     int workers, busy;
-    double heard, moved; /* of the first rank; a job or an answer */
+    int64_t job[BL_POOL_MOST]; /* the number of each worker's, the last where it is idle */
+    double heard, moved;       /* of the first rank; a job or an answer */
     bool done;
 } server;
 
-static bl_status obey(server *s, const bl_rank_message *m)
+static bl_status obey(server *s, bl_rank_message *m)
 {
     s->heard = bl_seconds_now();
     double patience;
@@ -216,6 +229,7 @@ static bl_status obey(server *s, const bl_rank_message *m)
                            s->workers);
         s->busy++;
         s->moved = bl_seconds_now();
+        s->job[m->worker] = bl_rank_job(m->text);
         return bl_pool_send(s->pool, m->worker, m->text);
     case BL_RANK_GO:
         s->ranks->apart = true;
@@ -239,12 +253,17 @@ static bl_status pass_on(server *s, const bl_event *event)
         return BL_OK;
     char share[32];
     snprintf(share, sizeof share, "%.6f", event->share);
+    char *text = bl_format("%lld %s", (long long)s->job[event->worker],
+                           event->kind == BL_EVENT_PROGRESS ? share : event->text);
+    if (!text)
+        return bl_no_memory(0);
     if (event->kind != BL_EVENT_PROGRESS) {
         s->busy -= s->busy > 0;
         s->moved = bl_seconds_now();
     }
-    return bl_ranks_post(s->ranks, 0, event->worker, kind[event->kind],
-                         event->kind == BL_EVENT_PROGRESS ? share : event->text);
+    bl_status status = bl_ranks_post(s->ranks, 0, event->worker, kind[event->kind], text);
+    bl_release(text);
+    return status;
 }
 
 /* Until the next look for a message: none is expected while all workers are busy. */

@@ -3,7 +3,9 @@
  * between the first and its workers. So a run that crashes takes its worker along and not a rank,
  * which MPI would answer by ending everything.
  *
- * Messages are a letter and text, and meant for, or from, one worker of a rank. */
+ * Messages are a letter and text, and meant for, or from, one worker of a rank. What is said of a
+ * job begins with its number ("17 {..}"), as messages cross: a worker that dies idle is reported
+ * while its next job is on the way, and an answer must not be taken for that of another job. */
 #ifndef BL_STUDY_RANKS_H
 #define BL_STUDY_RANKS_H
 
@@ -26,6 +28,7 @@ typedef struct bl_ranks {
     struct bl_cluster *cluster;
     int rank, size;
     bl_other_rank *other; /* [size] */
+    int64_t jobs;         /* given to other ranks so far: the number of the last */
     double beaten;
     bool apart; /* some ranks are lost or gone: none waits for the others at its end */
 } bl_ranks;
@@ -33,7 +36,8 @@ typedef struct bl_ranks {
 typedef enum bl_rank_kind { /* the letter of a message */
                             BL_RANK_NONE = 0,
                             BL_RANK_ALIVE = 'a',
-                            BL_RANK_WORKERS = 'w',  /* to a rank: have so many workers, with this patience */
+                            BL_RANK_WORKERS =
+                                'w', /* to a rank: have so many workers, with this patience */
                             BL_RANK_JOB = 'j',      /* to a rank: a worker's next line */
                             BL_RANK_QUIT = 'q',     /* to a rank: all end together */
                             BL_RANK_GO = 'g',       /* to a rank: end alone, another is lost */
@@ -70,6 +74,9 @@ bl_status bl_ranks_take(bl_ranks *ranks, bl_rank_message *message);
 int bl_ranks_pause(double seconds);
 /* Tells the other ranks now and then (the first), or the first, that this one lives. */
 bl_status bl_ranks_show_life(bl_ranks *ranks);
+
+/* Takes the number off the beginning of a text; -1 where there is none. */
+int64_t bl_rank_job(char *text);
 
 /* "HASH INSTRUCTIONS HOST": the build that runs here, and on what. Results are the same, bit for
  * bit, where the first two are. */
