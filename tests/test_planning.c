@@ -144,7 +144,7 @@ static double p_of(bl_random *random, int n, double shift)
 static void planned_studies_keep_their_level_and_find_the_effect(void **state)
 {
     (void)state;
-    enum { STUDIES = 300, SEED = 11 };
+    enum { STUDIES = 500, SEED = 11 };
     const double effect = 1; /* in standard deviations: 10 pairs if the spread were known */
     bl_random random = bl_random_new(bl_key_from_seed(SEED));
     int alarms = 0, found = 0;
@@ -159,7 +159,7 @@ static void planned_studies_keep_their_level_and_find_the_effect(void **state)
         found += p_of(&random, pilot.planned, effect) <= 0.05;
     }
     print_message("seed %d: %d false alarms and %d findings of %d\n", SEED, alarms, found, STUDIES);
-    assert_in_range(alarms, 3, 27); /* 15 +- 3.3 sd */
+    assert_in_range(alarms, 9, 41); /* 25 +- 3.3 sd */
     assert_in_range(found, STUDIES * 78 / 100, STUDIES * 88 / 100);
 }
 
@@ -339,12 +339,12 @@ static int false_alarms(int studies, int seed, double luck, int family)
 static void screening_raises_no_false_alarms(void **state)
 {
     (void)state;
-    enum { STUDIES = 600 };
+    enum { STUDIES = 800 };
     const double luck = sqrt((double)TESTED / TRAINED);
-    const int most = 48; /* 30 + 3.3 sd */
+    const int most = 60; /* 40 + 3.3 sd */
     assert_in_range(false_alarms(STUDIES, 21, 0, BL_SCREEN_KEEP), 10, most);
     assert_true(false_alarms(STUDIES, 22, luck, ARMS) <= most);
-    assert_true(false_alarms(STUDIES, 22, luck, BL_SCREEN_KEEP) > 40); /* so all must count */
+    assert_true(false_alarms(STUDIES, 22, luck, BL_SCREEN_KEEP) > most); /* so all must count */
 }
 
 /* --- equal cost ------------------------------------------------------------------------------- */

@@ -613,12 +613,12 @@ static void override(sweep *s, bl_dtype dtype)
  */
 #define ROW(cases, dtypes, orders, slopes, from, to)                                               \
     {                                                                                              \
-        cases, dtypes, orders, slopes, {from, from, from}, {to, to, to}, 1, false                  \
+        cases, dtypes, orders, slopes, {from, from, from}, {to, to, to}, 1, false, 0               \
     }
 /* Only smooth numbers are valid, and rounding grows `loose` times. */
 #define MATRIX(cases, dtypes, slopes, from, to, loose)                                             \
     {                                                                                              \
-        cases, dtypes, 2, slopes, {from, from, from}, {to, to, to}, loose, true                    \
+        cases, dtypes, 2, slopes, {from, from, from}, {to, to, to}, loose, true, 0                 \
     }
 
 static const entry entries[BL_OPS] = {
@@ -646,8 +646,9 @@ static const entry entries[BL_OPS] = {
     [BL_OP_round] = ROW(unary, FLOATS, 2, 1, 0.6, 1.4),
     [BL_OP_isfinite] = ROW(unary, FLOATS, 2, 1, -2, 2),
     [BL_OP_not] = ROW(unary, BOOLS, 2, 1, -2, 2),
-    [BL_OP_lgamma] = ROW(unary, FLOATS, 2, 1, 0.3, 3),
-    [BL_OP_digamma] = ROW(unary, FLOATS, 1, 1, 0.5, 3),
+    /* In f64 made of numbers of the size of 8!'s logarithm. */
+    [BL_OP_lgamma] = {unary, FLOATS, 2, 1, {0.3}, {3}, 1, false, 8},
+    [BL_OP_digamma] = {unary, FLOATS, 1, 1, {0.5}, {3}, 1, false, 8},
     [BL_OP_trigamma] = ROW(unary, FLOATS, 0, 0, 0.5, 3),
     [BL_OP_stop_gradient] = ROW(unary, ALL_DTYPES, 2, 0, -2, 2),
     [BL_OP_cast] = ROW(cast, ALL_DTYPES, 2, 1, 0.1, 0.9),
