@@ -41,7 +41,7 @@ asan tsan: packages
 # release build: -Og takes three times as long, and asan and tsan run it. The store's tests kill
 # what they fork and start what is not there, of which valgrind makes something else.
 VALGRIND := valgrind -q --error-exitcode=9 --leak-check=full --child-silent-after-fork=yes
-VALGRIND_LEFT_OUT := $(addprefix build/test_,cpu primitives stats calibrate store long_%)
+VALGRIND_LEFT_OUT := $(addprefix build/test_,cpu loops primitives stats calibrate store long_%)
 valgrind: build
 	@for test in $(filter-out $(VALGRIND_LEFT_OUT),$(filter-out %.d,$(wildcard build/test_*))); do \
 	    echo "valgrind $$test"; \

@@ -2,7 +2,7 @@
  * vector_math.h is for floats. Only what methods compute in double by the million is here, the rest
  * is libm's.
  *
- * Errors against long double (tests/test_cpu.c measures them), in units in the last place: exp 1
+ * Errors against long double (tests/test_loops.c measures them), in units in the last place: exp 1
  * (AVX-512: 1.2), log 1, log1p 2, expm1 2, tanh 3, sigmoid 3; of lgamma
  * and digamma, for 1e-30 <= x <= 1e15, 2e-14 relative to 1 and to the value. */
 #ifndef BL_CPU_VECTOR_DOUBLE_H

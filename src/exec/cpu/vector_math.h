@@ -2,7 +2,7 @@
  *
  * Each is a reduction of the argument to a short interval, a polynomial fitted there by weighted
  * minimax, and a reconstruction; special values are put right by selects at the end. Errors in
- * units in the last place against libm in double, over all binades (tests/test_cpu.c measures
+ * units in the last place against libm in double, over all binades (tests/test_loops.c measures
  * them): exp 2 (AVX-512: 1.1), expm1 3, log 2, log1p 3, tanh 4, sigmoid 4, sin and cos 2, erf 3, atan 3, pow 3. To
  * add one, write it here, list it in FAST_UNARY of loops.inc and add a row to the test. */
 #ifndef BL_CPU_VECTOR_MATH_H
