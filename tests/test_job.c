@@ -454,14 +454,21 @@ static void write_prices(char *path)
     fclose(out);
 }
 
-static void errors_are_told_by_density_of_labels(void **state)
+/* A plan of the file, which goes with unlink(plan.data). */
+static bl_plan prices(const char *target)
 {
-    (void)state;
     char path[] = "/tmp/ballast-job-XXXXXX.csv";
     write_prices(path);
     bl_plan plan = bl_plan_new();
     plan.data = strdup(path);
-    plan.target = strdup("price");
+    plan.target = strdup(target);
+    return plan;
+}
+
+static void errors_are_told_by_density_of_labels(void **state)
+{
+    (void)state;
+    bl_plan plan = prices("price");
     plan.epochs = 20;
     bl_job_data *data = open_plan(&plan);
     bl_run_result result;
@@ -473,18 +480,14 @@ static void errors_are_told_by_density_of_labels(void **state)
     assert_int_equal(result.groups, 0);
     bl_run_result_free(&result);
     bl_job_data_close(data);
+    unlink(plan.data);
     bl_plan_free(&plan);
-    unlink(path);
 }
 
 static void prices_are_predicted_in_their_units(void **state)
 {
     (void)state;
-    char path[] = "/tmp/ballast-job-XXXXXX.csv";
-    write_prices(path);
-    bl_plan plan = bl_plan_new();
-    plan.data = strdup(path);
-    plan.target = strdup("price");
+    bl_plan plan = prices("price");
     bl_job_data *data = open_plan(&plan);
     bool higher;
     assert_string_equal(bl_job_primary_metric(data, &higher), "mae");
@@ -501,18 +504,14 @@ static void prices_are_predicted_in_their_units(void **state)
     assert_int_equal(bl_job_run(&job, data, NULL, &result), BL_INVALID);
     assert_string_equal(bl_error(), "the arm elr is for classification, but this is regression");
     bl_job_data_close(data);
-    unlink(path);
+    unlink(plan.data);
     bl_plan_free(&plan);
 }
 
 static void a_table_of_classes_takes_labels_but_no_images(void **state)
 {
     (void)state;
-    char path[] = "/tmp/ballast-job-XXXXXX.csv";
-    write_prices(path);
-    bl_plan plan = bl_plan_new();
-    plan.data = strdup(path);
-    plan.target = strdup("city");
+    bl_plan plan = prices("city");
     plan.epochs = 20;
     bl_job_data *data = open_plan(&plan);
     char *text = run_text(&plan, data, "elr", 0);
@@ -525,7 +524,7 @@ static void a_table_of_classes_takes_labels_but_no_images(void **state)
     assert_int_equal(bl_job_check_arm(data, "stochastic_depth"), BL_INVALID);
     assert_non_null(strstr(bl_error(), "branches"));
     bl_job_data_close(data);
-    unlink(path);
+    unlink(plan.data);
     bl_plan_free(&plan);
 }
 

@@ -24,23 +24,33 @@ static void pivots_keep_a_small_diagonal_harmless(void **state)
     assert_true(fabs(b[0] - 1) < 1e-15 && fabs(b[1] - 1) < 1e-15);
 }
 
+/* a[n,n] and b[n,3] are filled, and a x = b solved to `tolerance`. */
+static void expect_solved(double *a, double *b, int n, uint64_t seed, double tolerance)
+{
+    enum { COLUMNS = 3 };
+    double *used = bl_alloc((size_t)(n * n) * sizeof *used);
+    double *x = bl_alloc((size_t)(n * COLUMNS) * sizeof *x);
+    bl_random r = bl_random_new(bl_key_from_seed(seed));
+    for (int i = 0; i < n * n; i++)
+        used[i] = a[i] = bl_random_gauss(&r);
+    for (int i = 0; i < n * COLUMNS; i++)
+        x[i] = b[i] = bl_random_gauss(&r);
+    expect_ok(bl_solve_linear(used, x, n, COLUMNS));
+    for (int i = 0; i < n * COLUMNS; i++) {
+        double sum = 0;
+        for (int j = 0; j < n; j++)
+            sum += a[i / COLUMNS * n + j] * x[j * COLUMNS + i % COLUMNS];
+        assert_true(fabs(sum - b[i]) < tolerance);
+    }
+    bl_release(used);
+    bl_release(x);
+}
+
 static void random_systems_are_solved(void **state)
 {
     (void)state;
-    enum { N = 23, COLUMNS = 3 };
-    double a[N * N], kept[N * N], b[N * COLUMNS], x[N * COLUMNS];
-    bl_random r = bl_random_new(bl_key_from_seed(5));
-    for (int i = 0; i < N * N; i++)
-        a[i] = kept[i] = bl_random_gauss(&r);
-    for (int i = 0; i < N * COLUMNS; i++)
-        b[i] = x[i] = bl_random_gauss(&r);
-    expect_ok(bl_solve_linear(a, x, N, COLUMNS));
-    for (int i = 0; i < N * COLUMNS; i++) {
-        double sum = 0;
-        for (int j = 0; j < N; j++)
-            sum += kept[i / COLUMNS * N + j] * x[j * COLUMNS + i % COLUMNS];
-        assert_true(fabs(sum - b[i]) < 1e-11);
-    }
+    double a[23 * 23], b[23 * 3];
+    expect_solved(a, b, 23, 5, 1e-11);
 }
 
 static void a_singular_matrix_is_refused_in_its_column(void **state)
@@ -54,24 +64,14 @@ static void a_singular_matrix_is_refused_in_its_column(void **state)
     expect_ok(bl_solve_linear(a, b, 0, 1));
 }
 
-/* Large enough for LAPACK: solved, singular, without memory, and not finite, which is not for it. */
+/* Large enough for LAPACK: solved, singular, without memory, and not finite, which is not for it.
+ */
 static void a_large_system_is_solved_or_refused_as_a_small_one(void **state)
 {
     (void)state;
     enum { N = 90, COLUMNS = 3 };
-    static double a[N * N], kept[N * N], b[N * COLUMNS], x[N * COLUMNS];
-    bl_random r = bl_random_new(bl_key_from_seed(6));
-    for (int i = 0; i < N * N; i++)
-        a[i] = kept[i] = bl_random_gauss(&r);
-    for (int i = 0; i < N * COLUMNS; i++)
-        b[i] = x[i] = bl_random_gauss(&r);
-    expect_ok(bl_solve_linear(a, x, N, COLUMNS));
-    for (int i = 0; i < N * COLUMNS; i++) {
-        double sum = 0;
-        for (int j = 0; j < N; j++)
-            sum += kept[i / COLUMNS * N + j] * x[j * COLUMNS + i % COLUMNS];
-        assert_true(fabs(sum - b[i]) < 1e-9);
-    }
+    static double a[N * N], kept[N * N], b[N * COLUMNS];
+    expect_solved(kept, b, N, 6, 1e-9);
     memset(a, 0, sizeof a);
     for (int i = 0; i < N; i++)
         a[i * N + i] = i != 40;
