@@ -115,6 +115,13 @@ static void show_progress(void *context, const bl_study_progress *p)
 }
 
 /* --- the study -------------------------------------------------------------------------------- */
+/* After the first runs: what was stored is forgotten by now, and the data are shown. */
+static void go_on(bl_study_options *options)
+{
+    options->fresh = false;
+    options->start = NULL;
+}
+
 /* Tunes every arm, or reads the preset, and puts the chosen settings into the options; `setting` is
  * room for them. */
 static bl_status freeze(const cli_compare_flags *f, const bl_job_data *data, const cli_arms *arms,
@@ -126,10 +133,7 @@ static bl_status freeze(const cli_compare_flags *f, const bl_job_data *data, con
     } else {
         m->what = "trial runs";
         BL_TRY(bl_tune(options, data, arms->given, (int)f->trials, tuning));
-        m->what = "runs";
-        m->last = 0;
-        options->fresh = false; /* what was stored is forgotten by now */
-        options->start = NULL;  /* and the data are shown */
+        go_on(options);
     }
     BL_TRY(bl_record_choices(options, data, tuning)); /* before any test example is read */
     for (int a = 0; a < options->arms; a++)
@@ -186,8 +190,7 @@ static bl_status screen(cli_comparison *s, bl_study_options *options, cli_compar
     options->choice = options->choice ? s->choice : NULL;
     options->screened = options->arms - kept;
     options->arms = kept;
-    options->fresh = false;
-    options->start = NULL;
+    go_on(options);
     return BL_OK;
 }
 
@@ -197,8 +200,7 @@ static bl_status plan_replicates(const cli_compare_flags *f, cli_comparison *s,
     m->what = "pilot runs";
     BL_TRY(bl_plan_replicates(options, s->data, f->alpha, f->min_effect, &s->pilot));
     options->replicates = s->pilot.planned;
-    options->fresh = false;
-    options->start = NULL;
+    go_on(options);
     return BL_OK;
 }
 
@@ -226,8 +228,7 @@ static bl_status read_outcome(const cli_compare_flags *f, cli_comparison *s,
     m->what = "runs at equal cost";
     m->last = 0;
     bl_study_options more = *options;
-    more.fresh = false;
-    more.start = NULL;
+    go_on(&more);
     if (!f->no_equal_cost)
         BL_TRY(bl_match_cost(&more, s->data, &s->outcome));
     return BL_OK;

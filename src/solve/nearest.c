@@ -12,6 +12,7 @@
 #include "ballast/solve.h"
 #include "base/base.h"
 #include "base/wide.h"
+#include "solve/distance.h"
 #include "solve/parts.h"
 
 enum {
@@ -81,18 +82,10 @@ static void put_in_order(neighbour *heap, int64_t count)
 
 /* --- distances and bounds --------------------------------------------------------------------- */
 
-/* Eight sums side by side. */
 BL_WIDE(squared_distance, (const double *a, const double *b, int64_t size, double *distance),
         (a, b, size, distance))
 {
-    double sum[8] = {0};
-    int64_t d = 0;
-    for (; d + 8 <= size; d += 8)
-        for (int j = 0; j < 8; j++)
-            sum[j] += (a[d + j] - b[d + j]) * (a[d + j] - b[d + j]);
-    for (int j = 0; d + j < size; j++)
-        sum[j] += (a[d + j] - b[d + j]) * (a[d + j] - b[d + j]);
-    *distance = ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
+    *distance = bl_squared_distance(a, b, size);
 }
 
 /* bound[BLOCK] is at most the squared distance of a query q[size], whose square is `square`, to

@@ -12,6 +12,7 @@
 #include "base/wide.h"
 #include "exec/cpu/pool.h"
 #include "exec/executor.h"
+#include "solve/distance.h"
 #include "solve/parts.h"
 #include "solve/tsne.h"
 
@@ -87,23 +88,12 @@ typedef struct affinities {
     double perplexity, *p;
 } affinities;
 
-/* Eight sums side by side. */
 BL_WIDE(row_distances,
         (const double *x, const double *rows, int64_t n, int64_t size, double *distance),
         (x, rows, n, size, distance))
 {
-    for (int64_t j = 0; j < n; j++) {
-        const double *y = rows + j * size;
-        double sum[8] = {0};
-        int64_t k = 0;
-        for (; k + 8 <= size; k += 8)
-            for (int l = 0; l < 8; l++)
-                sum[l] += (x[k + l] - y[k + l]) * (x[k + l] - y[k + l]);
-        for (int l = 0; k + l < size; l++)
-            sum[l] += (x[k + l] - y[k + l]) * (x[k + l] - y[k + l]);
-        distance[j] =
-            ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7]));
-    }
+    for (int64_t j = 0; j < n; j++)
+        distance[j] = bl_squared_distance(x, rows + j * size, size);
 }
 
 /* Row i of the probabilities; scratch is [n]. */

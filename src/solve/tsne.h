@@ -21,8 +21,8 @@ bl_status bl_tsne_points_new(const double *y, int64_t n, bl_tsne_points *out);
 void bl_tsne_points_free(bl_tsne_points *points, double *y); /* where they are goes to y, or NULL */
 
 /* Step `step` of momentum descent, whose gains grow by 0.2 where a coordinate goes on downhill and
- * fall by a fifth where not (Jacobs 1988), after pull and push have been filled; total is the sum of all
- * w_ij = 1 / (1 + |y_i - y_j|^2), j != i. */
+ * fall by a fifth where not (Jacobs 1988), after pull and push have been filled; total is the sum of
+ * all w_ij = 1 / (1 + |y_i - y_j|^2), j != i. */
 void bl_tsne_descend(bl_tsne_points *points, int64_t step, double total);
 
 #endif
