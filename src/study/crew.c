@@ -141,7 +141,7 @@ static bl_event event_of(const bl_crew *crew, bl_rank_message *m)
  * before comes too late. */
 static bool is_current(const bl_crew *crew, bl_rank_message *m)
 {
-    return bl_rank_job(m->text) == crew->job[m->rank * crew->each + m->worker];
+    return bl_rank_number(m->text) == crew->job[m->rank * crew->each + m->worker];
 }
 
 static bl_status take_in(bl_crew *crew, bl_rank_message *m, bl_event *event)

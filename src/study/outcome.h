@@ -95,6 +95,9 @@ typedef struct bl_layout {
 bl_layout bl_outcome_layout(const bl_outcome *outcome);
 /* Three significant digits; all before the point where there are up to seven. */
 void bl_add_short_number(bl_text *text, double value);
+/* "baseline, elr: the best trials crowd ..", once for all arms of which it is true: with the first of
+ * them. False where there is nothing to say with arm `a`. */
+bool bl_edge_text(const bl_outcome *outcome, int a, bl_text *line);
 /* What the arm did, a sentence: "changes 41 % of the gradient, 100 % of the examples". */
 void bl_effect_text(const bl_arm_outcome *arm, bl_text *text);
 

@@ -148,7 +148,7 @@ bl_status bl_ranks_take(bl_ranks *r, bl_rank_message *message)
     return message->text ? BL_OK : bl_no_memory(m.count);
 }
 
-int64_t bl_rank_job(char *text)
+int64_t bl_rank_number(char *text)
 {
     char *end = strchr(text, ' ');
     int64_t number;
@@ -220,8 +220,10 @@ static bl_status obey(server *s, bl_rank_message *m)
     double patience;
     switch (m->kind) {
     case BL_RANK_WORKERS:
-        if (s->pool || sscanf(m->text, "%d %lf", &s->workers, &patience) != 2)
-            return bl_fail(BL_INVALID, "the first rank asks for \"%s\" workers", m->text);
+        s->workers = (int)bl_rank_number(m->text);
+        if (s->pool || !bl_parse_double(m->text, &patience))
+            return bl_fail(BL_INVALID, "the first rank asks for %d workers with patience \"%s\"",
+                           s->workers, m->text);
         return bl_pool_start(s->workers, s->worker, patience, &s->pool);
     case BL_RANK_JOB:
         if (!s->pool || m->worker < 0 || m->worker >= s->workers)
@@ -229,7 +231,7 @@ static bl_status obey(server *s, bl_rank_message *m)
                            s->workers);
         s->busy++;
         s->moved = bl_seconds_now();
-        s->job[m->worker] = bl_rank_job(m->text);
+        s->job[m->worker] = bl_rank_number(m->text);
         return bl_pool_send(s->pool, m->worker, m->text);
     case BL_RANK_GO:
         s->ranks->apart = true;

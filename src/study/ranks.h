@@ -76,7 +76,7 @@ int bl_ranks_pause(double seconds);
 bl_status bl_ranks_show_life(bl_ranks *ranks);
 
 /* Takes the number off the beginning of a text; -1 where there is none. */
-int64_t bl_rank_job(char *text);
+int64_t bl_rank_number(char *text);
 
 /* "HASH INSTRUCTIONS HOST": the build that runs here, and on what. Results are the same, bit for
  * bit, where the first two are. */

@@ -1,4 +1,5 @@
-/* The report of a study, or of several: one HTML page that needs nothing else, neither network nor script. */
+/* The report of a study, or of several: one HTML page that needs nothing else, neither network nor
+ * script. */
 #ifndef BL_STUDY_REPORT_H
 #define BL_STUDY_REPORT_H
 

@@ -144,3 +144,24 @@ bool bl_page_did_nothing(const bl_arm_outcome *arm)
 {
     return arm->runs > 0 && arm->inert == arm->runs;
 }
+
+bool bl_page_plots(const bl_page *p,
+                   bl_status (*plot)(const bl_outcome *outcome, int a, bl_text *out), bl_text *text)
+{
+    bl_text plots = {0};
+    bl_status status = p->no_plots ? BL_UNSUPPORTED : BL_OK;
+    bl_text_add(&plots, "<div class=\"curves\">\n");
+    for (int a = 1; a < p->outcome->arms && status == BL_OK; a++) {
+        bl_text_add(&plots, "<figure><figcaption><code>");
+        bl_page_escaped(&plots, p->outcome->arm[a].arm);
+        bl_text_add(&plots, "</code></figcaption>\n");
+        status = plot(p->outcome, a, &plots);
+        bl_text_add(&plots, "</figure>\n");
+    }
+    bl_text_add(&plots, "</div>\n");
+    if (status == BL_OK && !plots.failed)
+        bl_text_add_n(text, plots.at, plots.length);
+    text->failed = text->failed || plots.failed;
+    bl_text_free(&plots);
+    return status == BL_OK;
+}

@@ -96,35 +96,16 @@ static void edges(const bl_outcome *o, bl_text *text)
 {
     bl_text_add(text, "<ul class=\"notes\">");
     for (int a = 0; a < o->arms; a++) {
-        if (!o->arm[a].choice->edge)
-            continue;
-        bl_text_add(text, "\n<li><code>");
-        bl_page_escaped(text, o->arm[a].arm);
-        bl_text_add(text, "</code>: ");
-        bl_page_escaped(text, o->arm[a].choice->edge);
-        bl_text_add(text, ".</li>");
+        bl_text line = {0};
+        if (bl_edge_text(o, a, &line)) {
+            bl_text_add(text, "\n<li>");
+            bl_page_escaped(text, line.at);
+            bl_text_add(text, ".</li>");
+        }
+        text->failed = text->failed || line.failed;
+        bl_text_free(&line);
     }
     bl_text_add(text, "</ul>\n");
-}
-
-static void search_curves(const bl_page *p, bl_text *text)
-{
-    const bl_outcome *o = p->outcome;
-    bl_text plots = {0};
-    bl_status status = BL_OK;
-    bl_text_add(&plots, "<div class=\"curves\">\n");
-    for (int a = 1; a < o->arms && status == BL_OK; a++) {
-        bl_text_add(&plots, "<figure><figcaption><code>");
-        bl_page_escaped(&plots, o->arm[a].arm);
-        bl_text_add(&plots, "</code></figcaption>\n");
-        status = bl_plot_search(o, a, &plots);
-        bl_text_add(&plots, "</figure>\n");
-    }
-    bl_text_add(&plots, "</div>\n");
-    if (status == BL_OK && !plots.failed)
-        bl_text_add_n(text, plots.at, plots.length);
-    text->failed = text->failed || plots.failed;
-    bl_text_free(&plots);
 }
 
 /* What was searched and how it was scored. */
@@ -179,8 +160,8 @@ void bl_report_tuning(bl_page *p)
         search(o, text);
     else
         bl_text_add(text, "<p>The settings were read from a preset.</p>\n");
-    if (c->trials > 1 && !p->no_plots)
-        search_curves(p, text);
+    if (c->trials > 1)
+        (void)bl_page_plots(p, bl_plot_search, text);
     tuning_table(p, text);
     edges(o, text);
     bl_page_close_section(text);

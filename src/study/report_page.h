@@ -44,6 +44,12 @@ void bl_page_arm_name(bl_text *text, const bl_arm_outcome *arm);
 void bl_page_open_cell(bl_text *text, const char *label);
 void bl_page_short_number(bl_text *text, double value, const char *label);
 
+/* A plot of every arm but the baseline, side by side. False, with nothing added, where they cannot
+ * be drawn. */
+bool bl_page_plots(const bl_page *p,
+                   bl_status (*plot)(const bl_outcome *outcome, int a, bl_text *out),
+                   bl_text *text);
+
 /* --- the sections, as they follow one another --- */
 void bl_report_across(const bl_telling *telling, bl_text *text); /* several data sets alone */
 void bl_report_lead(const bl_page *p, bl_text *text);

@@ -40,32 +40,11 @@ static void curve_table(const bl_page *p, bl_text *text)
     bl_page_close_table(text);
 }
 
-/* False if a curve could not be drawn; then nothing is added. */
-static bool curve_plots(const bl_page *p, bl_text *text)
-{
-    bl_text plots = {0};
-    bl_status status = BL_OK;
-    bl_text_add(&plots, "<div class=\"curves\">\n");
-    for (int a = 1; a < p->outcome->arms && status == BL_OK; a++) {
-        bl_text_add(&plots, "<figure><figcaption><code>");
-        bl_page_escaped(&plots, p->outcome->arm[a].arm);
-        bl_text_add(&plots, "</code></figcaption>\n");
-        status = bl_plot_curve(p->outcome, a, &plots);
-        bl_text_add(&plots, "</figure>\n");
-    }
-    bl_text_add(&plots, "</div>\n");
-    if (status == BL_OK && !plots.failed)
-        bl_text_add_n(text, plots.at, plots.length);
-    text->failed = text->failed || plots.failed;
-    bl_text_free(&plots);
-    return status == BL_OK;
-}
-
 void bl_report_curves(bl_page *p)
 {
     bl_text *text = &p->text;
     bl_page_open_section(text, "Learning curves");
-    if (!p->no_plots && curve_plots(p, text))
+    if (bl_page_plots(p, bl_plot_curve, text))
         bl_text_add(text,
                     "<p class=\"note\">%s by epoch: the mean of the runs and a band from the "
                     "lowest to the highest; grey is the baseline. ",

@@ -346,23 +346,27 @@ static bool has_edge(const bl_outcome *o, int a, const char *edge)
     return c && c->edge && !strcmp(c->edge, edge);
 }
 
-/* "baseline, elr: the best trials crowd ..", once for all arms of which it is true. */
+bool bl_edge_text(const bl_outcome *o, int a, bl_text *line)
+{
+    const char *edge = o->arm[a].choice ? o->arm[a].choice->edge : NULL;
+    if (!edge)
+        return false;
+    for (int b = 0; b < a; b++)
+        if (has_edge(o, b, edge))
+            return false;
+    for (int b = a; b < o->arms; b++)
+        if (has_edge(o, b, edge))
+            bl_text_add(line, "%s%s", b > a ? ", " : "", o->arm[b].arm);
+    bl_text_add(line, ": %s", edge);
+    return !line->failed;
+}
+
 static void edges(const bl_outcome *o, bl_text *text)
 {
     for (int a = 0; a < o->arms; a++) {
-        const char *edge = o->arm[a].choice ? o->arm[a].choice->edge : NULL;
-        bool said = !edge;
-        for (int b = 0; b < a && !said; b++)
-            said = has_edge(o, b, edge);
         bl_text line = {0};
-        for (int b = a; b < o->arms && !said; b++)
-            if (has_edge(o, b, edge))
-                bl_text_add(&line, "%s%s", b > a ? ", " : "", o->arm[b].arm);
-        if (!said) {
-            bl_text_add(&line, ": %s", edge);
-            if (line.at)
-                folded(text, 0, line.at);
-        }
+        if (bl_edge_text(o, a, &line))
+            folded(text, 0, line.at);
         text->failed = text->failed || line.failed;
         bl_text_free(&line);
     }
