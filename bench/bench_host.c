@@ -10,22 +10,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "ballast/solve.h"
 #include "methods/contract.h"
+#include "turns.h"
 
 typedef struct bench {
     bl_dictionary file, in, out;
     const char *function, *options;
 } bench;
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return 1e6 * (double)t.tv_sec + 1e-3 * (double)t.tv_nsec;
-}
 
 /* --- solvers ---------------------------------------------------------------------------------- */
 
@@ -61,8 +54,9 @@ static const struct solver {
 
 /* --- calls ------------------------------------------------------------------------------------ */
 
-static bl_status call(bench *b)
+static bl_status call(void *context)
 {
+    bench *b = context;
     bl_dictionary_free(&b->out);
     b->out = (bl_dictionary){0};
     for (size_t i = 0; i < sizeof solvers / sizeof *solvers; i++)
@@ -110,19 +104,6 @@ static bl_status write_results(const bench *b, const char *path)
     return status;
 }
 
-static bl_status take_turns(bench *b)
-{
-    puts("ready");
-    fflush(stdout);
-    for (long times; scanf("%ld", &times) == 1 && times > 0; fflush(stdout)) {
-        double start = now();
-        for (long i = 0; i < times; i++)
-            BL_TRY(call(b));
-        printf("%.4f\n", (now() - start) / (double)times);
-    }
-    return BL_OK;
-}
-
 int main(int argc, char **argv)
 {
     static bench b;
@@ -135,8 +116,8 @@ int main(int argc, char **argv)
         status = call(&b);
     if (status == BL_OK)
         status = write_results(&b, argv[2]);
-    if (status == BL_OK)
-        status = take_turns(&b);
+    if (status == BL_OK && puts("ready") != EOF)
+        status = take_turns(call, &b);
     if (status != BL_OK)
         fprintf(stderr, "bench_host: %s\n", bl_error());
     bl_dictionary_free(&b.out);

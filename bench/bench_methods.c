@@ -13,9 +13,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "methods/contract.h"
+#include "turns.h"
 
 enum { MOST = 96 };
 
@@ -31,13 +31,6 @@ typedef struct bench {
     bl_program *program;
     double compiled; /* microseconds to compile */
 } bench;
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return 1e6 * (double)t.tv_sec + 1e-3 * (double)t.tv_nsec;
-}
 
 static const char *after(const char *name, const char *prefix)
 {
@@ -186,13 +179,10 @@ static void bench_close(bench *b)
 
 /* --- timing ----------------------------------------------------------------------------------- */
 
-static bl_status run_times(bench *b, long times, double *microseconds)
+static bl_status run_once(void *context)
 {
-    double start = now();
-    for (long i = 0; i < times; i++)
-        BL_TRY(bl_run(b->program, b->given, b->got));
-    *microseconds = (now() - start) / (double)times;
-    return BL_OK;
+    bench *b = context;
+    return bl_run(b->program, b->given, b->got);
 }
 
 static int ascending(const void *a, const void *b)
@@ -205,11 +195,11 @@ static bl_status time_alone(bench *b)
 {
     enum { SAMPLES = 101 };
     double sample[SAMPLES], once;
-    BL_TRY(run_times(b, 3, &once));
+    BL_TRY(time_calls(run_once, b, 3, &once));
     long times = once < 1000 ? (long)(1000 / once) + 1 : 1;
     int count = 0;
     for (double start = now(); count < SAMPLES && (count < 9 || now() - start < 1e6); count++)
-        BL_TRY(run_times(b, times, &sample[count]));
+        BL_TRY(time_calls(run_once, b, times, &sample[count]));
     qsort(sample, (size_t)count, sizeof *sample, ascending);
     printf("{\"function\": \"%s\", \"median_us\": %.3f, \"least_us\": %.3f, \"kernels\": %lld, "
            "\"compile_us\": %.0f}\n",
@@ -218,7 +208,7 @@ static bl_status time_alone(bench *b)
     return BL_OK;
 }
 
-static bl_status take_turns(bench *b, const char *results)
+static bl_status answer(bench *b, const char *results)
 {
     bl_dictionary found = {0};
     for (int o = 0; o < b->outputs; o++) {
@@ -231,13 +221,7 @@ static bl_status take_turns(bench *b, const char *results)
     BL_TRY(status);
     printf("{\"function\": \"%s\", \"kernels\": %lld, \"compile_us\": %.0f}\n", b->contract->name,
            (long long)bl_program_work(b->program).kernels, b->compiled);
-    fflush(stdout);
-    for (long times; scanf("%ld", &times) == 1 && times > 0; fflush(stdout)) {
-        double microseconds;
-        BL_TRY(run_times(b, times, &microseconds));
-        printf("%.4f\n", microseconds);
-    }
-    return BL_OK;
+    return take_turns(run_once, b);
 }
 
 static int bench_file(const char *path, int threads, const char *results)
@@ -251,7 +235,7 @@ static int bench_file(const char *path, int threads, const char *results)
         free(text);
     }
     if (status == BL_OK)
-        status = results ? take_turns(&b, results) : time_alone(&b);
+        status = results ? answer(&b, results) : time_alone(&b);
     if (status != BL_OK)
         fprintf(stderr, "bench_methods: %s: %s\n", path, bl_error());
     bench_close(&b);

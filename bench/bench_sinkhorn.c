@@ -9,11 +9,10 @@
  * bench/sinkhorn.py writes the file and alternates with other solvers. */
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "ballast/program.h"
 #include "ballast/solve.h"
-#include "base/base.h"
+#include "turns.h"
 
 enum { COST, A, B, INPUTS, VALUE = 0, PLAN, GRADIENT, OUTPUTS };
 
@@ -23,13 +22,6 @@ typedef struct bench {
     bl_program *program;
     bl_array given[INPUTS], got[OUTPUTS];
 } bench;
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return 1e6 * (double)t.tv_sec + 1e-3 * (double)t.tv_nsec;
-}
 
 static bl_status note(const bench *b, const char *name, double *number)
 {
@@ -84,17 +76,10 @@ static bl_status write_results(bench *b, const char *path)
     return bl_safetensors_write(path, &b->found);
 }
 
-static bl_status take_turns(bench *b)
+static bl_status solve(void *context)
 {
-    puts("ready");
-    fflush(stdout);
-    for (long times; scanf("%ld", &times) == 1 && times > 0; fflush(stdout)) {
-        double start = now();
-        for (long i = 0; i < times; i++)
-            BL_TRY(bl_run(b->program, b->given, b->got));
-        printf("%.4f\n", (now() - start) / (double)times);
-    }
-    return BL_OK;
+    bench *b = context;
+    return bl_run(b->program, b->given, b->got);
 }
 
 int main(int argc, char **argv)
@@ -109,8 +94,8 @@ int main(int argc, char **argv)
         status = compile(&b);
     if (status == BL_OK)
         status = write_results(&b, argv[2]);
-    if (status == BL_OK)
-        status = take_turns(&b);
+    if (status == BL_OK && puts("ready") != EOF)
+        status = take_turns(solve, &b);
     if (status != BL_OK)
         fprintf(stderr, "bench_sinkhorn: %s\n", bl_error());
     for (int i = 0; i < OUTPUTS; i++)

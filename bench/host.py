@@ -6,8 +6,9 @@ turns: first on one core with one thread, then on two with two.
     cmake --build build --target bench_host
     python3 bench/host.py [--build build] [--markdown bench/host.md] [--seconds 2] [ROW ..]
 
-Mostly 10 000 points. --out keeps the rows of earlier runs, so that a table may be made in pieces. A row is a function below: what the peer is and how far the two may be apart (relative to
-the largest entry of each output), the inputs, the options, and the peer's outputs, named as Ballast's. Times
+Mostly 10 000 points. --out keeps the rows of earlier runs, so that a table may be made in pieces. A row is a
+function below: what the peer is and how far the two may be apart (relative to the largest entry of each
+output), the inputs, the options, and the peer's outputs, named as Ballast's. Times
 are medians of samples in turns, in milliseconds, checks of the inputs included on both sides where the peer has
 them; a row whose outputs disagree is INVALID. Ballast's outputs at two threads must be the same bytes as at
 one. Needs numpy, scipy, scikit-learn, scikit-image and safetensors."""
