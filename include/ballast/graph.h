@@ -250,8 +250,9 @@ typedef struct bl_conv_options {
     int64_t dilation[2]; /* 0 means 1 */
     int64_t groups;      /* 0 means 1 */
 } bl_conv_options;
-/* x[B,H,W,I] w[h,w,I/groups,O] -> [B,H',W',O]. With 3 x 3 filters and stride 1 the cpu computes tiles
- * of 4 x 4 results together, so that what is infinite or NaN in x may make NaN of all of a tile. */
+/* x[B,H,W,I] w[h,w,I/groups,O] -> [B,H',W',O]. With 3 x 3 filters and stride 1 the cpu computes
+ * tiles of 4 x 4 results together, so that what is infinite or NaN in x may make NaN of all of a
+ * tile. */
 BL_API bl_tensor bl_conv(bl_tensor x, bl_tensor w, bl_conv_options options);
 /* The adjoints of conv in x and in w; x_shape and w_shape are what they return. */
 BL_API bl_tensor bl_conv_dx(bl_tensor g, bl_tensor w, bl_shape x_shape, bl_conv_options options);

@@ -262,9 +262,10 @@ BL_API bl_status bl_tsne_affinities(const double *x, int64_t n, int64_t size, do
 
 /* Moves y[n,2] by momentum descent on the divergence of the map's affinities from p: the first 250
  * iterations with p times 12 and momentum 0.5, the others with momentum 0.8, at the rate
- * max(n / 48, 50) (Belkina et al. 2019) times a gain of each coordinate (Jacobs 1988). Start from small values, as 1e-4 times the first two
- * principal components, each divided by its deviation; with fewer than a few hundred points the
- * rate is so high that only many iterations settle. n^2 operations an iteration. */
+ * max(n / 48, 50) (Belkina et al. 2019) times a gain of each coordinate (Jacobs 1988). Start from
+ * small values, as 1e-4 times the first two principal components, each divided by its deviation;
+ * with fewer than a few hundred points the rate is so high that only many iterations settle. n^2
+ * operations an iteration. */
 BL_API bl_status bl_tsne_map(const double *p, int64_t n, int64_t iterations, double *y);
 
 /* Both for many points x[n,size], n >= 2, 1 <= perplexity <= n - 1: the affinities of the

@@ -123,7 +123,6 @@ static bool is_worth_keeping(const pair *p, int32_t id)
 /* Walks back from the later body's outputs, up to what is given and what is worth keeping. */
 static bl_status choose(pair *p)
 {
-
     const bl_body *later = p->later->attr->control->body;
     int32_t nodes = (int32_t)bl_graph_size(p->both);
     bool *needed = bl_alloc((size_t)nodes + 1);
