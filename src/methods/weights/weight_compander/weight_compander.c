@@ -51,7 +51,7 @@ BL_CONTRACT(wc_reparam, WC_REPARAM, "the weight that a free parameter stands for
 static double spread(const bl_array *a, bl_shape v, int64_t i)
 {
     int64_t place = 0, stride = 1;
-    for (int axis = v.rank - 1; axis >= 0 && bl_array_count(a) > 1; axis--) {
+    for (int axis = v.rank - 1; axis >= 0 && a->type.shape.rank; axis--) {
         int64_t size = a->type.shape.dim[axis];
         place += size == 1 ? 0 : i % v.dim[axis] * stride;
         stride *= size;
@@ -73,8 +73,13 @@ BL_HOST(wc_inverse, WC_INVERSE, "the free parameter that stands for a wanted wei
     bool atan_form = bl_is(f->fn, "atan");
     double limit = (atan_form ? 1.5707963267948966 : 1) * (1 - f->eps);
     int64_t count = bl_array_count(&f->w), clipped = 0;
+    bool each = bl_array_count(&f->a) != 1 || bl_array_count(&f->b) != 1;
+    double a = each ? 0 : (double)bl_f32(&f->a)[0], b = each ? 0 : (double)bl_f32(&f->b)[0];
     for (int64_t i = 0; i < count; i++) {
-        double a = spread(&f->a, w.shape, i), b = spread(&f->b, w.shape, i);
+        if (each) {
+            a = spread(&f->a, w.shape, i);
+            b = spread(&f->b, w.shape, i);
+        }
         double z = (double)bl_f32(&f->w)[i] / a;
         clipped += fabs(z) > limit;
         z = z > limit ? limit : z < -limit ? -limit : z;
